@@ -1,0 +1,164 @@
+"""Every config key, with its type, default and meaning. `docs/config.md` is generated from this file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: an unknown key is an error, and assignments are checked like input."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """The base model."""
+
+    path: str = Field("medqa-tiny", description="Model folder in Hugging Face layout, or the name of a shipped model.")
+    init: Literal["pretrained", "random"] = Field(
+        "pretrained",
+        description="`random` starts from fresh weights (a pre-training from scratch; needs only `config.json` and "
+        "a tokenizer in the folder).",
+    )
+
+
+class Columns(Section):
+    """Which input columns hold what. Empty: found by themselves."""
+
+    question: str | None = Field(None, description="Column of the question.")
+    answer: str | None = Field(None, description="Column of the answer.")
+    context: str | None = Field(None, description="Column of the context.")
+    id: str | None = Field(None, description="Column of the record id.")
+    key: str | None = Field(None, description="Column of the key fact, which a right answer must contain.")
+    split: str | None = Field(None, description="Column that fixes a record's part (`train`, `val` or `test`).")
+
+
+class DataSection(Section):
+    """From raw records to MindRecord."""
+
+    path: str | None = Field(None, description="A folder written by `ms-medqa convert`.")
+    max_length: int = Field(512, ge=16, le=1_048_576, description="Tokens in one row (prompt, answer and end token).")
+    prompt: Literal["medqa", "chat", "alpaca", "plain"] = Field(
+        "medqa", description="How a record becomes text: see `docs/data.md`."
+    )
+    packing: bool = Field(
+        True,
+        description="Put several records into one row of `max_length`, each seeing only itself. `false`: one record a row.",
+    )
+    columns: Columns = Field(
+        default_factory=Columns, description="Column names, where they are not found by themselves."
+    )
+    min_question_tokens: int = Field(5, ge=0, description="A shorter question is rejected.")
+    min_answer_tokens: int = Field(3, ge=0, description="A shorter answer is rejected.")
+    length_margin: int = Field(
+        20, ge=0, description="Question + answer longer than `max_length` minus this is rejected as too long."
+    )
+    split: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="Shares of train, validation and test.")
+    seed: int = Field(42, ge=0, description="Seed of the split.")
+    wrong_claims: list[str] = Field(
+        default_factory=list, description="YAML files that extend the shipped list of wrong medical claims."
+    )
+    fill_context: bool = Field(
+        False,
+        description="Fill a missing context with the start of the answer, as the source recipe did. It leaks the answer "
+        "into the prompt; only for comparison.",
+    )
+
+    @model_validator(mode="after")
+    def _check_split(self) -> DataSection:
+        if min(self.split) < 0 or abs(sum(self.split) - 1.0) > 1e-6:
+            raise ValueError("three shares of at least 0 whose sum is 1, such as [0.8, 0.1, 0.1]")
+        return self
+
+
+class LoraSection(Section):
+    """Low-rank adapters (`lora: null` trains all weights)."""
+
+    r: int = Field(16, ge=1, description="Rank.")
+    alpha: float = Field(32.0, gt=0, description="The update is scaled by alpha / r.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj"], min_length=1, description="Names of the layers that get an adapter."
+    )
+
+
+class TrainSection(Section):
+    """The training run."""
+
+    stage: Literal["sft", "pretrain"] = Field(
+        "sft", description="`sft`: loss on answers. `pretrain`: loss on every token of plain text, all weights trained."
+    )
+    epochs: int = Field(3, ge=1, description="Passes over the training part.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps.")
+    batch_size: int = Field(4, ge=1, description="Rows a device takes in one micro-batch.")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches in one optimizer step.")
+    learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the rate rises from 0.")
+    min_learning_rate: float = Field(1e-6, ge=0, description="Where the cosine ends.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled decay, not on norms and biases.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second moment decay.")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
+    loss_scale: float = Field(65536.0, gt=0, description="First dynamic loss scale; unused in float32 and bfloat16.")
+    loss_scale_factor: int = Field(2, ge=2, description="The scale is divided or multiplied by this.")
+    loss_scale_window: int = Field(1000, ge=1, description="Steps without overflow after which the scale grows.")
+    seed: int = Field(42, ge=0, description="Seed of initialisation, order of samples and dropout.")
+    logging_steps: int = Field(10, ge=1, description="Steps between two lines of `metrics.jsonl`.")
+    eval_steps: int | None = Field(
+        None, ge=1, description="Steps between evaluations; empty: at the end of each epoch."
+    )
+    save_steps: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; empty: at the end of each epoch."
+    )
+    keep_checkpoints: int = Field(3, ge=1, description="Checkpoints kept besides the best one.")
+    resume: str | None = Field(
+        None, description="`auto`: the newest complete checkpoint of `output_dir`; or a checkpoint folder."
+    )
+
+
+class EvalSection(Section):
+    """Evaluation."""
+
+    batch_size: int = Field(16, ge=1, description="Rows in one batch.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer.")
+    limit: int | None = Field(None, ge=1, description="Evaluate only the first N records.")
+
+
+class GenerateSection(Section):
+    """Sampling of answers."""
+
+    temperature: float = Field(0.2, ge=0, description="0 is greedy.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Smallest set of tokens whose probability reaches this.")
+    top_k: int = Field(50, ge=0, description="Only the K likeliest tokens; 0 is all.")
+    repetition_penalty: float = Field(1.1, gt=0, description="Above 1 makes repeated tokens less likely.")
+    max_new_tokens: int = Field(200, ge=1, description="Longest answer.")
+    batch_size: int = Field(8, ge=1, description="Questions answered together in a batch file.")
+    seed: int | None = Field(None, ge=0, description="Repeats an answer exactly; empty: a new draw each time.")
+
+
+class RuntimeSection(Section):
+    """Where and how it runs."""
+
+    device: Literal["auto", "CPU", "GPU", "Ascend"] = Field("auto", description="Device; `auto` takes what is there.")
+    device_id: int | None = Field(None, ge=0, description="Card; empty: DEVICE_ID of the environment, else 0.")
+    mode: Literal["graph", "pynative"] = Field("graph", description="Execution mode of training.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="Compute type; `auto`: float32 on a CPU, bfloat16 or float16 on an Ascend."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads of operators; empty: all cores.")
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: ModelSection = Field(default_factory=ModelSection)
+    data: DataSection = Field(default_factory=DataSection)
+    lora: LoraSection | None = Field(default_factory=LoraSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    eval: EvalSection = Field(default_factory=EvalSection)
+    generate: GenerateSection = Field(default_factory=GenerateSection)
+    runtime: RuntimeSection = Field(default_factory=RuntimeSection)
+    output_dir: str = Field("output", description="Folder of the run.")
