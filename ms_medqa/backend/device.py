@@ -1,0 +1,120 @@
+"""Choose the device, set MindSpore up for it, and say what it can compute with."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ms_medqa.config.errors import RunError, UserError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that is ready for use.
+
+    Attributes:
+        name: `CPU`, `GPU` or `Ascend`.
+        dtype: name of the compute type that `runtime.dtype` came to.
+        notice: what was changed from the user's wish and why, or None.
+    """
+
+    name: str
+    dtype: str
+    notice: str | None = None
+
+
+def quiet_environment() -> None:
+    """Keep MindSpore's own warnings off the terminal; a value that the user has set wins.
+
+    Must run before the first import of MindSpore: its C++ log level is read once.
+    """
+    os.environ.setdefault("GLOG_v", "3")
+
+
+@lru_cache(maxsize=1)
+def available_devices() -> tuple[str, ...]:
+    """Device names that this MindSpore can use here, the fastest first."""
+    quiet_environment()
+    import mindspore as ms
+
+    found = []
+    for name in ("Ascend", "GPU"):
+        # Asking for a back end that is not installed raises, and which error differs between versions.
+        with contextlib.suppress(RuntimeError, ValueError, AttributeError):
+            if ms.hal.is_available(name) and ms.hal.device_count(name) > 0:
+                found.append(name)
+    return (*found, "CPU")
+
+
+def setup(
+    device: str = "auto",
+    *,
+    device_id: int | None = None,
+    mode: str = "graph",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> Device:
+    """Set MindSpore up. Call once, before the first tensor.
+
+    Args:
+        device: `auto`, `CPU`, `GPU` or `Ascend`.
+        device_id: the card; None takes DEVICE_ID of the environment (msrun and rank-table starts set it), else 0.
+        mode: `graph` or `pynative`.
+        dtype: `auto`, `float32`, `float16` or `bfloat16`.
+        threads: CPU threads for operators; None leaves MindSpore's default.
+
+    Raises:
+        UserError: the device that was asked for is not here.
+    """
+    quiet_environment()
+    import mindspore as ms
+
+    logging.getLogger("mindspore").setLevel(logging.ERROR)
+    wish = os.environ.get("DEVICE_TARGET", "auto") if device == "auto" else device
+    names = available_devices()
+    name = names[0] if wish == "auto" else wish
+    if name not in names:
+        raise UserError(
+            f"runtime.device = {wish!r}: this machine has {', '.join(names)}", "`ms-medqa doctor` says what is missing"
+        )
+    try:
+        if name == "CPU":
+            ms.set_device("CPU")
+        else:
+            ms.set_device(name, device_id if device_id is not None else int(os.environ.get("DEVICE_ID", "0")))
+    except RuntimeError as error:
+        raise RunError(f"MindSpore cannot use device {name}: {str(error).splitlines()[0]}") from error
+    ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    if name == "CPU" and threads is not None:
+        ms.device_context.cpu.op_tuning.threads_num(threads)
+    resolved, notice = resolve_dtype(dtype, name)
+    return Device(name, resolved, notice)
+
+
+def resolve_dtype(dtype: str, device: str) -> tuple[str, str | None]:
+    """The compute type used for a wish on a device, and a notice where the wish cannot be met.
+
+    MindSpore's CPU kernels have no bfloat16 arithmetic, and its CUDA plug-in has none before compute capability 8.
+    """
+    if dtype == "auto":
+        return ("float32" if device == "CPU" else "float16"), None
+    if dtype == "bfloat16" and device != "Ascend":
+        return "float32", f"runtime.dtype: {device} has no bfloat16 arithmetic, float32 is used"
+    return dtype, None
+
+
+@contextlib.contextmanager
+def execution_mode(mode: str) -> Iterator[None]:
+    """Run a block in `graph` or `pynative` mode and restore the mode after it."""
+    import mindspore as ms
+
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=before)

@@ -1,0 +1,107 @@
+"""A decoder-only language model as MindSpore Cells, with the attribute names of Hugging Face checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ms_medqa.models.config import ModelConfig
+from ms_medqa.models.layers import MASKED, DecoderLayer, Embedding, Linear, RMSNorm
+
+
+class Decoder(nn.Cell):
+    """Embedding, layers and last norm: token ids to hidden states."""
+
+    def __init__(self, config: ModelConfig, dtype: ms.Type) -> None:
+        super().__init__()
+        self.group = config.num_attention_heads // config.num_key_value_heads
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
+        self.layers = nn.CellList([DecoderLayer(config, dtype) for _ in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype)
+
+    def rope(self, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rotary tables of queries and keys for flat positions (N,), computed once for all layers."""
+        rotary = self.layers[0].self_attn.rotary
+        q_cos, q_sin = rotary.tables(position_ids, self.heads)
+        if self.group == 1:
+            return q_cos, q_sin, q_cos, q_sin
+        k_cos, k_sin = rotary.tables(position_ids, self.kv_heads)
+        return q_cos, q_sin, k_cos, k_sin
+
+    def mask(self, segment_ids: Tensor) -> Tensor:
+        """Causal within a segment: 0 where a query may look, MASKED elsewhere.
+
+        Args:
+            segment_ids: int32 (batch, L); a token sees earlier tokens of its own number.
+
+        Returns:
+            float32 (batch, 1, group * L, L); the group's query heads lie one after the other.
+        """
+        length = segment_ids.shape[1]
+        causal = Tensor(np.tril(np.ones((length, length), np.float32)))
+        same = ops.equal(ops.expand_dims(segment_ids, 2), ops.expand_dims(segment_ids, 1))
+        mask = (1.0 - ops.cast(same, ms.float32) * causal) * MASKED
+        return ops.expand_dims(ops.tile(mask, (1, self.group, 1)), 1)
+
+    def construct(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
+        """int32 (batch, L) each -> hidden states (batch * L, H)."""
+        x = self.embed_tokens(ops.reshape(input_ids, (-1,)))
+        rope = self.rope(ops.reshape(position_ids, (-1,)))
+        mask = self.mask(segment_ids)
+        for layer in self.layers:
+            x = layer(x, rope, mask)
+        return self.norm(x)
+
+
+class CausalLM(nn.Cell):
+    """A language model: `model(input_ids, attention_mask=None)` -> logits.
+
+    Attributes:
+        config: its shape.
+        folder: where it was loaded from, None for one made in memory.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: str = "float32", folder: Path | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.folder = folder
+        ms_dtype = getattr(ms, dtype)
+        self.compute_dtype = ms_dtype
+        self.model = Decoder(config, ms_dtype)
+        if config.tie_word_embeddings:
+            self.lm_head = None
+        else:
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, False, ms_dtype)
+        self.to_vocabulary = ops.MatMul(transpose_b=True)
+        self.update_parameters_name()
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, H) -> float32 logits (N, vocab)."""
+        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return ops.cast(self.to_vocabulary(hidden, weight), ms.float32)
+
+    def hidden(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
+        """int32 (batch, L) each -> hidden states (batch * L, H). Segment 0 is padding."""
+        return self.model(input_ids, position_ids, segment_ids)
+
+    def construct(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits of each position.
+
+        Args:
+            input_ids: int32 (batch, L).
+            attention_mask: int32 (batch, L), 1 for tokens and 0 for padding on either side; None: no padding.
+
+        Returns:
+            float32 (batch, L, vocab). Rows of padding positions hold no meaning.
+        """
+        if attention_mask is None:
+            attention_mask = ops.ones_like(input_ids)
+        # Positions count real tokens, so that padding on the left does not move a prompt.
+        position_ids = ops.cast(ops.maximum(ops.cumsum(ops.cast(attention_mask, ms.float32), 1) - 1.0, 0.0), ms.int32)
+        hidden = self.hidden(input_ids, position_ids, attention_mask)
+        return ops.reshape(self.head(hidden), (input_ids.shape[0], input_ids.shape[1], -1))

@@ -1,0 +1,117 @@
+"""Load a model from a folder in Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor
+
+from ms_medqa.backend.device import resolve_dtype
+from ms_medqa.config.errors import UserError
+from ms_medqa.models.config import ModelConfig
+from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.families import read_config
+from ms_medqa.models.safetensors import SafetensorsFile
+from ms_medqa.models.shipped import resolve_model
+
+
+def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
+    """A model with its weights.
+
+    Args:
+        path: a folder with `config.json` and `*.safetensors`, or the name of a shipped model.
+        dtype: `auto`, `float32`, `float16` or `bfloat16`: the type the weights get.
+        init: `pretrained`, or `random` for fresh weights drawn with `seed`.
+
+    Raises:
+        UserError: no such folder, an unsupported family, or weights that do not fit.
+    """
+    folder = resolve_model(path)
+    model = CausalLM(load_config(folder), _compute_dtype(dtype), folder)
+    if init == "random":
+        initialize(model, seed)
+    else:
+        _fill(model, folder)
+    model.set_train(False)
+    return model
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The shape of the model in a folder."""
+    path = folder / "config.json"
+    return read_config(read_json(path, "is this a model folder in Hugging Face layout?"), str(path))
+
+
+def read_json(path: Path, hint: str | None = None) -> dict[str, Any]:
+    """A JSON object from a file that a user gave."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", hint) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: not a JSON object", hint)
+    return raw
+
+
+def initialize(model: CausalLM, seed: int) -> None:
+    """Fresh weights as transformers draws them: normal(0, initializer_range) for matrices, zero biases, unit norms."""
+    scale = model.config.initializer_range
+    for index, parameter in enumerate(model.get_parameters()):
+        if parameter.ndim == 2:
+            generator = np.random.Generator(np.random.Philox([seed, index]))
+            value = generator.standard_normal(parameter.shape, np.float32) * scale
+        else:
+            value = np.full(parameter.shape, 1.0 if "norm" in parameter.name else 0.0, np.float32)
+        assign(parameter, value)
+
+
+def assign(parameter: Parameter, value: np.ndarray) -> None:
+    """Give a parameter a value, cast to its own type."""
+    parameter.set_data(Tensor(np.ascontiguousarray(value), parameter.dtype))
+
+
+def _compute_dtype(dtype: str) -> str:
+    return resolve_dtype(dtype, ms.get_context("device_target"))[0]
+
+
+def _fill(model: CausalLM, folder: Path) -> None:
+    where = _index(folder)
+    if model.lm_head is None:
+        where.pop("lm_head.weight", None)
+    parameters = {p.name: p for p in model.get_parameters()}
+    faults = [f"missing {name}" for name in parameters if name not in where]
+    # Old exports carry the rotary frequencies, which are computed here.
+    faults += [
+        f"unexpected {name}" for name in where if name not in parameters and not name.endswith("rotary_emb.inv_freq")
+    ]
+    for name, parameter in parameters.items():
+        if name in where and where[name].shape(name) != parameter.shape:
+            faults.append(f"{name} has shape {where[name].shape(name)}, expected {parameter.shape}")
+    if faults:
+        more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise UserError(f"{folder}: the weights do not fit config.json: {'; '.join(faults[:10])}{more}")
+    for name, parameter in parameters.items():
+        assign(parameter, where[name].read(name))
+
+
+def _index(folder: Path) -> dict[str, SafetensorsFile]:
+    """Tensor name -> the file that holds it."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if any(Path(name).name != name for name in names):
+            raise UserError(f"{index}: a shard lies outside the folder")
+        paths = [folder / name for name in names]
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"))]
+        seen = f"it holds {', '.join(pickles)}, which are pickles and never read" if pickles else "none found"
+        raise UserError(f"{folder}: weights must be *.safetensors", seen)
+    return {key: file for file in map(SafetensorsFile, paths) for key in file.keys()}  # noqa: SIM118
