@@ -1,0 +1,91 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ms_medqa.config.errors import RunError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that appears under its name only when it is complete.
+
+    The content goes to a unique name in the same folder (made when absent), is synced, and takes the place of `path` at
+    the end of the block. If the block raises, `path` is as it was and nothing is left behind.
+
+    Args:
+        path: the file to write.
+        mode: `w` (UTF-8 text, `\\n` line ends) or `wb`.
+
+    Raises:
+        RunError: no space is left.
+    """
+    assert mode in ("w", "wb"), mode
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with space_checked(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # `x` and not mkstemp: the file gets the user's umask, so colleagues on a shared machine can read it.
+            with temporary.open(mode.replace("w", "x"), **text) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+@contextmanager
+def space_checked(path: str | Path) -> Iterator[None]:
+    """Turn "no space left" (or an exhausted quota) inside the block into a RunError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise RunError(f"no space left writing {path}") from error
+        raise
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Make renames inside a folder durable; without it a power cut may undo them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; the rename itself holds there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write JSON for people: UTF-8 as it is, two spaces, keys in the given order, atomically."""
+    with atomic_write(path) as file:
+        json.dump(obj, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def sha256_file(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
