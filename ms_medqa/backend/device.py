@@ -8,8 +8,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from ms_medqa.config.errors import RunError, UserError
+
+
+# What the drivers of Ascend and NVIDIA put under /dev.
+_DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ def available_devices() -> tuple[str, ...]:
     import mindspore as ms
 
     found = []
-    for name in ("Ascend", "GPU"):
+    for name, files in _DEVICE_FILES.items():
+        # MindSpore answers "no" with a page of warnings, so it is asked only where the driver shows a device.
+        if not any(Path(file).exists() for file in files):
+            continue
         # Asking for a back end that is not installed raises, and which error differs between versions.
         with contextlib.suppress(RuntimeError, ValueError, AttributeError):
             if ms.hal.is_available(name) and ms.hal.device_count(name) > 0:

@@ -7,7 +7,7 @@ The library's NumPy front end has no bfloat16 and would copy a file whole; the f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +68,24 @@ class SafetensorsFile:
             # A bfloat16 is the upper half of a float32.
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
         return flat.reshape(item["shape"])
+
+
+def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
+    """The bytes of a safetensors file with all tensors in one type.
+
+    Args:
+        tensors: float32 arrays.
+        dtype: `float32`, `float16` or `bfloat16` (rounded to nearest, ties to even).
+    """
+    from safetensors import serialize as serialize_raw
+
+    def encode(array: np.ndarray) -> bytes:
+        if dtype != "bfloat16":
+            return np.ascontiguousarray(array, dtype).tobytes()
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
+
+    described = {
+        name: {"dtype": dtype, "shape": list(array.shape), "data": encode(array)} for name, array in tensors.items()
+    }
+    return bytes(serialize_raw(described, {"format": "pt"}))

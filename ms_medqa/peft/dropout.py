@@ -21,6 +21,7 @@ class DropoutKeys(nn.Cell):
         super().__init__()
         self.layers = layers
         self.value = Parameter(Tensor(np.zeros((layers, 2), np.float32)), name="dropout_keys", requires_grad=False)
+        self.renew(0, 0, 0)
 
     def renew(self, seed: int, step: int, rank: int) -> None:
         """Set the keys of micro-batch number `step` of a run."""

@@ -1,0 +1,77 @@
+"""Ranks of a data-parallel run. The only place that touches MindSpore's parallel context."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ms_medqa.config.errors import RunError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+
+def start() -> World:
+    """Join the other processes of the run, if RANK_SIZE says that there are any.
+
+    Must run after the device is set and before a training step is built: MindSpore looks at the parallel context only
+    then, and without it every process trains for itself without a word.
+
+    Raises:
+        RunError: the processes did not find each other.
+    """
+    if int(os.environ.get("RANK_SIZE") or 1) <= 1:
+        return World()
+    import mindspore as ms
+    from mindspore.communication import get_group_size, get_rank, init
+
+    try:
+        init()
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RunError(f"the {os.environ['RANK_SIZE']} processes did not connect: {error}") from error
+    # Losses are divided by the global count before the reduction, so gradients are summed, not averaged.
+    ms.set_auto_parallel_context(
+        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False, parameter_broadcast=True
+    )
+    return World(get_rank(), get_group_size())
+
+
+def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
+    """Element-wise float32 sum over all ranks; the same on every rank."""
+    if world.size == 1:
+        return values
+    from mindspore import Tensor, ops
+
+    return ops.AllReduce()(Tensor(values.astype(np.float32))).asnumpy()
+
+
+def check_same_weights(arrays: Iterable[np.ndarray], world: World, when: str) -> None:
+    """Stop a run whose ranks no longer hold the same weights, to the bit.
+
+    Raises:
+        RunError: the weights differ; training would go on as separate runs.
+    """
+    if world.size == 1:
+        return
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    # 16-bit pieces: their float32 sums over up to 256 ranks are exact.
+    own = np.frombuffer(digest.digest()[:8], np.uint16).astype(np.float32)
+    total = sum_over_ranks(np.concatenate([own, own * 0 + 1]), world)
+    if total[-1] != world.size or not np.array_equal(total[: own.size], own * world.size):
+        raise RunError(f"the weights of the {world.size} ranks differ {when}: they are not training together")

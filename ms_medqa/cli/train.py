@@ -1,0 +1,47 @@
+"""Train a model as a config file says: LoRA or all weights, on one device or, under msrun, on several."""
+
+from __future__ import annotations
+
+import argparse
+
+from ms_medqa.config import UserError, load_config, split_overrides
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys, such as train.epochs=5")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint of output_dir")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and say what to do next."""
+    overrides, others = split_overrides(args.overrides)
+    if others:
+        raise UserError(f"unexpected argument {others[0]!r}", "overrides have the form key=value")
+    config = load_config(args.config, overrides)
+    if args.resume:
+        config.train.resume = "auto"
+
+    from ms_medqa.config.console import say
+    from ms_medqa.training import train
+
+    result = train(config, dry_run=args.dry_run)
+    if result.state is None:
+        say("dry run: nothing was trained")
+        return 0
+    state = result.state
+    say(f"trained {state.step} steps in {result.seconds:.0f} s, {state.skipped} skipped for overflow")
+    if state.best_loss is not None:
+        say(f"best validation loss {state.best_loss:.4f} at step {state.best_step}: these weights are the result")
+    if result.folder is not None:
+        say(f"result: {result.folder}")
+        adapter = result.folder.name == "adapter"
+        model = f"--model {config.model.path} --adapter {result.folder}" if adapter else f"--model {result.folder}"
+        if config.train.stage == "sft":
+            data = f"{config.data.path}/test.jsonl"
+            compare = " --compare-base" if adapter else ""
+            say(f"next:   ms-medqa eval {model} --data {data} --output {config.output_dir}/eval{compare}")
+            say(f"        ms-medqa ask {model} QUESTION")
+    return 0

@@ -1,0 +1,5 @@
+"""Training: loss, compiled step, schedules, checkpoints with resume, the loop. Does not know how data was made."""
+
+from ms_medqa.training.run import TrainResult, train
+
+__all__ = ["TrainResult", "train"]

@@ -1,0 +1,153 @@
+"""From a config to the parts of a run: device, model, data, step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from ms_medqa.backend import distributed
+from ms_medqa.backend.device import Device, setup
+from ms_medqa.config.errors import UserError
+from ms_medqa.config.schema import Config
+from ms_medqa.data import manifest
+from ms_medqa.data.dataset import BatchPlan, Rows, build_rows
+from ms_medqa.data.manifest import load_split
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.models import CausalLM, load_model, resolve_model
+from ms_medqa.models.loading import assign
+from ms_medqa.peft import DropoutKeys, inject_lora, trainable_parameters
+from ms_medqa.training.loss import TokenLoss
+from ms_medqa.training.optimizer import AdamW
+from ms_medqa.training.schedule import WarmupCosine
+from ms_medqa.training.step import TrainStep
+
+
+@dataclass
+class TrainingData:
+    """Rows and their order, for training and, where there is any, validation."""
+
+    train: Rows
+    train_plan: BatchPlan
+    val: Rows | None
+    val_plan: BatchPlan | None
+    fingerprint: str
+
+    @property
+    def records(self) -> tuple[int, int]:
+        """(training, validation) records."""
+        return len(self.train.records), len(self.val.records) if self.val else 0
+
+
+@dataclass
+class Run:
+    """Everything a training loop needs."""
+
+    config: Config
+    device: Device
+    world: distributed.World
+    model: CausalLM
+    tokenizer: Tokenizer
+    prompt: Prompt
+    data: TrainingData
+    dropout: DropoutKeys | None
+    total_steps: int
+
+
+def build_run(config: Config) -> Run:
+    """Set up the device, load model and data, inject the adapter.
+
+    Raises:
+        UserError: config, data and model do not fit together.
+    """
+    folder = resolve_model(config.model.path)
+    if config.data.path is None:
+        raise UserError("data.path is not set", "give the folder that `ms-medqa convert` wrote: data.path=DIR")
+    tokenizer = Tokenizer.load(folder)
+    prompt = Prompt.named(config.data.prompt, tokenizer)
+    runtime = config.runtime
+    device = setup(
+        runtime.device, device_id=runtime.device_id, mode=runtime.mode, dtype=runtime.dtype, threads=runtime.threads
+    )
+    world = distributed.start()
+    data = _load_data(config, tokenizer, prompt, world)
+    seed = config.train.seed
+    ms.set_seed(seed)
+    model = load_model(folder, _weight_dtype(config, device), config.model.init, seed)
+    _check_positions(model, config, folder)
+    dropout = None
+    if config.lora is not None and config.train.stage == "sft":
+        lora = config.lora
+        dropout = inject_lora(model, lora.r, lora.alpha, lora.target_modules, lora.dropout, seed)
+    steps = data.train_plan.steps_per_epoch * config.train.epochs
+    total = min(steps, config.train.max_steps or steps)
+    return Run(config, device, world, model, tokenizer, prompt, data, dropout, total)
+
+
+def build_step(run: Run) -> TrainStep:
+    """The compiled training step of a run."""
+    train = run.config.train
+    optimizer = AdamW(trainable_parameters(run.model), train.beta1, train.beta2, train.epsilon, train.weight_decay)
+    warmup = round(run.total_steps * train.warmup_ratio)
+    schedule = WarmupCosine(train.learning_rate, train.min_learning_rate, warmup, run.total_steps)
+    # Only float16 gradients underflow; a fixed scale of one leaves the others as they are.
+    scale: nn.Cell | Tensor = Tensor(1.0, ms.float32)
+    if run.device.dtype == "float16":
+        scale = nn.DynamicLossScaleUpdateCell(train.loss_scale, train.loss_scale_factor, train.loss_scale_window)
+    step = TrainStep(
+        TokenLoss(run.model), optimizer, schedule, train.gradient_accumulation_steps, train.max_grad_norm, scale
+    )
+    step.set_train(True)
+    return step
+
+
+def restore(run: Run, weights: dict) -> None:
+    """Put trained weights back into the model."""
+    for parameter in trainable_parameters(run.model):
+        assign(parameter, weights[parameter.name])
+
+
+def _weight_dtype(config: Config, device: Device) -> str:
+    # Training all weights keeps them in float32: updates are smaller than the steps between float16 numbers.
+    trains_all = config.lora is None or config.train.stage == "pretrain"
+    return "float32" if trains_all else device.dtype
+
+
+def _load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: distributed.World) -> TrainingData:
+    assert config.data.path is not None
+    path = Path(config.data.path)
+    description = manifest.check(path, tokenizer, prompt, files=[])
+    kind, stage = description["kind"], config.train.stage
+    if (kind == "text") != (stage == "pretrain"):
+        wanted = "pretrain" if kind == "text" else "sft"
+        raise UserError(f"data {path} holds {kind} records, train.stage is {stage!r}", f"set train.stage={wanted}")
+    length, packing = config.data.max_length, config.data.packing
+    train_records = load_split(path, "train", tokenizer, prompt)
+    val_records = load_split(path, "val", tokenizer, prompt)
+    if len(train_records) == 0:
+        raise UserError(f"data {path}: the training part is empty")
+    train = build_rows(train_records, length, packing, split_records=kind == "text")
+    batch, accumulation, seed = (
+        config.train.batch_size,
+        config.train.gradient_accumulation_steps,
+        config.train.seed,
+    )
+    plan = BatchPlan(train, batch, accumulation, world.size, seed)
+    val = val_plan = None
+    if len(val_records):
+        val = build_rows(val_records, length, packing, split_records=kind == "text")
+        val_plan = BatchPlan(val, batch, 1, world.size, seed, shuffle=False)
+    digest = description["files"]["train.mindrecord"]["sha256"]
+    return TrainingData(train, plan, val, val_plan, digest)
+
+
+def _check_positions(model: CausalLM, config: Config, folder: Path) -> None:
+    limit = model.config.max_position_embeddings
+    if config.data.max_length > limit:
+        raise UserError(
+            f"data.max_length = {config.data.max_length}: {folder.name} has {limit} positions",
+            f"set data.max_length to at most {limit} and convert with it",
+        )

@@ -1,0 +1,51 @@
+"""The training loss: the sum of token losses over a global batch, divided by the number of its trained tokens."""
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from ms_medqa.models.decoder import CausalLM
+
+
+class TokenLoss(nn.Cell):
+    """Cross entropy of the next token, summed over labelled positions and divided by a given count.
+
+    Summing first and dividing by the count of the whole global batch makes the gradient independent of how that
+    batch is cut into micro-batches and ranks: the parts simply add up.
+
+    The kernel that averages over all rows is 30 times faster on a CPU than any that takes weights. So rows without
+    a label get a zero hidden state: their logits are all zero, their loss is exactly log(vocab), which is
+    subtracted, and no gradient passes through them, neither to the hidden state nor to the vocabulary matrix.
+    """
+
+    def __init__(self, model: CausalLM) -> None:
+        super().__init__()
+        self.model = model
+        self.unlabelled_loss = math.log(model.config.vocab_size)
+        self.mean_loss = ops.SparseSoftmaxCrossEntropyWithLogits()
+
+    def construct(
+        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, labels: Tensor, label_count: Tensor
+    ) -> Tensor:
+        """Loss of a micro-batch.
+
+        Args:
+            input_ids, position_ids, segment_ids: int32 (batch, L); segment 0 is padding.
+            labels: int32 (batch, L), the next token, or -100 where none is trained.
+            label_count: float32 scalar to divide by.
+
+        Returns:
+            float32 scalar.
+        """
+        labels = ops.reshape(labels, (-1,))
+        labelled = ops.cast(ops.greater_equal(labels, 0), ms.float32)
+        hidden = self.model.hidden(input_ids, position_ids, segment_ids)
+        hidden = hidden * ops.cast(ops.reshape(labelled, (-1, 1)), hidden.dtype)
+        logits = self.model.head(hidden)
+        rows = labels.shape[0]
+        total = self.mean_loss(logits, ops.maximum(labels, 0)) * rows
+        total = total - (rows - labelled.sum()) * self.unlabelled_loss
+        return total / label_count

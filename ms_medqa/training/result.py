@@ -1,0 +1,41 @@
+"""What a run gives: an adapter folder, or a model folder where all weights were trained."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ms_medqa.config.files import atomic_write
+from ms_medqa.models.safetensors import serialize
+from ms_medqa.peft import lora_layers, save_adapter
+from ms_medqa.training.build import Run
+
+
+def save_result(run: Run, output: Path) -> Path:
+    """Write `adapter/` or `model/` into the run's folder, with tokenizer and prompt.
+
+    Returns:
+        The folder.
+    """
+    if lora_layers(run.model):
+        folder = output / "adapter"
+        save_adapter(run.model, folder, run.config.model.path)
+    else:
+        folder = output / "model"
+        save_model(run, folder)
+    run.tokenizer.save(folder)
+    run.prompt.save(folder)
+    return folder
+
+
+def save_model(run: Run, folder: Path) -> None:
+    """Write a model folder in Hugging Face layout, weights in the type that its config.json names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = run.model.folder
+    assert source is not None
+    for name in ("config.json", "generation_config.json"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+    tensors = {parameter.name: parameter.float().asnumpy() for parameter in run.model.get_parameters()}
+    with atomic_write(folder / "model.safetensors", "wb") as file:
+        file.write(serialize(tensors, run.model.config.dtype))
