@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+_TEXT = (
+    "高血压患者的饮食注意事项有哪些？低盐低脂，多吃蔬菜水果，规律运动，按医嘱服药。",
+    "糖尿病患者可以吃水果吗？可以，但要控制量，优先选择升糖指数低的水果。",
+    "回答医学问题:感冒了怎么办？\n回答:多休息，多喝水，发热时可以按说明书服用退烧药。",
+    "基于以下医学知识回答问题:\n知识:布洛芬可以退热和止痛。\n问题:布洛芬有什么作用？\n回答:退热和止痛。",
+    "What is a normal body temperature? About 36.5 degrees.",
+)
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +23,29 @@ def shared_data() -> Path:
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the development data folder ../shared/data is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer of 500 tokens with end token and chat template. Do not write into the folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=control, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    chat = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    settings = {"eos_token": control[0], "pad_token": control[0], "chat_template": chat}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder

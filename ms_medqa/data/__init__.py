@@ -1,0 +1,1 @@
+"""From raw records to MindRecord and back: readers, cleaning, split, prompts, tokens, packing."""

@@ -1,0 +1,103 @@
+"""Wrong medical claims, found in answers by their wording."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ms_medqa.config.errors import UserError
+
+SHIPPED = Path(__file__).with_name("wrong_claims.yaml")
+_SENTENCE_END = re.compile(r"[。!?;\n]|\.(?=\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A wrong statement.
+
+    Attributes:
+        text: the phrase, as its author wrote it.
+        phrase: the phrase to look for.
+        unless: words that, earlier in the same sentence, turn it into a true statement.
+    """
+
+    text: str
+    phrase: str
+    unless: tuple[str, ...] = ()
+
+    def is_made_in(self, sentence: str) -> bool:
+        """True when a normalised sentence makes this claim."""
+        place = sentence.find(self.phrase)
+        return place >= 0 and not any(word in sentence[:place] for word in self.unless)
+
+
+class ClaimList:
+    """The shipped claims and those of the user's files.
+
+    Args:
+        paths: YAML files, each a list of phrases or of `{claim: …, unless: […]}` mappings.
+
+    Raises:
+        UserError: a file is absent or not such a list.
+    """
+
+    def __init__(self, paths: Sequence[str | Path] = ()) -> None:
+        self.claims = [claim for path in (SHIPPED, *paths) for claim in _read(Path(path))]
+
+    def find(self, answers: Iterable[str]) -> str | None:
+        """The first wrong claim that one of the answers makes, or None."""
+        for answer in answers:
+            text = _normalise(answer)
+            # Most answers hold none of the phrases, so sentences are cut only where one does.
+            if not any(claim.phrase in text for claim in self.claims):
+                continue
+            for sentence in _SENTENCE_END.split(text):
+                for claim in self.claims:
+                    if claim.is_made_in(sentence):
+                        return claim.text
+        return None
+
+
+def _normalise(text: str) -> str:
+    """NFKC, lower case, spaces inside Chinese text removed and others made single."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = re.sub(r"[^\S\n]+", " ", text)
+    return re.sub(r"(?<=[^\x00-\x7f]) | (?=[^\x00-\x7f])", "", text)
+
+
+def _read(path: Path) -> list[Claim]:
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"wrong claims {path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"wrong claims {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"wrong claims {path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"wrong claims {path}{f' line {mark.line + 1}' if mark else ''}: not valid YAML") from None
+    if not isinstance(entries, list):
+        raise UserError(f"wrong claims {path}: a list is needed", "one phrase a line, such as `- 根治糖尿病`")
+    return [_claim(entry, path, number) for number, entry in enumerate(entries, start=1)]
+
+
+def _claim(entry: Any, path: Path, number: int) -> Claim:
+    body = {"claim": entry} if isinstance(entry, str) else entry
+    text = body.get("claim") if isinstance(body, dict) else None
+    unless = body.get("unless", []) if isinstance(body, dict) else None
+    words = unless if isinstance(unless, list) and all(isinstance(word, str) for word in unless) else None
+    # An empty phrase is in every answer, and an empty exception in every sentence.
+    if not isinstance(text, str) or not text.strip() or words is None or not all(map(str.strip, words)):
+        raise UserError(
+            f"wrong claims {path}: entry {number} is not a phrase",
+            "write `- PHRASE` or `- {claim: PHRASE, unless: [WORD]}`",
+        )
+    # Spaces at the ends of an exception count: `no ` must not be found in `know`.
+    return Claim(text, _normalise(text).strip(), tuple(_normalise(word) for word in words))

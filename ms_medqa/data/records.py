@@ -1,0 +1,78 @@
+"""Tokenised records in memory: flat arrays, so that a million records cost no Python objects but their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecords:
+    """The tokens of n records, one after the other.
+
+    Attributes:
+        ids: n record ids.
+        tokens: int32 (total,), all token ids.
+        loss_mask: uint8 (total,), 1 where the token is a target of the training.
+        offsets: int64 (n + 1,); record i is `tokens[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: list[str]
+    tokens: np.ndarray
+    loss_mask: np.ndarray
+    offsets: np.ndarray
+
+    def __post_init__(self) -> None:
+        assert self.tokens.dtype == np.int32, self.tokens.dtype
+        assert self.loss_mask.dtype == np.uint8, self.loss_mask.dtype
+        assert self.offsets.dtype == np.int64, self.offsets.dtype
+        assert self.offsets.shape == (len(self.ids) + 1,), self.offsets.shape
+        assert self.tokens.shape == self.loss_mask.shape == (int(self.offsets[-1]),), self.tokens.shape
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,): tokens of each record."""
+        return np.diff(self.offsets)
+
+    def record(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens (int32) and loss mask (uint8) of one record, as views."""
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return self.tokens[start:end], self.loss_mask[start:end]
+
+    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(id, tokens, loss mask) of each record in order: what `mindrecord.write_records` takes."""
+        for index, name in enumerate(self.ids):
+            yield name, *self.record(index)
+
+    def select(self, indices: Iterable[int]) -> TokenRecords:
+        """The records at `indices`, in that order, as a copy."""
+        return from_rows((self.ids[i], *self.record(i)) for i in indices)
+
+
+def from_rows(rows: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> TokenRecords:
+    """Gather (id, tokens, loss mask) rows; token arrays and lists of any integer type are taken."""
+    ids: list[str] = []
+    tokens: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    for name, row, mask in rows:
+        ids.append(name)
+        tokens.append(np.asarray(row, dtype=np.int32))
+        masks.append(np.asarray(mask, dtype=np.uint8))
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([row.size for row in tokens], out=offsets[1:])
+    return TokenRecords(
+        ids=ids,
+        tokens=np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int32),
+        loss_mask=np.concatenate(masks) if masks else np.zeros(0, dtype=np.uint8),
+        offsets=offsets,
+    )
+
+
+def empty() -> TokenRecords:
+    """No records."""
+    return from_rows(())

@@ -1,0 +1,368 @@
+"""`ms-medqa convert`, through the command line: what it writes, what it refuses, what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ms_medqa.cli.main import main
+from ms_medqa.config import RunError, UserError
+from ms_medqa.data import manifest, mindrecord
+from ms_medqa.data.example import Example
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
+
+PARTS = ("train", "val", "test")
+FILES = {"rejected.jsonl", "report.json", "prompt.json", "manifest.json"} | {
+    part + suffix for part in PARTS for suffix in (".jsonl", ".mindrecord", ".mindrecord.db")
+}
+
+
+def qa(number: int, **more: Any) -> dict[str, Any]:
+    return {"question": f"第 {number} 种感冒怎么治疗？", "answer": f"休息 {number} 天，多喝水。", **more}
+
+
+def write(path: Path, records: list[Any]) -> Path:
+    lines = (r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Convert:
+    """Runs the command with the tiny tokenizer."""
+
+    def __init__(self, folder: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.output = folder / "out"
+        self.model = tokenizer
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path, status: int = 0) -> str:
+        """Run, check the exit status, and give what was printed (the error line where it failed)."""
+        base = ["convert", "--output", str(self.output), "--model", str(self.model)]
+        assert main([*base, *map(str, arguments)]) == status
+        printed = self._capsys.readouterr()
+        if status:
+            assert printed.err.startswith("ms-medqa convert: error: "), printed.err
+            assert printed.err.count("\n") == 1, printed.err
+            return printed.err
+        assert printed.err == ""
+        return printed.out
+
+
+@pytest.fixture
+def convert(tmp_path: Path, tiny_tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
+    return Convert(tmp_path, tiny_tokenizer_folder, capsys)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_conversion_writes(convert: Convert, tmp_path: Path) -> None:
+    bad = [
+        qa(1),
+        {"question": "", "answer": "x"},
+        '{"question": "感',
+        {"question": "感冒怎么治疗？", "answer": "可根治糖尿病"},
+    ]
+    source = write(tmp_path / "qa.jsonl", [qa(i, id=f"k{i}", key="水") for i in range(100)] + bad)
+    printed = convert(source)
+    assert "question and answer" in printed
+    assert "train 80, val 10, test 10" in printed
+    assert str(convert.output) in printed
+
+    assert {path.name for path in convert.output.iterdir()} == FILES
+    assert leftovers(tmp_path) == []
+    report = read(convert.output / "report.json")
+    assert report["read"] == 104
+    assert report["kept"] == {"train": 80, "val": 10, "test": 10}
+    assert report["augmented"] == 0
+    assert report["rejected"] == {"broken_json": 1, "duplicate": 1, "empty": 1, "wrong_claim": 1}
+    assert report["seed"] == 42
+    rejected = lines(convert.output / "rejected.jsonl")
+    assert [(r["file"], r["line"], r["reason"]) for r in rejected] == [
+        ("qa.jsonl", 101, "duplicate"),
+        ("qa.jsonl", 102, "empty"),
+        ("qa.jsonl", 103, "broken_json"),
+        ("qa.jsonl", 104, "wrong_claim"),
+    ]
+    assert rejected[0]["record"] == bad[0]
+    assert rejected[0]["detail"] == "same as k1"
+    assert rejected[2]["record"] == bad[2]
+
+
+def test_mindrecord_holds_the_tokens_of_the_json_lines(convert: Convert, tmp_path: Path) -> None:
+    convert(write(tmp_path / "qa.jsonl", [qa(i, context=f"知识 {i}") for i in range(40)]))
+    tokenizer = Tokenizer.load(convert.model)
+    prompt = Prompt.load(convert.output, tokenizer)
+    total = 0
+    for part in PARTS:
+        records = manifest.load_split(convert.output, part, tokenizer, prompt)
+        examples = [Example.from_dict(line) for line in lines(convert.output / f"{part}.jsonl")]
+        assert records.ids == [example.id for example in examples]
+        for index, example in enumerate(examples):
+            encoded = prompt.encode(example)
+            assert records.record(index)[0].tolist() == encoded.input_ids
+            assert records.record(index)[1].tolist() == encoded.loss_mask
+        total += len(records)
+        length = read(convert.output / "report.json")["tokens"][part]
+        assert length["record"]["max"] == records.lengths.max()
+        assert length["trained"] == records.loss_mask.sum()
+    assert total == 40
+
+
+def test_a_second_run_writes_the_same_bytes(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i % 90) for i in range(100)])
+    contents = []
+    for folder in ("here", "there"):
+        convert.output = tmp_path / folder / "out"
+        convert(source)
+        contents.append({name: (convert.output / name).read_bytes() for name in FILES})
+    assert contents[0] == contents[1]
+    convert(source, "data.seed=1")
+    assert (convert.output / "train.jsonl").read_bytes() != contents[1]["train.jsonl"]
+
+
+def test_several_inputs_of_different_kinds(convert: Convert, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = write(tmp_path / "a" / "qa.jsonl", [qa(i) for i in range(10)])
+    second = write(tmp_path / "b" / "qa.jsonl", [qa(i, id="same") for i in range(5, 20)])
+    third = tmp_path / "c.csv"
+    third.write_text("instruction,input,output\n" + "".join(f"感冒有哪些症状,{i},发热咳嗽头痛\n" for i in range(5)))
+    convert(first, second, third)
+    report = read(convert.output / "report.json")
+    assert [(f["file"], f["read"], f["kept"]) for f in report["files"]] == [
+        ("a/qa.jsonl", 10, 10),
+        ("b/qa.jsonl", 15, 10),
+        ("c.csv", 5, 5),
+    ]
+    ids = [line["id"] for part in PARTS for line in lines(convert.output / f"{part}.jsonl")]
+    assert len(set(ids)) == len(ids) == 25
+    assert {"qa-1", "same-6", "same-15", "c-2"} <= set(ids)
+
+
+def test_fixed_parts_and_an_empty_one(convert: Convert, tmp_path: Path) -> None:
+    records = [qa(i, split="train" if i < 5 else "dev") for i in range(8)]
+    printed = convert(write(tmp_path / "qa.jsonl", records))
+    assert read(convert.output / "report.json")["kept"] == {"train": 5, "val": 3, "test": 0}
+    assert "the test part is empty" in printed
+    assert (convert.output / "test.jsonl").read_text() == ""
+    assert not (convert.output / "test.mindrecord").exists()
+    assert len(manifest.load_split(convert.output, "test", None, None)) == 0
+    everything = write(tmp_path / "t.jsonl", [qa(i, split="test") for i in range(8)])
+    assert "the train part is empty, all 8 records go to test" in convert(everything, status=2)
+
+
+def test_plain_text_is_its_own_kind(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "t.jsonl", [{"text": f"第 {i} 段：心脏分四腔。" * 40} for i in range(20)])
+    convert(source, "data.max_length=64")
+    tokenizer = Tokenizer.load(convert.model)
+    assert manifest.check(convert.output, tokenizer, Prompt.named("alpaca", tokenizer))["kind"] == "text"
+    records = manifest.load_split(convert.output, "train", tokenizer, None)
+    assert records.lengths.min() > 64
+    assert records.loss_mask.all()
+    assert np.all(records.tokens[records.offsets[1:] - 1] == tokenizer.eos_token_id)
+    questions = write(tmp_path / "q.jsonl", [qa(i) for i in range(5)])
+    assert "convert them apart" in convert(source, questions, status=2)
+
+
+def test_columns_by_name(convert: Convert, tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("title,ask,reply\n" + "".join(f"t,第 {i} 个问题是什么,第 {i} 个回答\n" for i in range(5)))
+    said = convert(source, status=2)
+    assert "a.csv line 2: unknown columns: title, ask, reply" in said
+    assert "data.columns.question=" in said
+    assert "no column 'frage'" in convert(source, "data.columns.question=frage", status=2)
+    convert(source, "data.columns.question=ask", "data.columns.answer=reply")
+    (record,) = lines(convert.output / "test.jsonl")
+    assert record["answer"] == record["question"].replace("问题是什么", "回答")
+    named = ("data.columns.question=ask", "data.columns.answer=reply", "data.columns.context=ctx")
+    assert "data.columns.context=ctx: no such column: there are title, ask, reply" in convert(source, *named, status=2)
+
+
+def test_half_broken_goes_on_and_more_stops(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", ["{"] * 4 + [qa(i) for i in range(4)])
+    convert(source)
+    assert read(convert.output / "report.json")["rejected"] == {"broken_json": 4}
+    before = (convert.output / "manifest.json").read_bytes()
+    said = convert(write(tmp_path / "qa.jsonl", [qa(0), "", *["{"] * 5, *(qa(i) for i in range(1, 4))]), status=2)
+    assert "5 of 9 records are broken JSON, the first in line 3" in said
+    # The earlier result is untouched.
+    assert (convert.output / "manifest.json").read_bytes() == before
+    assert leftovers(tmp_path) == []
+
+
+def test_nothing_left_says_why_and_leaves_the_rejected(convert: Convert, tmp_path: Path) -> None:
+    said = convert(write(tmp_path / "qa.jsonl", [{"question": "q", "answer": ""}] * 3), status=2)
+    beside = tmp_path / "out.rejected.jsonl"
+    assert "all 3 records were rejected (empty 3)" in said
+    assert str(beside) in said
+    assert len(lines(beside)) == 3
+    assert not convert.output.exists()
+    assert "no record in" in convert(write(tmp_path / "e.json", ["[", "]"]), status=2)
+
+
+def test_faulty_arguments(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
+    assert "no such file" in convert(tmp_path / "none.json", status=2)
+    assert "is a folder" in convert(tmp_path, status=2)
+    assert "named 2 times" in convert(source, tmp_path / "." / "qa.jsonl", status=2)
+    assert "no input file" in convert("data.max_length=64", status=2)
+    assert "data.max_length" in convert(source, "data.maxlength=64", status=2)
+    assert "nowhere: no such folder" in convert(source, "--model", "nowhere", status=2)
+    (tmp_path / "bare").mkdir()
+    assert "no tokenizer.json" in convert(source, "--model", tmp_path / "bare", status=2)
+    assert not convert.output.exists()
+
+
+def test_folders_of_the_user_are_never_replaced(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
+    convert.output.mkdir()
+    convert(source)
+    note = convert.output / "notes.txt"
+    note.write_text("mine")
+    assert "holds 'notes.txt'" in convert(source, status=2)
+    (convert.output / "manifest.json").unlink()
+    assert "not empty" in convert(source, status=2)
+    assert note.read_text() == "mine"
+    assert "a file of this name is there" in convert(source, "--output", source, status=2)
+    result = tmp_path / "result"
+    convert(source, "--output", result)
+    assert "Not a directory" in convert(source, "--output", source / "out", status=2)
+    assert "File name too long" in convert(source, "--output", tmp_path / ("x" * 300), status=2)
+    assert "File name too long" in convert(tmp_path / ("x" * 300), status=2)
+    assert "lies in the output folder" in convert(result / "train.jsonl", "--output", result, status=2)
+    assert (result / "train.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"manifest.json"}))
+def test_a_changed_or_missing_file_is_noticed(
+    convert: Convert, tmp_path: Path, name: str, tiny_tokenizer_folder: Path
+) -> None:
+    convert(write(tmp_path / "qa.jsonl", [*(qa(i) for i in range(30)), "{"]))
+    tokenizer = Tokenizer.load(tiny_tokenizer_folder)
+    manifest.check(convert.output, tokenizer)
+    path = convert.output / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: changed .* convert the data anew"):
+        manifest.check(convert.output)
+    part = name.split(".")[0]
+    if ".mindrecord" in name:
+        with pytest.raises(UserError, match=f"{name}: changed"):
+            manifest.load_split(convert.output, part, tokenizer, None)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{name}: missing"):
+        manifest.check(convert.output)
+
+
+def test_another_tokenizer_or_prompt_is_refused(convert: Convert, tmp_path: Path) -> None:
+    convert(write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)]))
+    tokenizer = Tokenizer.load(convert.model)
+    manifest.check(convert.output, tokenizer, Prompt.named("medqa", tokenizer))
+    with pytest.raises(UserError, match=r"made with prompt 'medqa', not 'chat'.*data.prompt=medqa"):
+        manifest.load_split(convert.output, "train", tokenizer, Prompt.named("chat", tokenizer))
+    other = tmp_path / "other"
+    shutil.copytree(convert.model, other)
+    settings = read(other / "tokenizer_config.json") | {"eos_token": "<|im_end|>"}
+    (other / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="another tokenizer"):
+        manifest.load_split(convert.output, "train", Tokenizer.load(other), None)
+    with pytest.raises(UserError, match="no such folder"):
+        manifest.check(tmp_path / "none")
+    with pytest.raises(UserError, match=r"no manifest\.json"):
+        manifest.check(tmp_path)
+
+
+def test_a_killed_conversion_leaves_nothing_that_passes_for_whole(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(4000)])
+    command = [sys.executable, "-m", "ms_medqa.cli.main", "convert", source, "--output", convert.output]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [*map(str, command), "--model", str(convert.model)], env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        # The first part is written, the others and the manifest are not.
+        while not (tmp_path / ".out.partial" / "train.jsonl").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)
+        assert "another process is writing it" in convert(source, status=2)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not convert.output.exists()
+    assert (tmp_path / ".out.partial").exists()
+    convert(write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)]))
+    assert read(convert.output / "report.json")["read"] == 5
+    manifest.check(convert.output)
+    assert leftovers(tmp_path) == []
+
+
+def test_an_interrupted_or_failed_write_leaves_the_earlier_result(
+    convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
+    convert(source)
+    before = (convert.output / "manifest.json").read_bytes()
+
+    def fail(error: BaseException) -> None:
+        def write_records(*_: Any) -> int:
+            raise error
+
+        monkeypatch.setattr("ms_medqa.data.convert.write_records", write_records)
+
+    fail(RunError(f"no space left writing {tmp_path / '.out.partial' / 'x'}"))
+    assert f"no space left writing {convert.output / 'x'}" in convert(source, "data.seed=1", status=1)
+    fail(OSError(28, "No space left on device"))
+    assert "no space left" in convert(source, "data.seed=1", status=1)
+    fail(KeyboardInterrupt())
+    assert main(["convert", str(source), "--output", str(convert.output), "--model", str(convert.model)]) == 130
+    assert (convert.output / "manifest.json").read_bytes() == before
+    assert leftovers(tmp_path) == []
+
+
+def test_mindrecord_says_plainly_that_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mindspore.mindrecord import FileWriter
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(
+            "Exception thrown.\n-----\n[ERROR] No free disk to be used while writing mindrecord files\n\n"
+        )
+
+    monkeypatch.setattr(FileWriter, "write_raw_data", fail)
+    with pytest.raises(RunError, match=r"^no space left writing .*a\.mindrecord$"):
+        mindrecord.write_records(tmp_path / "a.mindrecord", [("1", np.ones(3), np.ones(3))])
+
+
+def test_shared_records_add_up(convert: Convert, shared_data: Path) -> None:
+    convert(shared_data / "huanhuan" / "huanhuan.json", "--model", shared_data / "tokenizers" / "qwen2.5")
+    report = read(convert.output / "report.json")
+    assert report["read"] == sum(report["kept"].values()) + sum(report["rejected"].values()) == 3729
+    assert report["rejected"]["duplicate"] > 0
+    questions = [{line["question"] for line in lines(convert.output / f"{part}.jsonl")} for part in PARTS]
+    assert not questions[0] & questions[1]
+    assert not questions[0] & questions[2]
+    assert not questions[1] & questions[2]

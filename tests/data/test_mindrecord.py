@@ -1,0 +1,104 @@
+"""MindRecord: what is written comes back, in order, and a small file is small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ms_medqa.config import RunError, UserError
+from ms_medqa.data import mindrecord
+from ms_medqa.data.records import from_rows
+
+Row = tuple[str, np.ndarray, np.ndarray]
+
+
+def rows(count: int, longest: int, dtype: type = np.int64) -> Iterator[Row]:
+    random = np.random.default_rng(0)
+    for number in range(count):
+        length = int(random.integers(1, longest + 1))
+        yield f"r-{number}", random.integers(0, 151_665, length).astype(dtype), random.integers(0, 2, length)
+
+
+def assert_same(path: Path, meant: list[Row]) -> None:
+    found = mindrecord.read_records(path)
+    assert found.ids == [name for name, _, _ in meant]
+    for index, (_, tokens, mask) in enumerate(meant):
+        assert found.record(index)[0].tolist() == tokens.tolist()
+        assert found.record(index)[1].tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16])
+def test_round_trip_keeps_order_and_values(tmp_path: Path, dtype: type) -> None:
+    meant = [(name, tokens % 60_000, mask) for name, tokens, mask in rows(700, 40, dtype)]
+    assert mindrecord.write_records(tmp_path / "a.mindrecord", iter(meant)) == 700
+    assert_same(tmp_path / "a.mindrecord", meant)
+
+
+def test_masks_of_zeros_and_odd_ids(tmp_path: Path) -> None:
+    ids = ["a'b", 'q"x', "中文 😀", "007", "a\nb", "", " lead", "x" * 3000, "a\\b;%s"]
+    meant = [(name, np.arange(n + 1), np.zeros(n + 1)) for n, name in enumerate(ids)]
+    mindrecord.write_records(tmp_path / "a.mindrecord", meant)
+    assert_same(tmp_path / "a.mindrecord", meant)
+
+
+def test_a_small_set_stays_small(tmp_path: Path) -> None:
+    path = tmp_path / "a.mindrecord"
+    meant = list(rows(1500, 150))
+    mindrecord.write_records(path, meant)
+    tokens = sum(tokens.size for _, tokens, _ in meant)
+    on_disk = sum(file.stat().st_size for file in mindrecord.files_of(path))
+    assert on_disk < 5 * tokens + 400_000 < 2_000_000
+    assert [file.stat().st_mode & 0o777 for file in mindrecord.files_of(path)] == [0o644, 0o644]
+
+
+@pytest.mark.parametrize(("count", "longest"), [(30, 60_000), (1, 700_000), (5_000, 3)])
+def test_long_rows_and_many_rows_fit(tmp_path: Path, count: int, longest: int) -> None:
+    meant = list(rows(count, longest))
+    mindrecord.write_records(tmp_path / "a.mindrecord", meant)
+    assert_same(tmp_path / "a.mindrecord", meant)
+
+
+def test_the_folder_can_be_renamed(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "新 folder"
+    old.mkdir()
+    meant = list(rows(20, 9))
+    mindrecord.write_records(old / "a.mindrecord", meant)
+    old.rename(new)
+    assert_same(new / "a.mindrecord", meant)
+
+
+def test_a_reader_sees_only_its_own_file(tmp_path: Path) -> None:
+    for name, count in (("a.mindrecord", 3), ("a.mindrecord1", 5)):
+        mindrecord.write_records(tmp_path / name, rows(count, 5))
+    assert len(mindrecord.read_records(tmp_path / "a.mindrecord")) == 3
+
+
+def test_rows_that_do_not_come_back_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mindspore.mindrecord import FileWriter
+
+    write = FileWriter.write_raw_data
+    monkeypatch.setattr(FileWriter, "write_raw_data", lambda self, data: write(self, data[:-1]))
+    with pytest.raises(RunError, match="9 of 10 rows came back"):
+        mindrecord.write_records(tmp_path / "a.mindrecord", rows(10, 5))
+
+
+def test_missing_and_torn_files_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "a.mindrecord"
+    with pytest.raises(UserError, match="no such file"):
+        mindrecord.read_records(path)
+    mindrecord.write_records(path, rows(10, 5))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError, match="not readable as MindRecord"):
+        mindrecord.read_records(path)
+
+
+def test_token_records_hand_out_what_was_put_in() -> None:
+    meant = list(rows(5, 4))
+    records = from_rows(meant)
+    assert records.lengths.tolist() == [tokens.size for _, tokens, _ in meant]
+    assert [name for name, _, _ in records.select([3, 0]).rows()] == ["r-3", "r-0"]
+    assert records.select([3]).tokens.tolist() == meant[3][1].tolist()
+    assert len(from_rows([])) == 0
