@@ -1,0 +1,141 @@
+"""`ms-medqa COMMAND …`: find the command, run it, turn errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from ms_medqa import __version__
+
+# Name -> (module, help). Modules are imported only when their command is named: MindSpore takes seconds to import.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "convert": ("ms_medqa.cli.convert", "turn raw records into a data set for training"),
+    "train": ("ms_medqa.cli.train", "train as a config says"),
+    "eval": ("ms_medqa.cli.eval", "measure a model on questions with known answers"),
+    "ask": ("ms_medqa.cli.ask", "answer a question, a dialogue or a file of questions"),
+    "doctor": ("ms_medqa.cli.doctor", "check this machine: versions, devices, known traps"),
+    "demo": ("ms_medqa.cli.demo", "run convert, train, eval and ask on the shipped sample"),
+}
+_USER_FAULTS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line, and which says which option was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse; positional arguments may stand before, between and after options."""
+        args, unknown = self.parse_known_intermixed_args(arguments)
+        if unknown:
+            name = unknown[0].split("=", 1)[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            self.error(f"unknown argument {unknown[0]!r}" + (f", did you mean {near[0]}?" if near else ""))
+        return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments after `ms-medqa`; those of the process by default.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 the user's fault, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments[:1]
+    if debug:
+        arguments = arguments[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"ms-medqa {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
+        print(f"ms-medqa: error: unknown command {name!r}: {hint}", file=sys.stderr)
+        return 2
+    return _run(name, arguments[1:], debug)
+
+
+def _run(name: str, arguments: list[str], debug: bool) -> int:
+    from ms_medqa.config.errors import RunError, UserError
+    from ms_medqa.config.scratch import redirect_droppings
+
+    redirect_droppings()
+    try:
+        module = importlib.import_module(COMMANDS[name][0])
+        args = _parse(name, module, arguments)
+        debug = debug or args.debug
+        status = module.run(args)
+        # A reader that has gone (`ms-medqa … | head`) shows only when the last output leaves the buffer.
+        sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt as error:
+        return _fail(name, "interrupted", 128 + signal.SIGINT, error if debug else None)
+    except BrokenPipeError:
+        # Otherwise Python complains once more when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except UserError as error:
+        return _fail(name, f"error: {error}", 2, error if debug else None)
+    except RunError as error:
+        return _fail(name, f"error: {error}", 1, error if debug else None)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(name, f"error: no space left writing{where or ' a file'}", 1, error if debug else None)
+        if isinstance(error, _USER_FAULTS) and error.filename:
+            return _fail(name, f"error:{where}: {error.strerror}", 2, error if debug else None)
+        raise
+    return status
+
+
+def _parse(name: str, module: ModuleType, arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(prog=f"ms-medqa {name}", description=module.__doc__, allow_abbrev=False)
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse(arguments)
+
+
+def _fail(name: str, text: str, status: int, error: BaseException | None) -> int:
+    if error is not None:
+        traceback.print_exception(error)
+    print(f"ms-medqa {name}: {' '.join(text.splitlines())}", file=sys.stderr)
+    return status
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ms-medqa COMMAND [ARGUMENT…]",
+            "",
+            "Medical question answering on MindSpore: from raw records to a tuned model that answers.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`ms-medqa COMMAND --help` tells a command's arguments, `ms-medqa --version` the version.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

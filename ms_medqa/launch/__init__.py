@@ -1,0 +1,1 @@
+"""Starting runs: the environment check, rank tables, msrun. Knows no model."""
