@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ms_medqa.config.assets import ASSETS
 from ms_medqa.config.errors import UserError
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHIPPED = ("medqa-tiny",)
 
 
