@@ -60,7 +60,8 @@ def new_folder(output: Path, *, mark: str, names: Collection[str], inputs: Seque
     except OSError as error:
         if error.errno not in _UNUSABLE:
             raise
-        raise UserError(f"output {error.filename or output}: {error.strerror}", "choose another --output") from None
+        what = "is a file, not a folder" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
+        raise UserError(f"output {error.filename or output}: {what}", "choose another --output") from None
 
 
 def _check_target(output: Path, mark: str, names: Collection[str]) -> None:

@@ -247,7 +247,7 @@ def test_folders_of_the_user_are_never_replaced(convert: Convert, tmp_path: Path
     assert "a file of this name is there" in convert(source, "--output", source, status=2)
     result = tmp_path / "result"
     convert(source, "--output", result)
-    assert "Not a directory" in convert(source, "--output", source / "out", status=2)
+    assert "qa.jsonl: is a file, not a folder" in convert(source, "--output", source / "out", status=2)
     assert "File name too long" in convert(source, "--output", tmp_path / ("x" * 300), status=2)
     assert "File name too long" in convert(tmp_path / ("x" * 300), status=2)
     assert "lies in the output folder" in convert(result / "train.jsonl", "--output", result, status=2)
