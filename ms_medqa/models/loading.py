@@ -8,7 +8,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, ops
 
 from ms_medqa.backend.device import resolve_dtype
 from ms_medqa.config.errors import UserError
@@ -72,8 +72,15 @@ def initialize(model: CausalLM, seed: int) -> None:
 
 
 def assign(parameter: Parameter, value: np.ndarray) -> None:
-    """Give a parameter a value, cast to its own type."""
-    parameter.set_data(Tensor(np.ascontiguousarray(value), parameter.dtype))
+    """Give a parameter a value, cast to its own type.
+
+    Once it has memory it is written in place: a graph of `ms.jit` goes on reading the memory it was traced with.
+    """
+    tensor = Tensor(np.ascontiguousarray(value), parameter.dtype)
+    if parameter.has_init:
+        parameter.set_data(tensor)
+    else:
+        ops.assign(parameter, tensor)
 
 
 def _compute_dtype(dtype: str) -> str:
