@@ -1,9 +1,27 @@
-"""Files that come with the package."""
+"""Files that come with the package, and models that are named instead of located."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from ms_medqa.config.errors import UserError
+
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MEDQA_MINI = ASSETS / "medqa-mini" / "records.jsonl"
 DEMO_CONFIG = ASSETS / "demo.yaml"
+SHIPPED_MODELS = ("medqa-tiny",)
+
+
+def resolve_model(path: str | Path) -> Path:
+    """The folder of a model given by path or by the name of a shipped model; a folder of that name goes first.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists() and str(path) in SHIPPED_MODELS:
+        return ASSETS / str(path)
+    if not folder.is_dir():
+        names = ", ".join(SHIPPED_MODELS)
+        raise UserError(f"model {path}: no such folder", f"give a folder in Hugging Face layout or one of: {names}")
+    return folder

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write, write_json
@@ -25,7 +26,6 @@ from ms_medqa.data.report import FileCount, build_report, table
 from ms_medqa.data.split import PARTS, split_records
 from ms_medqa.data.tokenizer import Tokenizer
 
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 _REJECTED = "rejected.jsonl"
 _REPORT = "report.json"
 _OUTPUTS = (
@@ -58,7 +58,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, config: Config) ->
     for path in paths:
         check_file(path)
     file_names(paths)
-    tokenizer = Tokenizer.load(_tokenizer_folder(config.model.path))
+    tokenizer = Tokenizer.load(resolve_model(config.model.path))
     prompt = Prompt.named(config.data.prompt, tokenizer)
     cleaner = Cleaner(config.data, tokenizer, prompt)
     if config.data.fill_context:
@@ -98,16 +98,6 @@ def convert(inputs: Sequence[str | Path], output: str | Path, config: Config) ->
             say(f"note: the {part} part is empty")
     say(f"written to {output}")
     return report
-
-
-def _tokenizer_folder(path: str) -> Path:
-    folder = Path(path).expanduser()
-    shipped = _ASSETS / path
-    if not folder.exists() and "/" not in path and shipped.is_dir():
-        return shipped
-    if not folder.is_dir():
-        raise UserError(f"model {path}: no such folder", "--model takes a model folder, for its tokenizer")
-    return folder
 
 
 def _kind(kept: Sequence[Kept]) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 
 from ms_medqa.backend.device import resolve_dtype
+from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families import read_config
 from ms_medqa.models.safetensors import SafetensorsFile
-from ms_medqa.models.shipped import resolve_model
 
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
