@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ms_medqa.config.errors import RunError, UserError
 
-
 # What the drivers of Ascend and NVIDIA put under /dev.
 _DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
 

@@ -45,7 +45,7 @@ class DataSection(Section):
     )
     packing: bool = Field(
         True,
-        description="Put several records into one row of `max_length`, each seeing only itself. `false`: one record a row.",
+        description="Several records share a row of `max_length`, each seeing only itself; `false`: one record a row.",
     )
     columns: Columns = Field(
         default_factory=Columns, description="Column names, where they are not found by themselves."
@@ -62,8 +62,8 @@ class DataSection(Section):
     )
     fill_context: bool = Field(
         False,
-        description="Fill a missing context with the start of the answer, as the source recipe did. It leaks the answer "
-        "into the prompt; only for comparison.",
+        description="Fill a missing context with the start of the answer, as the source recipe did. It leaks the "
+        "answer into the prompt; only for comparison.",
     )
 
     @model_validator(mode="after")
