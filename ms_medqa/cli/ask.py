@@ -1,0 +1,141 @@
+"""Ask a model: one question, a dialogue (--interactive), or a file of questions (--input, --output)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ms_medqa.config import Config, load_config
+from ms_medqa.config.console import progress
+from ms_medqa.config.errors import UserError
+
+if TYPE_CHECKING:
+    from ms_medqa.generation import MedicalQA
+
+# A question may well hold an equals sign (`BMI=28算肥胖吗`), so only a dotted key makes an override.
+_OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z0-9_]+)+=")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("question", nargs="*", metavar="QUESTION", help="the question, in quotes; or key=value")
+    parser.add_argument("--model", metavar="DIR", help="model folder or name of a shipped model (default: medqa-tiny)")
+    parser.add_argument("--adapter", metavar="DIR", help="adapter folder, as `train` writes it")
+    parser.add_argument("--context", metavar="TEXT", help="medical knowledge that the answer may rest on")
+    parser.add_argument("--interactive", action="store_true", help="ask question after question")
+    parser.add_argument("--input", metavar="FILE", help='JSON Lines: {"question", "context"?, "id"?} or a string')
+    parser.add_argument("--output", metavar="FILE", help='JSON Lines: {"id", "question", "answer"} or {"id", "error"}')
+    parser.add_argument("--seed", type=int, metavar="N", help="repeats an answer exactly")
+    parser.add_argument("--greedy", action="store_true", help="take the likeliest token: no draw is made")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 200)")
+    parser.add_argument("--config", metavar="FILE", help="YAML config; its section `generate` holds the defaults")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer."""
+    overrides = [text for text in args.question if _OVERRIDE.match(text)]
+    questions = [text for text in args.question if not _OVERRIDE.match(text)]
+    _check_mode(args, questions)
+    config = load_config(args.config, overrides + _option_overrides(args))
+    if args.input is None and not args.interactive and not questions[0].strip():
+        raise UserError("the question is empty", "ask something")
+    qa = _load(args, config)
+    print(qa.disclaimer, file=sys.stderr, flush=True)
+    if args.input is not None:
+        return _answer_file(qa, args)
+    if args.interactive:
+        return _converse(qa, args)
+    for piece in qa.stream(questions[0], args.context):
+        _write(piece)
+    _write("\n")
+    return 0
+
+
+def _check_mode(args: argparse.Namespace, questions: list[str]) -> None:
+    modes = [bool(questions), args.interactive, args.input is not None]
+    if sum(modes) != 1:
+        raise UserError("give one of: a QUESTION, --interactive, or --input FILE --output FILE")
+    if len(questions) > 1:
+        raise UserError(f"{len(questions)} questions", "put a question in quotes, or use --input for several")
+    if (args.input is None) != (args.output is None):
+        raise UserError("--input and --output go together")
+    if args.input is not None:
+        if args.context is not None:
+            raise UserError("--context goes with one question", "in a file each record has its own `context`")
+        if Path(args.output).is_dir():
+            raise UserError(f"--output {args.output}: is a folder", "name a file")
+        if Path(args.input).resolve() == Path(args.output).resolve():
+            raise UserError("--input and --output name the same file")
+
+
+def _option_overrides(args: argparse.Namespace) -> list[str]:
+    overrides = ["generate.temperature=0"] if args.greedy else []
+    if args.seed is not None:
+        overrides.append(f"generate.seed={args.seed}")
+    if args.max_new_tokens is not None:
+        overrides.append(f"generate.max_new_tokens={args.max_new_tokens}")
+    return overrides
+
+
+def _load(args: argparse.Namespace, config: Config) -> MedicalQA:
+    from ms_medqa.backend.device import setup
+
+    runtime = config.runtime
+    device = setup(
+        runtime.device,
+        device_id=runtime.device_id,
+        mode="pynative",
+        dtype=runtime.dtype,
+        threads=runtime.threads,
+    )
+    if device.notice:
+        print(device.notice, file=sys.stderr)
+
+    from ms_medqa.generation import MedicalQA
+
+    path = args.model or config.model.path
+    return MedicalQA(path, args.adapter, settings=config.generate, dtype=runtime.dtype)
+
+
+def _answer_file(qa: MedicalQA, args: argparse.Namespace) -> int:
+    from ms_medqa.generation.batch import answer_file, read_requests
+
+    requests = read_requests(Path(args.input), qa, qa.settings)
+    good = sum(request.prompt is not None for request in requests)
+    with progress(total=good, desc="answers", unit="answer") as bar:
+        answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update)
+    print(f"{answered} answered, {failed} failed: {args.output}", file=sys.stderr)
+    return 0
+
+
+def _converse(qa: MedicalQA, args: argparse.Namespace) -> int:
+    from ms_medqa.generation.session import COMMANDS, Session, converse
+
+    terminal = sys.stdin.isatty()
+    if terminal:
+        _note(COMMANDS)
+    converse(Session(qa, qa.settings, args.context), lambda: _read(terminal), _write, _note)
+    return 0
+
+
+def _read(terminal: bool) -> str | None:
+    if not terminal:
+        return sys.stdin.readline() or None
+    import readline  # noqa: F401  # gives input() line editing and a history
+
+    try:
+        return input("> ")
+    except EOFError:
+        return None
+
+
+def _write(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

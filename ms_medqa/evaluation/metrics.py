@@ -1,0 +1,91 @@
+"""The figures of an evaluation, each a plain function of texts or counts.
+
+ROUGE-L is computed over jieba words, as the Chinese evaluation tools of the field do (rouge-chinese over jieba cuts):
+the figures can be set side by side with theirs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+
+from ms_medqa.config.errors import RunError
+
+
+def perplexity(loss_sum: float, tokens: int) -> float:
+    """exp(loss_sum / tokens); loss_sum in nats over `tokens` target tokens.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    assert tokens > 0, "perplexity of nothing"
+    mean = loss_sum / tokens
+    if not math.isfinite(mean):
+        raise RunError("the loss of the evaluation is not finite; try runtime.dtype=float32")
+    # exp(700) is the end of float64; such a model is broken, but its report should still be valid JSON.
+    return math.exp(min(mean, 700.0))
+
+
+@functools.cache
+def _segmenter() -> Callable[[str], list[str]]:
+    with warnings.catch_warnings():
+        # jieba's source holds escapes that newer Pythons warn about; nothing a user could act on.
+        warnings.simplefilter("ignore")
+        import jieba
+    jieba.setLogLevel("ERROR")
+    # An own instance: words that a caller adds to jieba's global dictionary would move the figures.
+    return jieba.Tokenizer().lcut
+
+
+def words(text: str) -> list[str]:
+    """jieba's words of a text, white space left out."""
+    return [word for word in _segmenter()(text) if not word.isspace()]
+
+
+def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, O(len(first) · len(second)) time, O(len(second)) memory."""
+    row = [0] * (len(second) + 1)
+    for a in first:
+        diagonal = 0
+        for j, b in enumerate(second, start=1):
+            above = row[j]
+            row[j] = diagonal + 1 if a == b else max(above, row[j - 1])
+            diagonal = above
+    return row[-1]
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """ROUGE-L F1 in [0, 1] over jieba words (Lin 2004, with beta = 1); 0 where either text has no word."""
+    answer_words, reference_words = words(answer), words(reference)
+    if not answer_words or not reference_words:
+        return 0.0
+    # 2PR / (P + R) with P = lcs / |answer| and R = lcs / |reference|.
+    return 2.0 * lcs_length(answer_words, reference_words) / (len(answer_words) + len(reference_words))
+
+
+def normalise_fact(text: str) -> str:
+    """NFKC, lower case, no white space: the form in which a key fact is looked for."""
+    return "".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def has_key_fact(answer: str, key: str) -> bool:
+    """True where the answer contains the key fact.
+
+    A key that starts or ends with a digit must not continue into a longer number: `20` is not found in `120`.
+    """
+    wanted = normalise_fact(key)
+    if not wanted:
+        return False
+    before = r"(?<![0-9])(?<![0-9]\.)" if wanted[0].isdigit() else ""
+    after = r"(?![0-9])(?!\.[0-9])" if wanted[-1].isdigit() else ""
+    return re.search(before + re.escape(wanted) + after, normalise_fact(answer)) is not None
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean of at least one value."""
+    assert len(values) > 0, "mean of nothing"
+    return math.fsum(values) / len(values)

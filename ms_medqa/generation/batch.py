@@ -1,0 +1,116 @@
+"""A file of questions to a file of answers, both JSON Lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import atomic_write
+from ms_medqa.config.schema import GenerateSection
+from ms_medqa.generation.qa import MedicalQA
+
+
+@dataclass(slots=True)
+class Request:
+    """One record of the input.
+
+    Attributes:
+        id: the record's own, or the number of its line.
+        question: what is asked; empty where the record is bad.
+        prompt: token ids, None where the record is bad.
+        error: why it cannot be answered.
+    """
+
+    id: Any
+    question: str = ""
+    prompt: list[int] | None = None
+    error: str | None = None
+
+
+def read_requests(path: Path, qa: MedicalQA, settings: GenerateSection) -> list[Request]:
+    """The records of a file, each checked and turned into a prompt.
+
+    A line is `{"question": …, "context"?: …, "id"?: …}` or a JSON string, the question. Blank lines are no records.
+
+    Raises:
+        UserError: the file is missing or holds no record.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    requests = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if line.strip():
+                requests.append(_read_request(line, number, qa, settings))
+    if not requests:
+        raise UserError(f"{path}: holds no question", 'one JSON object a line, such as {"question": "…"}')
+    return requests
+
+
+def answer_file(
+    qa: MedicalQA,
+    requests: list[Request],
+    output: Path,
+    settings: GenerateSection,
+    on_answer: Callable[[], object] = lambda: None,
+) -> tuple[int, int]:
+    """Answer the good requests and write one line for each, in the order of the input.
+
+    A line is `{"id", "question", "answer"}` or `{"id", "error"}`. The file appears when it is complete. Answer i draws
+    from stream (seed, i), so it depends neither on the batch size nor on other records.
+
+    Returns:
+        (answered, failed).
+    """
+    # A bad record keeps its place, so that mending it does not move the draws of the others.
+    places = [place for place, request in enumerate(requests) if request.prompt is not None]
+    prompts = [request.prompt for request in requests if request.prompt is not None]
+    answers = qa.answer_prompts(prompts, settings, streams=places, on_answer=on_answer)
+    answered = dict(zip(places, answers, strict=True))
+    with atomic_write(output) as file:
+        for place, request in enumerate(requests):
+            if request.error is not None:
+                line = {"id": request.id, "error": request.error}
+            else:
+                line = {"id": request.id, "question": request.question, "answer": answered[place]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return len(places), len(requests) - len(places)
+
+
+def _read_request(line: bytes, number: int, qa: MedicalQA, settings: GenerateSection) -> Request:
+    request = Request(id=number)
+    try:
+        question, context = _parse(line, number, request)
+        request.prompt = qa.encode(question, context, max_new_tokens=settings.max_new_tokens)
+        request.question = question
+    except UserError as error:
+        request.error = str(error)
+    return request
+
+
+def _parse(line: bytes, number: int, request: Request) -> tuple[str, str | None]:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"line {number}: not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        detail = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise UserError(f"line {number}: not valid JSON ({detail})") from None
+    if isinstance(value, str):
+        return value, None
+    if not isinstance(value, dict):
+        raise UserError(f"line {number}: must be a JSON object or a string")
+    if isinstance(value.get("id"), str | int | float):
+        request.id = value["id"]
+    if "question" not in value:
+        raise UserError(f"line {number}: no key 'question'", f"keys: {', '.join(map(str, value)) or 'none'}")
+    question, context = value["question"], value.get("context")
+    for name, text in (("question", question), ("context", context)):
+        if not isinstance(text, str) and not (name == "context" and text is None):
+            raise UserError(f"line {number}: {name!r} must be a string")
+    return question, context

@@ -1,0 +1,161 @@
+"""`ms-medqa ask`: what stands on standard output and what beside it, and what bad input gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from ms_medqa.cli.main import main
+
+QUICK = ["--max-new-tokens", "6"]
+
+
+def ask(*arguments: str) -> int:
+    return main(["ask", "--model", str(tiny.folder()), *QUICK, *arguments])
+
+
+@pytest.fixture(autouse=True)
+def _one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command shares one loaded model where none of them brings an adapter; each would compile anew."""
+    from ms_medqa.generation import qa
+
+    real = qa.load_model
+
+    def shared(path: str, adapter: str | None, merge: bool, dtype: str) -> object:
+        plain = Path(path) == tiny.folder() and adapter is None
+        return tiny.model() if plain else real(path, adapter, merge, dtype)
+
+    monkeypatch.setattr(qa, "load_model", shared)
+
+
+def test_the_answer_alone_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--greedy", "头痛怎么办？") == 0
+    out, err = capsys.readouterr()
+    assert out == tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6) + "\n"
+    assert "不能替代医生的诊断" in err
+    assert "Traceback" not in err
+
+
+def test_pieces_are_flushed_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Recorder(io.StringIO):
+        def write(self, text: str) -> int:
+            events.append(text)
+            return len(text)
+
+        def flush(self) -> None:
+            events.append("<flush>")
+
+    monkeypatch.setattr(sys, "stdout", Recorder())
+    assert ask("--greedy", "头痛怎么办？") == 0
+    pieces = [text for text in events if text != "<flush>"]
+    assert len(pieces) > 2
+    assert all(events[place + 1] == "<flush>" for place, text in enumerate(events) if text in pieces)
+
+
+def test_context_and_seed_and_overrides_reach_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["generate.temperature=5.0", "generate.top_p=1", "generate.top_k=0"]
+    expected = tiny.qa().answer("头痛怎么办？", "多休息", temperature=5.0, top_p=1, top_k=0, seed=3, max_new_tokens=6)
+    outs = []
+    for seed in ("3", "3", "4"):
+        assert ask("--seed", seed, "--context", "多休息", "头痛怎么办？", *options) == 0
+        outs.append(capsys.readouterr().out)
+    assert outs[0] == outs[1] == expected + "\n"
+    assert outs[2] != outs[0]
+
+
+def test_a_question_may_hold_an_equals_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--greedy", "BMI=28算肥胖吗？") == 0
+    assert capsys.readouterr().out == tiny.qa().answer("BMI=28算肥胖吗？", temperature=0, max_new_tokens=6) + "\n"
+
+
+def test_an_adapter_changes_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    assert ask("--greedy", "头痛怎么办？") == 0
+    base = capsys.readouterr().out
+    assert ask("--greedy", "--adapter", str(adapter), "头痛怎么办？") == 0
+    assert capsys.readouterr().out != base
+
+
+def test_a_file_is_answered_line_by_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ['{"id": "a", "question": "头痛怎么办？"}', "{broken", '"发热怎么办？"']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert ask("--greedy", "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")) == 0
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in out] == ["a", 2, 3]
+    assert out[0]["answer"] == tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6)
+    assert set(out[1]) == {"id", "error"}
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "2 answered, 1 failed" in captured.err
+
+
+def test_a_dialogue_reads_standard_input_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("头痛怎么办？\n/reset\n头痛怎么办？\n"))
+    assert ask("--greedy", "--interactive") == 0
+    answer = tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6)
+    captured = capsys.readouterr()
+    assert captured.out == f"{answer}\n{answer}\n"
+    assert "a new dialogue" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give one of"),
+        (["  "], "question is empty"),
+        (["一", "二"], "quotes"),
+        (["一", "--interactive"], "give one of"),
+        (["--input", "in.jsonl"], "go together"),
+        (["一", "--output", "out.jsonl"], "go together"),
+        (["--input", "x", "--output", "x"], "same file"),
+        (["--input", "absent.jsonl", "--output", "out.jsonl"], "no such file"),
+        (["--input", "x", "--output", "y", "--context", "c"], "--context"),
+        (["头痛", "generate.temprature=1"], "generate.temperature"),
+        (["头痛", "generate.top_p=7"], "generate.top_p"),
+        (["药" * 400], "256 positions"),
+        (["头痛", "--adapter", "absent"], "no such folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ask(*arguments) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if "不能替代" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("ms-medqa ask: error: ")
+    assert words in lines[0]
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "--model", str(tmp_path), "头痛"]) == 2
+    assert "config.json" in capsys.readouterr().err
+    assert main(["ask", "--model", str(tmp_path / "absent"), "头痛"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny.folder(), other)
+    tiny.write_model(other, hidden_size=32)
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    assert main(["ask", "--model", str(other), "--adapter", str(adapter), "头痛"]) == 2
+    assert "made for another model" in capsys.readouterr().err
