@@ -47,7 +47,7 @@ install_into_venv() {
     return
   fi
   echo "installing ms_medqa$extras with MindSpore (a download of about 1 GB, 3 GB on disk; one to several minutes)"
-  (cd "$ROOT" && "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".$extras")
+  (cd "$ROOT" && "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e ".$extras")
   echo "$wanted" >"$stamp"
 }
 

@@ -47,8 +47,7 @@ def progress(
         iterable,
         total=total,
         desc=desc,
-        # tqdm prints `12.3record/s`; the space keeps number and unit apart.
-        unit=f" {unit}",
+        unit=unit,
         delay=1.0,
         mininterval=interval,
         maxinterval=max(interval, 10.0),
@@ -66,7 +65,8 @@ class _LogLines:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        line = text.strip("\r\n ")
+        # Of two bars at a time, tqdm moves the cursor up for the second; a log has no cursor.
+        line = text.replace("\x1b[A", "").strip("\r\n ")
         if line:
             self._stream.write(line + "\n")
         return len(text)

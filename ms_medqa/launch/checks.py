@@ -128,7 +128,7 @@ def check_cann_sourced(facts: Facts) -> Finding | None:
     """CANN's set_env.sh sets ASCEND_HOME_PATH and LD_LIBRARY_PATH."""
     if facts.cann_path is None:
         return None
-    if "ASCEND_HOME_PATH" in facts.environment and "Ascend" in facts.environment.get("LD_LIBRARY_PATH", ""):
+    if "ASCEND_HOME_PATH" in facts.environment and "/lib64" in facts.environment.get("LD_LIBRARY_PATH", ""):
         return None
     # set_env.sh lies beside `latest` up to CANN 8 and inside the folder since CANN 9.
     folder = Path(facts.cann_path)

@@ -114,6 +114,7 @@ def log_tail(path: Path, lines: int = _TAIL_LINES) -> str:
         text = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     except OSError:
         return "(no log)"
+    text = [line for line in text if not _MINDSPORE_LINE.match(line)]
     start = max((n for n, line in enumerate(text) if line.startswith("Traceback (most recent call last)")), default=0)
     return "\n".join(text[max(start, len(text) - lines) :]) or "(the log is empty)"
 

@@ -36,6 +36,16 @@ def test_long_work_in_a_log_file_writes_whole_lines_at_intervals(capsys, clock):
     assert "60/60" in lines[-1]
 
 
+def test_a_bar_inside_another_leaves_no_cursor_moves_in_a_log(capsys, clock):
+    for _ in console.progress(range(3), desc="training", unit="step"):
+        clock[0] += 20
+        for _ in console.progress(range(3), desc="validation", unit="batch"):
+            clock[0] += 20
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith(("training:", "validation:")) for line in lines)
+    assert {line.split(":")[0] for line in lines} == {"training", "validation"}
+
+
 def test_other_ranks_are_silent(capsys, clock, monkeypatch):
     monkeypatch.setenv("RANK_ID", "1")
     console.say("hello")

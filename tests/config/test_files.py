@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ms_medqa.config import RunError
-from ms_medqa.config.files import atomic_write, sha256_file, write_json
+from ms_medqa.config.files import atomic_write, sha256_file, space_checked, write_json
 
 
 def test_atomic_write_makes_missing_folders_and_leaves_only_the_file(tmp_path):
@@ -23,12 +23,17 @@ def test_atomic_write_makes_missing_folders_and_leaves_only_the_file(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
+def _write_and_raise(path, error):
+    with atomic_write(path) as file:
+        file.write("new")
+        raise error
+
+
 def test_an_error_keeps_the_old_content_and_removes_the_temporary_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
-        file.write("new")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _write_and_raise(path, KeyboardInterrupt())
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
@@ -36,20 +41,18 @@ def test_an_error_keeps_the_old_content_and_removes_the_temporary_file(tmp_path)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_a_run_error_that_names_the_file(tmp_path, number):
     path = tmp_path / "a.bin"
-    with pytest.raises(RunError, match=r"no space left writing .*a\.bin"), atomic_write(path, "wb") as file:
-        file.write(b"1")
-        raise OSError(number, os.strerror(number))
+    with pytest.raises(RunError, match=r"no space left writing .*a\.bin"):
+        _write_and_raise(path, OSError(number, os.strerror(number)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_really_full_device_is_reported(monkeypatch):
-    # /dev/full cannot be renamed over, so only the sync is led there.
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full here")
-    from ms_medqa.config.files import space_checked
-
-    with pytest.raises(RunError, match="no space left"), space_checked("x"), full.open("w") as file:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_really_full_device_is_reported():
+    with (
+        pytest.raises(RunError, match="no space left writing x"),
+        space_checked("x"),
+        Path("/dev/full").open("w") as file,
+    ):
         file.write("1" * 100_000)
 
 

@@ -1,0 +1,98 @@
+"""`run_distribute_train.sh DEVICE_NUM [CONFIG] [RANK_TABLE_FILE] [key=value…]`: what becomes of the arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ms_medqa.launch import msrun
+from ms_medqa.launch.msrun import WORKER, main
+
+SAMPLE = Path(__file__).resolve().parents[2] / "rank_tables" / "rank_table_8pcs.json"
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """What would have been started."""
+    calls = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEVICE_TARGET", raising=False)
+    monkeypatch.setattr(msrun, "run_workers", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(os, "execv", lambda path, arguments: calls.append(arguments))
+    return calls
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "my config.yaml"
+    path.write_text("output_dir: runs/a\n")
+    return path
+
+
+def test_config_overrides_and_options_reach_the_train_command(started, config, tmp_path):
+    assert main(["2", str(config), "train.epochs=1", "--resume", "output_dir=runs/b c"]) == 0
+    script, command, device_num, log_dir, rank_table = started[0]
+    assert script == WORKER
+    assert command == ["train", str(config), "--resume", "train.epochs=1", "output_dir=runs/b c"]
+    assert device_num == 2
+    assert log_dir == tmp_path / "runs" / "b c" / "msrun_log"
+    assert rank_table is None
+
+
+def test_an_override_may_stand_in_place_of_the_config(started, monkeypatch, config):
+    monkeypatch.setattr(msrun, "DEFAULT_CONFIG", config)
+    assert main(["4", "train.epochs=1"]) == 0
+    assert started[0][1] == ["train", str(config), "train.epochs=1"]
+
+
+def test_the_rank_table_is_checked_and_passed_on(started, config, tmp_path, capsys):
+    assert main(["8", str(config), str(SAMPLE)]) == 0
+    assert started[0][4] == SAMPLE
+    assert main(["4", str(config), str(SAMPLE)]) == 2
+    assert "8 cards, but DEVICE_NUM is 4" in capsys.readouterr().err
+    table = json.loads(SAMPLE.read_text())
+    table["status"] = "initializing"
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    assert main(["8", str(config), "t.json"]) == 2
+    assert "status" in capsys.readouterr().err
+    assert len(started) == 1
+
+
+def test_device_target_of_the_environment_becomes_an_override(started, config, monkeypatch, capsys):
+    monkeypatch.setenv("DEVICE_TARGET", "CPU")
+    assert main(["2", str(config)]) == 0
+    assert started[0][1][-1] == "runtime.device=CPU"
+    assert main(["2", str(config), "runtime.device=Ascend"]) == 0
+    assert started[1][1][-1] == "runtime.device=Ascend"
+    monkeypatch.setenv("DEVICE_TARGET", "TPU")
+    assert main(["2", str(config)]) == 2
+    assert "CPU, GPU, Ascend" in capsys.readouterr().err
+
+
+def test_one_device_needs_no_msrun(started, config):
+    main(["1", str(config), "train.epochs=1"])
+    assert started[0][1:] == [str(WORKER), "train", str(config), "train.epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["0"], "DEVICE_NUM '0'"),
+        (["all"], "DEVICE_NUM 'all'"),
+        (["train.epochs=1"], "usage:"),
+        (["2", "none.yaml"], "none.yaml: no such file"),
+        (["2", "my config.yaml", "train.epoch=1"], "train.epochs"),
+        (["2", "my config.yaml", "none.json"], "none.json: no such file"),
+        (["2", "my config.yaml", "none.json", "more"], "usage:"),
+    ],
+)
+def test_a_users_fault_is_one_line_and_starts_nothing(started, config, capsys, arguments, part):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("run_distribute_train.sh: error: ")
+    assert part in err
+    assert started == []
