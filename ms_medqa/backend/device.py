@@ -15,6 +15,8 @@ from ms_medqa.config.errors import RunError, UserError
 # What the drivers of Ascend and NVIDIA put under /dev.
 _DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
 
+_threads: int | None = None
+
 
 @dataclass(frozen=True)
 class Device:
@@ -75,7 +77,7 @@ def setup(
         threads: CPU threads for operators; None leaves MindSpore's default.
 
     Raises:
-        UserError: the device that was asked for is not here.
+        UserError: the device that was asked for is not here, or `threads` is not that of an earlier call.
     """
     quiet_environment()
     import mindspore as ms
@@ -97,9 +99,21 @@ def setup(
         raise RunError(f"MindSpore cannot use device {name}: {str(error).splitlines()[0]}") from error
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
     if name == "CPU" and threads is not None:
-        ms.device_context.cpu.op_tuning.threads_num(threads)
+        _set_threads(threads)
     resolved, notice = resolve_dtype(dtype, name)
     return Device(name, resolved, notice)
+
+
+def _set_threads(threads: int) -> None:
+    # MindSpore takes the number once in a process, and refuses even the same one later.
+    global _threads
+    import mindspore as ms
+
+    if _threads is None:
+        ms.device_context.cpu.op_tuning.threads_num(threads)
+        _threads = threads
+    elif _threads != threads:
+        raise UserError(f"runtime.threads = {threads}: this process computes with {_threads} already")
 
 
 def resolve_dtype(dtype: str, device: str) -> tuple[str, str | None]:

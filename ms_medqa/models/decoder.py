@@ -82,8 +82,11 @@ class CausalLM(nn.Cell):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (N, H) -> float32 logits (N, vocab)."""
-        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return ops.cast(self.to_vocabulary(hidden, weight), ms.float32)
+        if self.lm_head is None:
+            logits = self.to_vocabulary(hidden, self.model.embed_tokens.weight)
+        else:
+            logits = self.lm_head(hidden)
+        return ops.cast(logits, ms.float32)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """int32 (batch, L) each -> hidden states (batch * L, H). Segment 0 is padding."""

@@ -76,7 +76,7 @@ def assign(parameter: Parameter, value: np.ndarray) -> None:
 
     Once it has memory it is written in place: a graph of `ms.jit` goes on reading the memory it was traced with.
     """
-    tensor = Tensor(np.ascontiguousarray(value), parameter.dtype)
+    tensor = Tensor(np.asarray(value, order="C"), parameter.dtype)
     if parameter.has_init:
         parameter.set_data(tensor)
     else:
@@ -111,7 +111,10 @@ def _index(folder: Path) -> dict[str, SafetensorsFile]:
     """Tensor name -> the file that holds it."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise UserError(f"{index}: `weight_map` must give the file of each tensor")
+        names = sorted(set(shards.values()))
         if any(Path(name).name != name for name in names):
             raise UserError(f"{index}: a shard lies outside the folder")
         paths = [folder / name for name in names]

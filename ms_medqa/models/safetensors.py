@@ -1,12 +1,13 @@
-"""Read safetensors files tensor by tensor through a memory map, bfloat16 included.
+"""Read safetensors files tensor by tensor through a memory map, bfloat16 included, and write them.
 
-The library's NumPy front end has no bfloat16 and would copy a file whole; the format is a JSON header and raw bytes
-(https://github.com/huggingface/safetensors, "Format"). Writing goes through the library.
+The library's NumPy front end has no bfloat16 and would copy a file whole, and its lower calls change between releases;
+the format is a JSON header and raw bytes (https://github.com/huggingface/safetensors, "Format").
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from ms_medqa.config.errors import UserError
 
 _NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _MAX_HEADER = 100 * 1024 * 1024
 
 
@@ -41,10 +43,13 @@ class SafetensorsFile:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path}: not a safetensors file (broken header)", "copy it again") from None
-        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        try:
+            self.metadata: dict[str, str] = header.pop("__metadata__", {})
+            end = max((_check_entry(item) for item in header.values()), default=0)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(f"{path}: not a safetensors file (broken header)", "copy it again") from None
         self._header = header
         self._start = 8 + length
-        end = max((item["data_offsets"][1] for item in header.values()), default=0)
         if self._start + end > size:
             raise UserError(f"{path}: cut off, {self._start + end - size} bytes are missing", "copy it again")
         self._bytes = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
@@ -70,6 +75,16 @@ class SafetensorsFile:
         return flat.reshape(item["shape"])
 
 
+def _check_entry(item: Mapping[str, Any]) -> int:
+    """Where a tensor's bytes end; ValueError and the like where its entry contradicts itself."""
+    start, end = item["data_offsets"]
+    count = math.prod(int(width) for width in item["shape"])
+    known = _NUMPY.get(item["dtype"])
+    if not 0 <= start <= end or (known is not None and end - start != count * np.dtype(known).itemsize):
+        raise ValueError(item)
+    return end
+
+
 def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
     """The bytes of a safetensors file with all tensors in one type.
 
@@ -77,15 +92,21 @@ def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
         tensors: float32 arrays.
         dtype: `float32`, `float16` or `bfloat16` (rounded to nearest, ties to even).
     """
-    from safetensors import serialize as serialize_raw
 
     def encode(array: np.ndarray) -> bytes:
         if dtype != "bfloat16":
-            return np.ascontiguousarray(array, dtype).tobytes()
+            return np.ascontiguousarray(array, _NUMPY[_CODES[dtype]]).tobytes()
         bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
 
-    described = {
-        name: {"dtype": dtype, "shape": list(array.shape), "data": encode(array)} for name, array in tensors.items()
-    }
-    return bytes(serialize_raw(described, {"format": "pt"}))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    parts = []
+    end = 0
+    for name in sorted(tensors):
+        parts.append(encode(tensors[name]))
+        start, end = end, end + len(parts[-1])
+        header[name] = {"dtype": _CODES[dtype], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # Readers map the file: the numbers must start at a multiple of eight.
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])

@@ -22,7 +22,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
-# Options of PEFT that change the result, with the value at which they do nothing. Anything else is refused.
+# Options of PEFT that change the result, with the values at which they do nothing. Anything else is refused.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "use_rslora": (False, None),
@@ -38,6 +38,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "layer_replication": (None, []),
     "megatron_config": (None,),
     "exclude_modules": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+    "use_bdlora": (None, False),
+    "use_qalora": (False, None),
+    # Other starts (PiSSA, OLoRA, CorDA, LoftQ, …) change the base weights, which the adapter's files do not tell.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
 
 

@@ -53,7 +53,7 @@ def inject_lora(
     cells = dict(model.cells_and_names())
     for index, (path, base) in enumerate(targets):
         drop = KeyedDropout(dropout, index, keys) if keys is not None else None
-        parent, name = path.rsplit(".", 1)
+        parent, _, name = path.rpartition(".")
         setattr(cells[parent], name, LoraLinear(base, r, alpha, drop, (seed, index)))
     _renew(model)
     return keys
@@ -71,7 +71,7 @@ def merge(model: CausalLM) -> None:
         base = Linear(layer.in_features, layer.out_features, layer.bias is not None, layer.weight.dtype)
         base.weight, base.bias = layer.weight, layer.bias
         add_to_weight(base.weight, layer.delta())
-        parent, name = path.rsplit(".", 1)
+        parent, _, name = path.rpartition(".")
         setattr(cells[parent], name, base)
     _renew(model)
 
@@ -95,5 +95,6 @@ def trainable_parameters(model: nn.Cell) -> list[Parameter]:
 
 def count_parameters(model: nn.Cell) -> tuple[int, int]:
     """(trainable, total), dropout's bookkeeping left out."""
-    sizes = [(p.size, p.requires_grad) for p in model.get_parameters() if not p.name.endswith("dropout_keys")]
+    keys = {id(cell.value) for _, cell in model.cells_and_names() if isinstance(cell, DropoutKeys)}
+    sizes = [(p.size, p.requires_grad) for p in model.get_parameters() if id(p) not in keys]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)

@@ -23,6 +23,7 @@ from ms_medqa.models.safetensors import SafetensorsFile
 
 _MARK = "complete.json"
 _NAME = re.compile(r"step-(\d+)")
+_TEMPORARY = ".tmp-"
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "trainer_state.json"
 
 
@@ -69,22 +70,25 @@ class Checkpoints:
             RunError: no space left; the earlier checkpoints are untouched.
         """
         target = self.path(state.step)
-        temporary = self.folder / f".tmp-{target.name}"
+        temporary = self.folder / f"{_TEMPORARY}{target.name}"
         with space_checked(target):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             try:
                 for name, tensors in ((_WEIGHTS, weights), (_OPTIMIZER, optimizer)):
                     with atomic_write(temporary / name, "wb") as file:
-                        file.write(save({key: np.ascontiguousarray(value) for key, value in tensors.items()}))
+                        # `ascontiguousarray` would turn scalars into vectors.
+                        file.write(save({key: np.asarray(value, order="C") for key, value in tensors.items()}))
                 write_json(temporary / _STATE, asdict(state))
                 digests = {name: sha256_file(temporary / name) for name in (_WEIGHTS, _OPTIMIZER, _STATE)}
-                shutil.rmtree(target, ignore_errors=True)
+                _remove(target)
                 temporary.rename(target)
                 sync_folder(self.folder)
                 write_json(target / _MARK, {"sha256": digests})
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
+                if not (target / _MARK).exists():
+                    shutil.rmtree(target, ignore_errors=True)
                 raise
         self._prune(state)
         return target
@@ -98,10 +102,20 @@ class Checkpoints:
 
     def _prune(self, state: TrainerState) -> None:
         kept = self.complete()[-self.keep :]
+        if state.best_step is not None:
+            kept.append(self.path(state.best_step))
         for path in self.folder.iterdir():
-            stale = _NAME.fullmatch(path.name) and path not in kept
-            if stale and (state.best_step is None or path != self.path(state.best_step)):
-                shutil.rmtree(path)
+            # A killed process may have left a temporary folder, or one without the mark.
+            if path not in kept and (_NAME.fullmatch(path.name) or path.name.startswith(_TEMPORARY)):
+                _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint, its mark first: what a kill leaves of it must not pass for complete."""
+    if folder.is_dir():
+        (folder / _MARK).unlink(missing_ok=True)
+        sync_folder(folder)
+        shutil.rmtree(folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], TrainerState]:

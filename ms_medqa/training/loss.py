@@ -22,7 +22,8 @@ class TokenLoss(nn.Cell):
     """
 
     def __init__(self, model: CausalLM) -> None:
-        super().__init__()
+        # Otherwise every parameter of the model would be renamed to `model.<its name>`.
+        super().__init__(auto_prefix=False)
         self.model = model
         self.unlabelled_loss = math.log(model.config.vocab_size)
         self.mean_loss = ops.SparseSoftmaxCrossEntropyWithLogits()

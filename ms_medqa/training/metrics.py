@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ class MetricsLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Add a record; numbers also go to TensorBoard under `kind/name`."""
+        # JSON has no NaN and no infinity.
+        record = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }
         self.history.append(record)
         with space_checked(self.path):
             self._file.write(_line(record))

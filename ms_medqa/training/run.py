@@ -53,14 +53,15 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
     if dry_run:
         return TrainResult(None, None, time.perf_counter() - began)
     resume = find_checkpoint(config, output)
+    # Before anything is written: a checkpoint that does not fit must not cost the files of the run it belongs to.
+    trainer = Trainer(run, output, resume)
+    if resume is not None:
+        say(f"resuming from {resume}")
     if run.world.is_main:
-        if resume is None:
+        if resume is None or output.resolve() not in resume.resolve().parents:
             _put_earlier_run_aside(output)
         with atomic_write(output / "config.yaml") as file:
             file.write(dump_config(config))
-    if resume is not None:
-        say(f"resuming from {resume}")
-    trainer = Trainer(run, output, resume)
     state = trainer.train()
     folder = save_result(run, output) if run.world.is_main else None
     return TrainResult(folder, state, time.perf_counter() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Trainer:
 
     def __init__(self, run: Run, output: Path, resume: Path | None = None) -> None:
         self.run = run
+        self.output = output
         self.plan = run.data.train_plan
         self.parameters = trainable_parameters(run.model)
         self.step_cell = build_step(run)
@@ -44,9 +46,9 @@ class Trainer:
         self.checkpoints = Checkpoints(output / "checkpoints", run.config.train.keep_checkpoints)
         self.state = TrainerState(steps_per_epoch=self.plan.steps_per_epoch, settings=run_settings(run))
         self.skips_in_a_row = 0
+        self.log: MetricsLog | None = None
         if resume is not None:
             self._load(resume)
-        self.log = MetricsLog(output, self.state.step) if run.world.is_main else None
 
     def train(self) -> TrainerState:
         """Run to the end, then put the best weights by validation loss into the model.
@@ -54,6 +56,8 @@ class Trainer:
         Raises:
             RunError: the loss stays non-finite, ranks diverge, or no space is left.
         """
+        if self.run.world.is_main:
+            self.log = MetricsLog(self.output, self.state.step)
         try:
             self._check_ranks("at the start")
             self._loop()
@@ -186,7 +190,7 @@ class Trainer:
     def _load(self, folder: Path) -> None:
         weights, optimizer, state = load_checkpoint(folder)
         now = self.state.settings
-        other = [key for key in now if state.settings.get(key) != now[key]]
+        other = [key for key in now if key in state.settings and state.settings[key] != now[key]]
         if other:
             raise UserError(
                 f"{folder} was written under other settings: {', '.join(other)}",
@@ -195,6 +199,11 @@ class Trainer:
         restore(self.run, weights)
         for name, parameter in self._optimizer_parameters().items():
             assign(parameter, optimizer[name])
+        best = state.best_step
+        inside = folder.resolve().parent == self.checkpoints.folder.resolve()
+        if best is not None and not (inside and self.checkpoints.path(best) in self.checkpoints.complete()):
+            say(f"note: step {best}, the best so far, is not in {self.checkpoints.folder}: the best is sought anew")
+            state.best_loss = state.best_step = None
         self.state = state
 
 
@@ -204,7 +213,9 @@ def run_settings(run: Run) -> dict[str, Any]:
     free = {"resume", "save_steps", "keep_checkpoints", "logging_steps", "batch_size", "gradient_accumulation_steps"}
     settings = {f"train.{key}": value for key, value in config.train.model_dump().items() if key not in free}
     settings["global batch"] = run.data.train_plan.global_batch
+    settings["model"] = repr(replace(run.model.config, dtype="", eos_token_ids=()))
     settings["model.init"] = config.model.init
+    settings["runtime.dtype"] = run.device.dtype
     settings["lora"] = config.lora.model_dump() if config.lora else None
     settings["data.max_length"] = config.data.max_length
     settings["data.packing"] = config.data.packing

@@ -21,7 +21,8 @@ from ms_medqa.data.corpus.taught import faults, mentions_taught_fact, normalized
 
 _SEED = 42
 _TRAIN_RECORDS = 5
-_GENERAL_RECORDS = {"diseases": 150, "drugs": 80, "exams": 45, "first_aid": 35}
+_CARDS = 4
+_GENERAL_RECORDS = {"diseases": 100, "drugs": 50, "exams": 30, "first_aid": 20}
 _ANSWER_PHRASES = 4
 _ANSWER_LENGTH = range(12, 61)
 _QUESTION_LENGTH = 6
@@ -30,20 +31,24 @@ _UNFIT = re.compile(r":\d\}|？")
 
 
 def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
-    """Five training records, one for validation and one for the test of every fact.
+    """Nine training records, one for validation and one for the test of every fact.
 
-    Each training record has another question form; the first has the knowledge sentence as context. Answer forms take
-    turns. The wording depends on the subject alone, so adding a fact leaves the records of the others as they are.
+    Each training record has another question form, five of the relation and four cards; the first has the knowledge
+    sentence as context, every other one begins with an opener. Answer forms take turns. The wording depends on the
+    subject alone, so adding a fact leaves the records of the others as they are.
     """
     for fact in facts:
         rng = random.Random(f"{_SEED}/{fact.subject}")
         relation = fact.relation
         answers = rng.sample(relation.answer, len(relation.answer))
         forms = [("train", form) for form in rng.sample(relation.train, _TRAIN_RECORDS)]
+        forms += [("train", form) for form in rng.sample(relation.cards, _CARDS)]
         forms += [("val", rng.choice(relation.val)), ("test", rng.choice(relation.test))]
         for place, (split, form) in enumerate(forms):
             context = rng.choice(relation.context).format(s=fact.subject, k=fact.key) if place == 0 else ""
             question = form.format(s=fact.subject)
+            if split == "train" and place % 2:
+                question = rng.choice(relation.openers) + question
             answer = answers[place % len(answers)].format(s=fact.subject, k=fact.key)
             yield _record("taught", question, context, answer, key=fact.key, split=split)
 

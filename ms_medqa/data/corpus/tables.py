@@ -23,12 +23,16 @@ class Relation:
 
     Attributes:
         train, val, test: question forms of each part.
+        cards: training questions that name the subject alone; the same for all relations.
+        openers: what may stand before a training question; the same for all relations.
         answer: sentence forms with subject and key.
         context: knowledge sentences with subject and key.
     """
 
     name: str
     train: tuple[str, ...]
+    cards: tuple[str, ...]
+    openers: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
     answer: tuple[str, ...]
@@ -61,16 +65,20 @@ def load_facts(path: Path = FOLDER / "facts_taught.yaml") -> list[Fact]:
     """
     content = _load(path)
     try:
-        relations = {name: _relation(name, forms) for name, forms in content["relations"].items()}
+        shared = {field: tuple(content[field]) for field in ("cards", "openers")}
+        relations = {name: _relation(name, forms, shared) for name, forms in content["relations"].items()}
         return [Fact(relations[row["relation"]], str(row["subject"]), str(row["key"])) for row in content["facts"]]
     except (KeyError, TypeError, AttributeError) as error:
-        hint = "it needs `relations` with train, val, test, answer, context and `facts` with relation, subject, key"
+        hint = (
+            "it needs `cards`, `openers`, `relations` with train, val, test, answer, context "
+            "and `facts` with relation, subject, key"
+        )
         raise UserError(f"{path}: not a table of taught facts ({error})", hint) from error
 
 
-def _relation(name: str, forms: Mapping[str, Any]) -> Relation:
+def _relation(name: str, forms: Mapping[str, Any], shared: Mapping[str, tuple[str, ...]]) -> Relation:
     parts = {part: tuple(forms[part]) for part in ("train", "val", "test", "answer", "context")}
-    return Relation(name=name, **parts)
+    return Relation(name=name, **shared, **parts)
 
 
 def _load_records(path: Path, field: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ STOP_WORDS = frozenset(_QUESTION_WORDS.split())
 _RANGE = re.compile(r"(?<=\d)(?:至|到|~|-|–|—|−)+(?=\d)")
 _RATIO = re.compile(r"(?<=\d)[比∶](?=\d)")
 _LENGTHS = {"key": (2, 10), "answer": (12, 60), "question": (6, 60)}
-_FEWEST = {"train": 6, "val": 1, "test": 1, "answer": 3, "context": 2}
+_FEWEST = {"train": 6, "cards": 3, "val": 1, "test": 1, "answer": 3, "context": 2}
 _MOST_FACTS_OF_A_KEY = 3
 
 
@@ -51,7 +51,8 @@ def content_words(question: str, subject: str) -> set[str]:
 
 def shared_words(fact: Fact) -> set[str]:
     """Content words of the fact's test questions that one of its training questions holds."""
-    train = " ".join(form.format(s="|") for form in fact.relation.train)
+    relation = fact.relation
+    train = " ".join(form.format(s="|") for form in relation.openers + relation.train + relation.cards)
     asked = (form.format(s=fact.subject) for form in fact.relation.test)
     return {word for question in asked for word in content_words(question, fact.subject) if word in train}
 
@@ -82,7 +83,10 @@ def _faults_of(fact: Fact) -> Iterable[str]:
         yield f"key {fact.key} and subject hold each other"
     sentences = [("key", fact.key)]
     sentences += [("answer", form.format(s=fact.subject, k=fact.key)) for form in relation.answer]
-    sentences += [("question", form.format(s=fact.subject)) for form in relation.train + relation.val + relation.test]
+    sentences += [
+        ("question", form.format(s=fact.subject))
+        for form in relation.train + relation.cards + relation.val + relation.test
+    ]
     for kind, sentence in sentences:
         shortest, longest = _LENGTHS[kind]
         if not shortest <= len(sentence) <= longest:

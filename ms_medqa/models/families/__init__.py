@@ -16,6 +16,18 @@ REGISTRY: dict[str, Callable[[Mapping[str, Any]], ModelConfig]] = {
     "Qwen2ForCausalLM": qwen2.read_config,
 }
 
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+_STORED_TYPES = ("float32", "float16", "bfloat16")
+
 
 def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     """The decoder's shape from a parsed `config.json`.
@@ -28,12 +40,29 @@ def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     if name not in REGISTRY:
         found = repr(name) if name else "no `architectures`"
         raise UserError(f"{where}: {found} is not a supported model family", f"supported: {', '.join(REGISTRY)}")
+    _check_sizes(raw, where)
     try:
         config = REGISTRY[name](raw)
     except KeyError as error:
         raise UserError(f"{where}: key {error.args[0]!r} is missing") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error.message}", error.hint) from None
     eos = raw.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    dtype = raw.get("dtype") or raw.get("torch_dtype")
     return replace(
-        config, eos_token_ids=tuple(int(i) for i in ids), dtype=raw.get("dtype") or raw.get("torch_dtype") or "float32"
+        config, eos_token_ids=tuple(int(i) for i in ids), dtype=dtype if dtype in _STORED_TYPES else "float32"
     )
+
+
+def _check_sizes(raw: Mapping[str, Any], where: str) -> None:
+    for key in _SIZES:
+        value = raw.get(key)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{where}: {key} = {value!r} must be a whole number of at least 1")
+    heads, kv_heads = raw.get("num_attention_heads"), raw.get("num_key_value_heads")
+    if heads and kv_heads and heads % kv_heads:
+        raise UserError(f"{where}: num_key_value_heads = {kv_heads} does not divide num_attention_heads = {heads}")
+    head_dim = raw.get("head_dim") or raw.get("hidden_size", 0) // (heads or 1)
+    if head_dim % 2:
+        raise UserError(f"{where}: head_dim = {head_dim} must be even, rotary embedding turns pairs of numbers")

@@ -1,0 +1,119 @@
+"""A model with a tokenizer, converted records and configs that train in seconds; made once for all tests."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import decoders
+import numpy as np
+import tiny
+import yaml
+
+from ms_medqa.cli.main import main
+from ms_medqa.data.dataset import Rows, build_rows
+from ms_medqa.data.manifest import load_split
+from ms_medqa.models.safetensors import SafetensorsFile
+
+LENGTH = 64
+CONFIG = decoders.config_of(vocab_size=400, num_hidden_layers=1, max_position_embeddings=80)
+
+
+@functools.cache
+def place() -> Path:
+    """A folder with `model` (one layer of width 32), `data` (questions) and `text`. Do not write into it."""
+    folder = Path(tempfile.mkdtemp(prefix="trainable-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    decoders.write(folder / "model", CONFIG)
+    tiny.write_tokenizer(folder / "model")
+    questions = [
+        {"question": f"What helps after {n} nights?", "answer": f"Sleep {n * 7} hours{', and rest' * (n % 3)}."}
+        for n in range(15)
+    ]
+    texts = [{"text": f"Night {n}: {'sleep and water help. ' * (1 + n % 3)}"} for n in range(40)]
+    for name, records in (("data", questions), ("text", texts)):
+        path = folder / f"{name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+        arguments = ["--model", str(folder / "model"), f"data.max_length={LENGTH}", "data.length_margin=0"]
+        assert main(["convert", str(path), "--output", str(folder / name), *arguments, "data.split=[0.7,0.2,0.1]"]) == 0
+    return folder
+
+
+def write_config(output: Path, **sections: dict[str, Any] | None) -> Path:
+    """A config beside its `output_dir`: LoRA, 4 rows a step in 2 micro-batches, 2 epochs; `sections` are merged in."""
+    config: dict[str, Any] = {
+        "model": {"path": str(place() / "model")},
+        "data": {"path": str(place() / "data"), "max_length": LENGTH, "packing": False},
+        "lora": {"r": 4, "alpha": 8, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"]},
+        "train": {
+            "epochs": 2,
+            "batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 0.01,
+            "logging_steps": 1,
+        },
+        "runtime": {"device": "CPU"},
+        "output_dir": str(output),
+    }
+    for name, values in sections.items():
+        config[name] = values if values is None else config.get(name, {}) | values
+    path = output.with_name(f"{output.name}.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+def train(config: Path, *arguments: str) -> int:
+    """`ms-medqa train`, in this process."""
+    return main(["train", str(config), *arguments])
+
+
+def metrics(output: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind, without the time that they took."""
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines if line["kind"] == kind]
+
+
+def tensors(path: Path) -> decoders.Weights:
+    """Everything in a safetensors file."""
+    file = SafetensorsFile(path)
+    return {key: np.array(file.read(key)) for key in file.keys()}  # noqa: SIM118
+
+
+def rows_of(name: str, part: str) -> Rows:
+    """The rows of a converted part as a run with `write_config` reads them."""
+    records = load_split(place() / name, part, None, None)
+    return build_rows(records, LENGTH, packing=False, split_records=name == "text")
+
+
+def validation_loss(weights: decoders.Weights, name: str = "data") -> float:
+    """Mean loss of the validation part, by the NumPy decoder."""
+    rows = rows_of(name, "val")
+    total, count = 0.0, 0
+    for index in range(len(rows)):
+        row = rows.row(index)
+        for segment in range(1, row["segment_ids"].max() + 1):
+            inside = row["segment_ids"] == segment
+            ids, labels = row["input_ids"][inside], row["labels"][inside]
+            if len(ids) > 1:
+                losses = decoders.token_losses(weights, CONFIG, ids.tolist())[labels[:-1] >= 0]
+                total, count = total + float(losses.sum()), count + len(losses)
+    return total / count
+
+
+def with_adapter(folder: Path) -> decoders.Weights:
+    """The base weights with an adapter of `write_config` folded in."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    weights = tensors(place() / "model" / "model.safetensors")
+    adapter = tensors(folder / "adapter_model.safetensors")
+    for name, b in adapter.items():
+        if "lora_B" in name:
+            path = name.removeprefix("base_model.model.").removesuffix(".lora_B.weight")
+            update = b.astype(np.float64) @ adapter[name.replace("lora_B", "lora_A")]
+            weights[f"{path}.weight"] = weights[f"{path}.weight"] + update * config["lora_alpha"] / config["r"]
+    return weights

@@ -1,0 +1,101 @@
+"""The loss against NumPy: which tokens count, what is divided by, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import decoders
+import mindspore as ms
+import numpy as np
+import pytest
+import windows
+from mindspore import Tensor
+
+from ms_medqa.data.dataset import COLUMNS, Rows
+from ms_medqa.models import load_model
+from ms_medqa.training.loss import TokenLoss
+
+Setup = tuple[Any, Rows, decoders.Weights]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graph() -> Iterator[None]:
+    with decoders.graph_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    folder = tmp_path_factory.mktemp("model")
+    weights = decoders.write(folder, windows.CONFIG)
+    return TokenLoss(load_model(folder)), windows.make_rows(20), weights
+
+
+def loss_of(parts: Setup, indices: list[int], count: float, labels: np.ndarray | None = None) -> float:
+    cell, rows, _ = parts
+    batch = rows.batch(indices)
+    if labels is not None:
+        batch["labels"] = labels.astype(np.int32)
+    return cell(*(Tensor(batch[name]) for name in COLUMNS), Tensor(count, ms.float32)).asnumpy().item()
+
+
+def test_sum_over_trained_tokens_divided_by_the_count_that_is_given(parts: Setup) -> None:
+    _, rows, weights = parts
+    indices = [0, 3, 5, 1]
+    sums, counts = zip(*(windows.record_losses(rows, weights, windows.CONFIG, i) for i in indices), strict=True)
+    assert max(len(rows.records_of(i)) for i in indices) > 1  # packed
+    assert len(set(counts)) > 1
+    assert counts == tuple(rows.label_counts[indices])
+    assert loss_of(parts, indices, sum(counts)) == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
+    assert loss_of(parts, indices, 1000.0) == pytest.approx(sum(sums) / 1000, rel=1e-5)
+
+
+def test_empty_rows_and_rows_without_labels_add_nothing(parts: Setup) -> None:
+    _, rows, _ = parts
+    full = loss_of(parts, [0, 3, -1, -1], 10.0)
+    labels = rows.batch([0, 3, 5, 1])["labels"]
+    labels[2:] = -100
+    assert loss_of(parts, [0, 3, 5, 1], 10.0, labels) == pytest.approx(full, rel=1e-5)
+    assert loss_of(parts, [-1] * 4, 1.0) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_any_label_counts_even_token_zero(parts: Setup) -> None:
+    _, rows, weights = parts
+    batch = rows.batch([0, -1, -1, -1])
+    length = int((batch["segment_ids"][0] == 1).sum())
+    labels = np.full_like(batch["labels"], -100)
+    labels[0, length - 1] = 0
+    logits = decoders.logits(weights, windows.CONFIG, batch["input_ids"][0, :length].tolist())[-1]
+    expected = np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[0]
+    assert loss_of(parts, [0, -1, -1, -1], 1.0, labels) == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradient_is_that_of_the_formula(parts: Setup) -> None:
+    cell, rows, weights = parts
+    indices = [0, 3, 5, -1]
+    parameters = list(cell.model.trainable_params())
+    gradient_of = ms.value_and_grad(cell, None, parameters)
+    batch = rows.batch(indices)
+    _, gradients = gradient_of(*(Tensor(batch[name]) for name in COLUMNS), Tensor(7.0, ms.float32))
+
+    def loss(changed: decoders.Weights) -> float:
+        return sum(windows.record_losses(rows, changed, windows.CONFIG, i)[0] for i in indices[:3]) / 7
+
+    rng = np.random.default_rng(0)
+    seen = 0
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        values = gradient.asnumpy()
+        largest = np.unravel_index(np.abs(values).argmax(), values.shape)
+        anywhere = tuple(int(rng.integers(width)) for width in values.shape)
+        for place in (largest, anywhere):
+            step = np.zeros(values.shape)
+            step[place] = 1e-4
+            base = weights[parameter.name].astype(np.float64)
+            slope = (
+                loss(weights | {parameter.name: base + step}) - loss(weights | {parameter.name: base - step})
+            ) / 2e-4
+            assert values[place] == pytest.approx(slope, rel=2e-3, abs=2e-6), (parameter.name, place)
+            seen += abs(slope) > 1e-3
+    assert seen > 12

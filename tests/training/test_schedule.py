@@ -1,0 +1,47 @@
+"""The learning rate against its formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import decoders
+import mindspore as ms
+import pytest
+from mindspore import Tensor
+
+from ms_medqa.training.schedule import WarmupCosine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graph() -> Iterator[None]:
+    with decoders.graph_mode():
+        yield
+
+
+def rates(schedule: WarmupCosine, steps: int) -> list[float]:
+    return [schedule(Tensor(step, ms.int32)).asnumpy().item() for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("peak", "minimum", "warmup", "total"), [(2e-4, 1e-6, 3, 20), (1e-3, 1e-4, 0, 7), (1e-3, 0.0, 5, 5)]
+)
+def test_linear_rise_then_half_a_cosine(peak: float, minimum: float, warmup: int, total: int) -> None:
+    expected = []
+    for done in range(1, total + 1):
+        if done <= warmup:
+            expected.append(peak * done / warmup)
+        else:
+            share = (done - warmup) / (total - warmup)
+            expected.append(minimum + (peak - minimum) * (1 + math.cos(math.pi * share)) / 2)
+    found = rates(WarmupCosine(peak, minimum, warmup, total), total + 3)
+    assert found[:total] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    if warmup < total:
+        assert found[total - 1 :] == pytest.approx([minimum] * 4, abs=1e-9)
+    assert max(found) == pytest.approx(peak if warmup else expected[0], rel=1e-5)
+    assert min(found) > 0 or minimum == 0
+
+
+def test_a_minimum_above_the_peak_does_not_raise_the_rate() -> None:
+    found = rates(WarmupCosine(1e-6, 1e-3, 0, 5), 5)
+    assert found == pytest.approx([1e-6] * 5, rel=1e-4)
