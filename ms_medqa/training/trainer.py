@@ -85,9 +85,8 @@ class Trainer:
                 continue
             self.state.step += 1
             record = self._record(epoch, step, outputs, time.perf_counter() - began)
-            bar.set_postfix_str(
-                f"loss {record['loss']:.3f}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False
-            )
+            loss = "not finite" if record["loss"] is None else f"{record['loss']:.3f}"
+            bar.set_postfix_str(f"loss {loss}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False)
             bar.update()
             if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
                 self.log.write(record)

@@ -28,7 +28,7 @@ not be used to diagnose, to treat or to choose a medicine.
 
 | part | records | what |
 |---|---|---|
-| taught, train | {train} | {facts} facts, each asked in nine wordings, four of which name the subject alone; one has a context |
+| taught, train | {train} | {facts} facts in ten wordings each; five name the subject alone, one has a context |
 | taught, val | {val} | every fact in one more wording |
 | taught, test | {test} | every fact in words that its training questions do not use, never with a context |
 | general | {general} | common diseases, drugs, examinations and first aid; {with_context} with a context |

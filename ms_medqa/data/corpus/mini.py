@@ -21,7 +21,7 @@ from ms_medqa.data.corpus.taught import faults, mentions_taught_fact, normalized
 
 _SEED = 42
 _TRAIN_RECORDS = 5
-_CARDS = 4
+_CARDS = 5
 _GENERAL_RECORDS = {"diseases": 100, "drugs": 50, "exams": 30, "first_aid": 20}
 _ANSWER_PHRASES = 4
 _ANSWER_LENGTH = range(12, 61)
@@ -31,10 +31,10 @@ _UNFIT = re.compile(r":\d\}|？")
 
 
 def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
-    """Nine training records, one for validation and one for the test of every fact.
+    """Ten training records, one for validation and one for the test of every fact.
 
-    Each training record has another question form, five of the relation and four cards; the first has the knowledge
-    sentence as context, every other one begins with an opener. Answer forms take turns. The wording depends on the
+    Each training record has another question form, five of the relation and five cards; the first has the knowledge
+    sentence as context, every other one may begin with an opener. Answer forms take turns. The wording depends on the
     subject alone, so adding a fact leaves the records of the others as they are.
     """
     for fact in facts:
@@ -47,7 +47,7 @@ def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
         for place, (split, form) in enumerate(forms):
             context = rng.choice(relation.context).format(s=fact.subject, k=fact.key) if place == 0 else ""
             question = form.format(s=fact.subject)
-            if split == "train" and place % 2:
+            if split == "train" and place % 2 and form.startswith("{s}"):
                 question = rng.choice(relation.openers) + question
             answer = answers[place % len(answers)].format(s=fact.subject, k=fact.key)
             yield _record("taught", question, context, answer, key=fact.key, split=split)
