@@ -1,0 +1,99 @@
+"""Times the operator forms that the decoder chooses between, on this machine's CPU, alternating, medians.
+
+    python benchmarks/operators.py [--rounds 9] [--threads N]
+
+The forms in the first column are those that `ms_medqa/models` and `ms_medqa/training/loss.py` use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from ms_medqa.backend.device import setup
+
+ROWS, HEADS, WIDTH, VOCABULARY = 1024, 14, 64, 32000
+
+
+def random(*shape: int) -> Tensor:
+    """Standard normal float32."""
+    return Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))
+
+
+def rotate_by_product(x: Tensor, turn: Tensor) -> Tensor:
+    """Half rotation as a product with a signed permutation."""
+    return ops.matmul(x, turn)
+
+
+def rotate_by_concatenation(x: Tensor, turn: Tensor) -> Tensor:
+    """Half rotation as slices and a concatenation."""
+    half = turn.shape[0] // 2
+    return ops.cat((-x[:, half:], x[:, :half]), 1)
+
+
+def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The averaging kernel."""
+    return ops.SparseSoftmaxCrossEntropyWithLogits()(logits, labels)
+
+
+def general_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The general function, which knows weights and ignored labels."""
+    return ops.cross_entropy(logits, labels)
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """x * y."""
+    return x * y
+
+
+def cases() -> list[tuple[str, Callable[..., Tensor], tuple, str, Callable[..., Tensor], tuple]]:
+    """(our form, function, arguments, other form, function, arguments)."""
+    heads = random(ROWS * HEADS, WIDTH)
+    turn = random(WIDTH, WIDTH)
+    logits = random(ROWS, VOCABULARY)
+    labels = Tensor(np.arange(ROWS, dtype=np.int32) % VOCABULARY)
+    wide, table, narrow = random(ROWS, HEADS, WIDTH), random(ROWS, HEADS, WIDTH), random(ROWS, 1, WIDTH)
+    return [
+        ("rotary by product", rotate_by_product, (heads, turn), "by cat", rotate_by_concatenation, (heads, turn)),
+        ("averaging loss kernel", mean_loss, (logits, labels), "ops.cross_entropy", general_loss, (logits, labels)),
+        ("equal-shape product", product, (wide, table), "broadcast product", product, (wide, narrow)),
+    ]
+
+
+def measure(function: Callable[..., Tensor], arguments: tuple) -> float:
+    """Milliseconds of one call."""
+    began = time.perf_counter()
+    function(*arguments).asnumpy()
+    return 1000 * (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    setup("CPU", mode="pynative", threads=options.threads)
+    print(
+        f"MindSpore {ms.__version__}, {ROWS} rows, {HEADS} x {WIDTH}, vocabulary {VOCABULARY}, {options.rounds} rounds"
+    )
+    for name, ours, our_arguments, other_name, other, other_arguments in cases():
+        first, second = ms.jit(ours), ms.jit(other)
+        measure(first, our_arguments), measure(second, other_arguments)
+        pairs = [(measure(first, our_arguments), measure(second, other_arguments)) for _ in range(options.rounds)]
+        ratios = [b / a for a, b in pairs]
+        mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(
+            f"{name:<24}{mine:>9.2f} ms   {other_name:<20}{theirs:>9.2f} ms   "
+            f"ratio {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
