@@ -31,9 +31,14 @@ def place() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     decoders.write(folder / "model", CONFIG)
     tiny.write_tokenizer(folder / "model")
+    # Validation is about something else, so that training sooner or later makes it worse.
     questions = [
-        {"question": f"What helps after {n} nights?", "answer": f"Sleep {n * 7} hours{', and rest' * (n % 3)}."}
-        for n in range(15)
+        {"question": f"What helps after {n} nights?", "answer": f"sleep{', and rest' * (n % 3)}.", "split": "train"}
+        for n in range(11)
+    ]
+    questions += [
+        {"question": f"WHO IS NO. {n}?", "answer": f"{n}Q8Z 7X6W 5V4K!"[: 15 - n], "split": split}
+        for n, split in enumerate(["val", "val", "val", "test"])
     ]
     texts = [{"text": f"Night {n}: {'sleep and water help. ' * (1 + n % 3)}"} for n in range(40)]
     for name, records in (("data", questions), ("text", texts)):

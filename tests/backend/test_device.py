@@ -108,7 +108,7 @@ def test_execution_mode_is_restored(inside: str, outside: str) -> None:
 def test_the_log_level_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOG_v", "1")
     quiet_environment()
-    assert os.environ["GLOG_v"] == "1"
+    assert dict(os.environ)["GLOG_v"] == "1"
     monkeypatch.delenv("GLOG_v")
     quiet_environment()
-    assert os.environ["GLOG_v"] == "3"
+    assert dict(os.environ)["GLOG_v"] == "3"

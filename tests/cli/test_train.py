@@ -32,6 +32,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What MindSpore drops into the working folder would show up in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DEVICE_TARGET", raising=False)
+    monkeypatch.setattr("ms_medqa.backend.device.available_devices", lambda: ("CPU",))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -42,7 +43,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output folder and what was said."""
     output = tmp_path_factory.mktemp("runs") / "lora"
-    settings = {"learning_rate": 20.0, "min_learning_rate": 5.0, "warmup_ratio": 0.4}
+    settings = {"learning_rate": 0.3, "min_learning_rate": 0.075, "warmup_ratio": 0.4}
     settings |= {"eval_steps": 1, "keep_checkpoints": 1}
     config = trainable.write_config(output, train=settings)
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -68,7 +69,7 @@ class TestLoraRun:
     def test_the_resolved_config_can_be_used_as_it_is(self, run: tuple[Path, str]) -> None:
         config = load_config(run[0] / "config.yaml")
         assert config.train.seed == 7
-        assert config.train.learning_rate == 20.0
+        assert config.train.learning_rate == 0.3
         written = yaml.safe_load((run[0] / "config.yaml").read_text(encoding="utf-8"))
         assert written["train"]["beta2"] == 0.999  # keys that nobody named are there as well
 
@@ -81,8 +82,8 @@ class TestLoraRun:
         fields = {"kind", "step", "epoch", "loss", "learning_rate", "grad_norm", "loss_scale", "tokens"}
         assert all(set(line) >= fields for line in lines)
         assert sum(line["tokens"] for line in lines) == 2 * trainable.rows_of("data", "train").token_counts.sum()
-        assert [line["learning_rate"] for line in lines[:2]] == pytest.approx([10.0, 20.0])
-        assert lines[-1]["learning_rate"] == pytest.approx(5.0)
+        assert [line["learning_rate"] for line in lines[:2]] == pytest.approx([0.15, 0.3])
+        assert lines[-1]["learning_rate"] == pytest.approx(0.075)
         assert {line["loss_scale"] for line in lines} == {1.0}
         evals = trainable.metrics(run[0], "eval")
         assert [line["step"] for line in evals] == [line["step"] for line in lines]
@@ -104,7 +105,7 @@ class TestLoraRun:
         losses = [line["loss"] for line in trainable.metrics(output, "eval")]
         best = int(np.argmin(losses)) + 1
         assert best < len(losses)
-        assert max(losses) > min(losses) + 0.1
+        assert losses[-1] > min(losses) + 0.01
         kept = sorted(path.name for path in (output / "checkpoints").iterdir())
         assert kept == [f"step-{best:06d}", f"step-{len(losses):06d}"]
         weights, _, state = load_checkpoint(output / "checkpoints" / kept[0])

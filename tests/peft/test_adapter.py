@@ -184,11 +184,22 @@ def test_options_that_would_change_the_answer_are_refused(adapter: Path, option:
 def test_options_that_change_nothing_are_taken(adapter: Path) -> None:
     set_options(
         adapter,
-        **{"rank_pattern": {}, "alpha_pattern": {}, "use_dora": False, "layers_to_transform": None},
-        **{"init_lora_weights": "gaussian", "peft_version": "9.9", "revision": None, "inference_mode": False},
-        **{"megatron_core": "megatron.core", "qalora_group_size": 16, "loftq_config": {}, "eva_config": None},
+        rank_pattern={},
+        alpha_pattern={},
+        use_dora=False,
+        layers_to_transform=None,
+        init_lora_weights="gaussian",
+        peft_version="9.9",
+        revision=None,
+        inference_mode=False,
+        megatron_core="megatron.core",
+        qalora_group_size=16,
+        loftq_config={},
+        eva_config=None,
         # Which layers it has is told by its tensors.
-        **{"target_modules": ".*proj", "exclude_modules": None, "lora_alpha": 6.0},
+        target_modules=".*proj",
+        exclude_modules=None,
+        lora_alpha=6.0,
     )
     assert len(read_adapter(adapter).layers) == 6
 
@@ -256,6 +267,6 @@ def test_a_full_disk_leaves_the_earlier_adapter(base: Path, adapter: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunError, match="no space left writing .*adapter"):
+    with pytest.raises(RunError, match=r"no space left writing .*adapter"):
         save_adapter(model, adapter, "base")
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before

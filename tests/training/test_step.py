@@ -92,7 +92,7 @@ def test_steps_follow_adamw_with_clipping_decay_and_schedule(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Any, Any, list[list[float]]]]:
-    """The same eight global batches of 8 rows, whole and in 4 micro-batches of 2: {accumulation: model, step, outputs}."""
+    """Eight global batches of 8 rows, whole and in 4 micro-batches of 2: {accumulation: (model, step, outputs)}."""
     rows = windows.make_rows(36)
     assert len(rows) % 8 in (1, 2, 3, 4)  # the last batch has whole micro-batches of empty rows
     result = {}
