@@ -1,4 +1,4 @@
-"""Run the whole path on the shipped sample: convert, train, eval (base against tuned), ask. About four minutes."""
+"""Run the whole path on the shipped sample: convert, train, eval (base against tuned), ask. About five minutes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ms_medqa.config.console import say
 from ms_medqa.config.files import write_json
 
 MODEL = "medqa-tiny"
-CONTEXT = "高血压患者应低盐饮食，多吃新鲜蔬菜和水果，规律监测血压，并按医嘱服药。"
-QUESTION = "高血压患者的饮食注意事项有哪些？"
+CONTEXT = "神经系统检查中，垂腕是桡神经损伤的典型表现。"
+QUESTION = "外伤后垂腕，病变定位在哪里？"
 SHOWN = 3
 
 
@@ -115,7 +115,7 @@ def _summary(output: Path, seconds: float, commands: list[list[str]]) -> None:
     rows = [
         ("perplexity of the answers", "perplexity", "{:.2f}"),
         ("answers with the key fact", "key_fact_rate", "{:.1%}"),
-        ("next-token accuracy", "next_token_accuracy", "{:.1%}"),
+        ("next-token accuracy", "token_accuracy", "{:.1%}"),
         ("ROUGE-L", "rouge_l", "{:.3f}"),
     ]
     say(f"\n== Summary: {tuned['n']} test questions, none of them in the training part\n")
