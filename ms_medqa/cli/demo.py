@@ -152,7 +152,7 @@ def _examples(answers: Path) -> list[dict[str, Any]]:
 def _own_commands() -> list[str]:
     model = f"--model {MODEL} --adapter RUN/adapter"
     return [
-        "ms-medqa convert RECORDS --output DATA --model medqa-tiny",
+        "ms-medqa convert RECORDS --output DATA --config configs/lora_medqa_tiny.yaml",
         "ms-medqa train configs/lora_medqa_tiny.yaml data.path=DATA output_dir=RUN",
         f"ms-medqa eval {model} --data DATA/test.jsonl --output RUN/eval --compare-base",
         f"ms-medqa ask {model} 'QUESTION'",

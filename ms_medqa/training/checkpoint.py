@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ms_medqa.config.errors import UserError
+from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.files import atomic_write, sha256_file, space_checked, sync_folder, write_json
 from ms_medqa.models.loading import read_json
 from ms_medqa.models.safetensors import SafetensorsFile
@@ -85,10 +85,13 @@ class Checkpoints:
                 temporary.rename(target)
                 sync_folder(self.folder)
                 write_json(target / _MARK, {"sha256": digests})
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 if not (target / _MARK).exists():
                     shutil.rmtree(target, ignore_errors=True)
+                if isinstance(error, RunError):
+                    # The temporary folder is gone when the message is read.
+                    raise RunError(str(error).replace(temporary.name, target.name)) from error
                 raise
         self._prune(state)
         return target
