@@ -62,8 +62,8 @@ class Embedding(nn.Cell):
 class Rotary(nn.Cell):
     """Angles of the rotary position embedding (Su et al. 2021, eq. 34, in the half-split layout of LLaMA).
 
-    Half rotation is a product with a signed permutation matrix: exact, as fast on a CPU as slicing and concatenating, and
-    its gradient is the same product.
+    Half rotation is a product with a signed permutation matrix: exact, as fast on a CPU as slicing and concatenating,
+    and its gradient is the same product.
     """
 
     def __init__(self, config: ModelConfig, dtype: ms.Type) -> None:
@@ -82,7 +82,7 @@ class Rotary(nn.Cell):
     def tables(self, position_ids: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         """cos and sin, each (N, heads * head_dim), for int32 positions (N,)."""
         angles = ops.reshape(ops.cast(position_ids, ms.float32), (-1, 1)) * self.frequencies
-        # One copy a head: a product of equal shapes is nearly twice as fast on a CPU as a broadcast one, in every layer.
+        # One copy a head: a product of equal shapes is nearly twice as fast on a CPU as a broadcast one.
         cos = ops.tile(ops.cast(ops.cos(angles), self.dtype), (1, heads))
         sin = ops.tile(ops.cast(ops.sin(angles), self.dtype), (1, heads))
         return cos, sin

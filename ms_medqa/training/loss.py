@@ -16,8 +16,8 @@ class TokenLoss(nn.Cell):
     Summing first and dividing by the count of the whole global batch makes the gradient independent of how that
     batch is cut into micro-batches and ranks: the parts simply add up.
 
-    The kernel that averages over all rows is 8 times faster on a CPU than the function that takes weights. So rows without
-    a label get a zero hidden state: their logits are all zero, their loss is exactly log(vocab), which is
+    The kernel that averages over all rows is 8 times faster on a CPU than the function that takes weights. So rows
+    without a label get a zero hidden state: their logits are all zero, their loss is exactly log(vocab), which is
     subtracted, and no gradient passes through them, neither to the hidden state nor to the vocabulary matrix.
     """
 
