@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ MINI = Path(ms_medqa.__file__).parent / "assets" / "medqa-mini"
 ANTIDOTE = Relation(
     "antidote",
     train=tuple(f"{{s}}中毒用什么药解毒，问法{number}？" for number in range(6)),
+    cards=("复习卡片：{s}", "{s}的关键考点是哪一条？", "老师提问：{s}"),
+    openers=("请问",),
     val=("遇到{s}中毒，急诊用什么特效药？",),
     test=("体内{s}太多，拮抗剂选哪个？",),
     answer=("{s}中毒的特效解毒药是{k}。", "针对{s}，应使用的药是{k}。", "{s}对应的解毒药是{k}，须由医生使用。"),
@@ -73,7 +76,7 @@ def test_test_questions_share_no_content_word_with_the_training(
 
 def test_each_fact_has_its_records(facts: list[Fact], records: list[dict[str, str]]) -> None:
     for fact, group in zip(facts, by_fact(records), strict=True):
-        assert Counter(record["split"] for record in group) == {"train": 5, "val": 1, "test": 1}
+        assert Counter(record["split"] for record in group) == {"train": 10, "val": 1, "test": 1}
         assert [record["split"] for record in group if "context" in record] == ["train"]
         assert len({record["answer"] for record in group}) >= 3
         for record in group:
@@ -90,7 +93,7 @@ def test_records_are_many_different_and_short(records: list[dict[str, str]]) -> 
     assert [record for record in records if not 12 <= len(record["answer"]) <= 60] == []
     assert [record for record in records if len(record["question"]) < 6] == []
     general = [record for record in records if record["part"] == "general"]
-    assert len(general) >= 300
+    assert len(general) >= 200
     assert 0.4 <= sum("context" in record for record in general) / len(general) <= 0.6
 
 
@@ -166,7 +169,7 @@ def test_faults_of_a_table_are_found() -> None:
     leaking = Fact(ANTIDOTE, "维生素C缺乏", "维生素C")
     assert any("hold each other" in fault for fault in faults([leaking]))
     assert any("stands in 2 facts" in fault for fault in faults([MORPHINE, Fact(ANTIDOTE, "吗啡", "氟马西尼")]))
-    telling = Relation("r", ANTIDOTE.train, ANTIDOTE.val, ("{s}中毒选哪个？",), ANTIDOTE.answer, ANTIDOTE.context)
+    telling = replace(ANTIDOTE, test=("{s}中毒选哪个？",))
     assert any("中毒" in fault for fault in faults([Fact(telling, "吗啡", "纳洛酮")]))
 
 
@@ -180,5 +183,5 @@ def by_fact(records: list[dict[str, str]]) -> list[list[dict[str, str]]]:
     taught = [record for record in records if record["part"] == "taught"]
     groups: dict[int, list[dict[str, str]]] = defaultdict(list)
     for place, record in enumerate(taught):
-        groups[place // 7].append(record)
+        groups[place // 12].append(record)
     return list(groups.values())

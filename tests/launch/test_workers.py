@@ -122,7 +122,9 @@ def test_no_worker_outlives_the_launcher(write_script, tmp_path, number):
         "import sys; from pathlib import Path; from ms_medqa.launch.workers import run_workers;"
         f"sys.exit(run_workers(Path({str(script)!r}), [{str(tmp_path)!r}], 2, Path({str(tmp_path / 'logs')!r})))"
     )
-    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    # A killed launcher cannot remove its temporary folder, so that lies where pytest cleans up.
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
     try:
         files = [tmp_path / f"pid_{rank}" for rank in range(2)]
         assert _wait(lambda: all(file.exists() and file.read_text() for file in files), 60)
