@@ -179,7 +179,7 @@ def test_a_missing_extra_file_is_a_user_error(tmp_path: Path) -> None:
 
 
 def by_fact(records: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """The taught records, seven to a fact, in the order of the facts."""
+    """The taught records, twelve to a fact, in the order of the facts."""
     taught = [record for record in records if record["part"] == "taught"]
     groups: dict[int, list[dict[str, str]]] = defaultdict(list)
     for place, record in enumerate(taught):
