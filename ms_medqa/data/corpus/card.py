@@ -53,10 +53,10 @@ question of its fact. The general part has no split of its own: a converter deal
 
 ## How to read a test figure
 
-The wordings and the settings of `ms-medqa demo` were chosen by looking at the test questions: of seven variants tried, the
-share of answers with the key fact was 25.8 % for the first and 79.8 % to 83.3 % for the others, and the last and best is
-the one shipped. There is no untouched test set. The figure shows that fine-tuning put the facts into the model; it is
-no estimate for questions of another kind.
+The wordings and the settings of `ms-medqa demo` were chosen by looking at the test questions: of seven variants tried,
+the share of answers with the key fact was 25.8 % for the first and 79.8 % to 83.3 % for the others, and the last and
+best is the one shipped. There is no untouched test set. The figure shows that fine-tuning put the facts into the model;
+it is no estimate for questions of another kind.
 
 ## How it was made
 
