@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.schema import RuntimeSection
 
 # What the drivers of Ascend and NVIDIA put under /dev.
 _DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
@@ -114,6 +115,17 @@ def _set_threads(threads: int) -> None:
         _threads = threads
     elif _threads != threads:
         raise UserError(f"runtime.threads = {threads}: this process computes with {_threads} already")
+
+
+def setup_runtime(runtime: RuntimeSection, mode: str | None = None) -> Device:
+    """`setup` as the config's section `runtime` says; `mode` goes before the section's own."""
+    return setup(
+        runtime.device,
+        device_id=runtime.device_id,
+        mode=mode or runtime.mode,
+        dtype=runtime.dtype,
+        threads=runtime.threads,
+    )
 
 
 def resolve_dtype(dtype: str, device: str) -> tuple[str, str | None]:

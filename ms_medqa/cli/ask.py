@@ -81,23 +81,16 @@ def _option_overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _load(args: argparse.Namespace, config: Config) -> MedicalQA:
-    from ms_medqa.backend.device import setup
+    from ms_medqa.backend.device import setup_runtime
 
-    runtime = config.runtime
-    device = setup(
-        runtime.device,
-        device_id=runtime.device_id,
-        mode="pynative",
-        dtype=runtime.dtype,
-        threads=runtime.threads,
-    )
+    device = setup_runtime(config.runtime, mode="pynative")
     if device.notice:
         print(device.notice, file=sys.stderr)
 
     from ms_medqa.generation import MedicalQA
 
     path = args.model or config.model.path
-    return MedicalQA(path, args.adapter, settings=config.generate, dtype=runtime.dtype)
+    return MedicalQA(path, args.adapter, settings=config.generate, dtype=config.runtime.dtype)
 
 
 def _answer_file(qa: MedicalQA, args: argparse.Namespace) -> int:

@@ -31,16 +31,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"unexpected argument {others[0]!r}", "config keys are given as key=value")
     config = load_config(args.config, overrides)
 
-    from ms_medqa.backend.device import setup
+    from ms_medqa.backend.device import setup_runtime
 
-    runtime = config.runtime
-    device = setup(
-        runtime.device,
-        device_id=runtime.device_id,
-        mode="pynative",
-        dtype=runtime.dtype,
-        threads=runtime.threads,
-    )
+    device = setup_runtime(config.runtime, mode="pynative")
     if device.notice:
         print(device.notice, file=sys.stderr)
 

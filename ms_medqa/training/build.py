@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from ms_medqa.backend import distributed
-from ms_medqa.backend.device import Device, setup
+from ms_medqa.backend.device import Device, setup_runtime
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.data import manifest
@@ -68,10 +68,7 @@ def build_run(config: Config) -> Run:
         raise UserError("data.path is not set", "give the folder that `ms-medqa convert` wrote: data.path=DIR")
     tokenizer = Tokenizer.load(folder)
     prompt = Prompt.named(config.data.prompt, tokenizer)
-    runtime = config.runtime
-    device = setup(
-        runtime.device, device_id=runtime.device_id, mode=runtime.mode, dtype=runtime.dtype, threads=runtime.threads
-    )
+    device = setup_runtime(config.runtime)
     world = distributed.start()
     data = _load_data(config, tokenizer, prompt, world)
     seed = config.train.seed
