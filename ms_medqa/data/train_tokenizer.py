@@ -8,6 +8,7 @@ The inputs are files that `ms-medqa convert` reads: plain text (`{"text": …}`)
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,14 +26,17 @@ from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.example import Example, Record
 from ms_medqa.data.readers import read_records
+from ms_medqa.data.segment import segment
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CONTROL_TOKENS = (END_OF_TEXT, IM_START, IM_END)
 
-# Merges never cross these pieces. As in Qwen2 a digit stands alone, so that doses and lab values are spelt out, and a
-# run of Chinese characters is one piece, so that words of any length can form. Unlike there, a punctuation mark is
-# never joined to the word after it: a question has the same tokens after "问题:" as at the start of a line.
+# Merges never cross these pieces. As in Qwen2 a digit stands alone, so that doses and lab values are spelt out. Unlike
+# there, a punctuation mark is never joined to the word after it: a question has the same tokens after "问题:" as at the
+# start of a line.
 PIECES = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+_CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]{2,}")
 
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
@@ -45,8 +49,12 @@ CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterable[str], vocab_size: int, output: str | Path) -> Path:
     """Train and write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads too.
 
-    The same texts in the same order give the same files. Ids 0, 1, 2 are `<|endoftext|>` (end and padding),
-    `<|im_start|>` and `<|im_end|>`; every byte has a token, so that no text is out of vocabulary.
+    The same texts in the same order give the same files. Merges are learnt inside jieba's words: in a corpus with
+    recurring sentences whole clauses would become tokens otherwise, and a word's tokens would depend on the words
+    beside it. Encoding knows nothing of words, so a merge may still join the ends of two of them, but rarely.
+
+    Ids 0, 1, 2 are `<|endoftext|>` (end and padding), `<|im_start|>` and `<|im_end|>`; every byte has a token, so that
+    no text is out of vocabulary.
 
     Args:
         texts: the training text.
@@ -75,12 +83,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, output: str | Path) -
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(_words(texts), trainer)
     output = Path(output)
     with atomic_write(output / "tokenizer.json") as file:
         file.write(backend.to_str(pretty=False))
     write_json(output / "tokenizer_config.json", _settings(backend))
     return output
+
+
+def _words(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, every run of Chinese characters cut into words."""
+    for text in texts:
+        end = 0
+        for run in _CHINESE.finditer(text):
+            yield text[end : run.start()]
+            yield from segment(run.group())
+            end = run.end()
+        yield text[end:]
 
 
 def _settings(backend: Backend) -> dict[str, Any]:

@@ -6,14 +6,13 @@ the figures can be set side by side with theirs.
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import unicodedata
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ms_medqa.config.errors import RunError
+from ms_medqa.data.segment import segment
 
 
 def perplexity(loss_sum: float, tokens: int) -> float:
@@ -30,20 +29,9 @@ def perplexity(loss_sum: float, tokens: int) -> float:
     return math.exp(min(mean, 700.0))
 
 
-@functools.cache
-def _segmenter() -> Callable[[str], list[str]]:
-    with warnings.catch_warnings():
-        # jieba's source holds escapes that newer Pythons warn about; nothing a user could act on.
-        warnings.simplefilter("ignore")
-        import jieba
-    jieba.setLogLevel("ERROR")
-    # An own instance: words that a caller adds to jieba's global dictionary would move the figures.
-    return jieba.Tokenizer().lcut
-
-
 def words(text: str) -> list[str]:
     """jieba's words of a text, white space left out."""
-    return [word for word in _segmenter()(text) if not word.isspace()]
+    return [word for word in segment(text) if not word.isspace()]
 
 
 def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import unicodedata
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ms_medqa.data.corpus.tables import Fact
+from ms_medqa.data.segment import segment
 
 # Question words that any question about anything may share; they say nothing of the relation asked for.
 _QUESTION_WORDS = "什么 哪种 哪个 哪些 哪类 哪项 哪里 怎么 怎样 如何 多少 多久 是否 请问"
@@ -43,10 +43,7 @@ def normalized_question(question: str) -> str:
 
 def content_words(question: str, subject: str) -> set[str]:
     """The words of two or more characters that tell what is asked about the subject, found by jieba."""
-    import jieba
-
-    jieba.setLogLevel(logging.WARNING)
-    return {word for word in jieba.cut(question.replace(subject, " ")) if len(word.strip()) >= 2} - STOP_WORDS
+    return {word for word in segment(question.replace(subject, " ")) if len(word.strip()) >= 2} - STOP_WORDS
 
 
 def shared_words(fact: Fact) -> set[str]:
