@@ -197,6 +197,16 @@ class BatchPlan:
         start = (micro * self.world_size + rank) * self.batch_size
         return self._step_rows(epoch, step, start, start + self.batch_size)
 
+    def most_labels(self, epochs: int) -> int:
+        """The most positions with a target in one rank's micro-batch over the first `epochs` epochs, at least 1."""
+        counts = np.append(self.rows.label_counts, 0)  # entry -1 is the empty row
+        most = 1
+        for epoch in range(epochs if self.shuffle else min(epochs, 1)):
+            order = np.full(self.steps_per_epoch * self.global_batch, -1, dtype=np.int64)
+            order[: len(self.rows)] = self.order(epoch)
+            most = max(most, int(counts[order].reshape(-1, self.batch_size).sum(axis=1).max()))
+        return most
+
     def label_count(self, epoch: int, step: int) -> int:
         """Positions with a target in the whole global batch: what its summed loss is divided by."""
         rows = self._step_rows(epoch, step, 0, self.global_batch)
@@ -214,6 +224,26 @@ class BatchPlan:
         result = np.full(stop - start, -1, dtype=np.int64)
         result[: len(taken)] = taken
         return result
+
+
+def model_inputs(batch: dict[str, np.ndarray], labels: int | None = None) -> tuple[np.ndarray, ...]:
+    """A batch as the loss takes it: the positions with a label as a list of fixed length.
+
+    Args:
+        batch: int32 (n, L) arrays as `Rows.batch` gives them.
+        labels: length of the list, at least the number of labels in the batch; n * L by default.
+
+    Returns:
+        int32 input_ids, position_ids, segment_ids (n, L), label_places (labels,): positions in the flattened batch, and
+        labels (labels,): the targets there; behind the last one the list is filled with place 0 and label -100.
+    """
+    flat = batch["labels"].reshape(-1)
+    places = np.zeros(flat.size if labels is None else labels, dtype=np.int32)
+    targets = np.full_like(places, IGNORE_INDEX)
+    there = np.flatnonzero(flat != IGNORE_INDEX)
+    assert len(there) <= len(places), (len(there), len(places))
+    places[: len(there)], targets[: len(there)] = there, flat[there]
+    return batch["input_ids"], batch["position_ids"], batch["segment_ids"], places, targets
 
 
 class _MicroBatches:

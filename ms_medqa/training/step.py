@@ -84,8 +84,8 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         if self.is_distributed:
             self.sum_over_ranks = ops.AllReduce()
 
-    def _scaled_loss(self, input_ids, position_ids, segment_ids, labels, label_count, scale):  # type: ignore[no-untyped-def]
-        return self.network(input_ids, position_ids, segment_ids, labels, label_count) * scale
+    def _scaled_loss(self, input_ids, position_ids, segment_ids, places, labels, label_count, scale):  # type: ignore[no-untyped-def]
+        return self.network(input_ids, position_ids, segment_ids, places, labels, label_count) * scale
 
     def start_overflow_check(self, pre_cond, compute_input):  # type: ignore[no-untyped-def]
         """Clear the NPU's status registers; other devices have none."""
@@ -107,6 +107,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         input_ids: Tensor,
         position_ids: Tensor,
         segment_ids: Tensor,
+        label_places: Tensor,
         labels: Tensor,
         label_count: Tensor,
         last: Tensor,
@@ -114,7 +115,8 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         """Take one micro-batch.
 
         Args:
-            input_ids, position_ids, segment_ids, labels: int32 (batch, L).
+            input_ids, position_ids, segment_ids: int32 (batch, L).
+            label_places, labels: int32 (K,), see `TokenLoss`.
             label_count: float32 scalar, labels in the whole global batch (all micro-batches, all ranks).
             last: bool scalar, whether the window ends here.
 
@@ -127,7 +129,9 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         if self.accumulation == 1:
             # In a longer window the registers must keep what an earlier micro-batch left; reading clears them.
             status, scale = self.start_overflow_check(input_ids, scale)
-        loss, gradients = self.loss_and_gradients(input_ids, position_ids, segment_ids, labels, label_count, scale)
+        loss, gradients = self.loss_and_gradients(
+            input_ids, position_ids, segment_ids, label_places, labels, label_count, scale
+        )
         loss = loss / scale
         if self.accumulation == 1:
             return self._finish(status, loss, gradients, scale)

@@ -15,7 +15,7 @@ from mindspore import Tensor
 from ms_medqa.backend.distributed import check_same_weights, sum_over_ranks
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import RunError, UserError
-from ms_medqa.data.dataset import COLUMNS, batches
+from ms_medqa.data.dataset import batches, model_inputs
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import trainable_parameters
 from ms_medqa.training.build import Run, build_step, restore
@@ -45,6 +45,8 @@ class Trainer:
         self.evaluation = TokenLoss(run.model)
         self.checkpoints = Checkpoints(output / "checkpoints", run.config.train.keep_checkpoints)
         self.state = TrainerState(steps_per_epoch=self.plan.steps_per_epoch, settings=run_settings(run))
+        # One shape for the whole run: another one would compile the step again.
+        self.most_labels = self.plan.most_labels(-(-run.total_steps // self.plan.steps_per_epoch))
         self.skips_in_a_row = 0
         self.log: MetricsLog | None = None
         if resume is not None:
@@ -105,7 +107,7 @@ class Trainer:
             run.dropout.renew(run.config.train.seed, number, run.world.rank)
         count = Tensor(max(plan.label_count(epoch, step), 1), ms.float32)
         last = Tensor(micro == plan.accumulation - 1)
-        return self.step_cell(*(Tensor(batch[name]) for name in COLUMNS), count, last)
+        return self.step_cell(*map(Tensor, model_inputs(batch, self.most_labels)), count, last)
 
     def _record(self, epoch: int, step: int, outputs: tuple[Tensor, ...], seconds: float) -> dict[str, Any]:
         loss, overflow, scale, lr, norm = (value.asnumpy().item() for value in outputs)
@@ -149,10 +151,10 @@ class Trainer:
             return False
         self.evaluation.set_train(False)
         one = Tensor(1.0, ms.float32)
-        total = 0.0
+        total, most = 0.0, plan.most_labels(1)
         for step in progress(range(plan.steps_per_epoch), desc="validation", unit="batch"):
-            batch = rows.batch(plan.rows_of(0, step, 0, world.rank))
-            total += self.evaluation(*(Tensor(batch[name]) for name in COLUMNS), one).asnumpy().item()
+            inputs = model_inputs(rows.batch(plan.rows_of(0, step, 0, world.rank)), most)
+            total += self.evaluation(*map(Tensor, inputs), one).asnumpy().item()
         self.step_cell.set_train(True)
         loss = float(sum_over_ranks(np.array([total]), world)[0] / rows.label_counts.sum())
         improved = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)

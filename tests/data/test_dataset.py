@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.data.dataset import IGNORE_INDEX, BatchPlan, Rows, batches, build_rows
+from ms_medqa.data.dataset import IGNORE_INDEX, BatchPlan, Rows, batches, build_rows, model_inputs
 from ms_medqa.data.packing import pack
 from ms_medqa.data.records import TokenRecords
 
@@ -232,3 +232,35 @@ def test_breaking_out_of_a_loop_lets_the_next_one_start(rows: Rows) -> None:
     for _ in range(3):
         places = [place[:3] for place in islice(batches(rows, plan, 0, 0, 0, 1), 4)]
         assert places == [(0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 3, 0)]
+
+
+def test_inputs_name_every_label_and_its_place(rows: Rows) -> None:
+    batch = rows.batch([3, -1, 7])
+    labels = batch["labels"].reshape(-1)
+    wanted = {(place, label) for place, label in enumerate(labels.tolist()) if label != IGNORE_INDEX}
+    for length in (None, len(wanted), len(wanted) + 5):
+        *ids, places, targets = model_inputs(batch, length)
+        assert [values.tolist() for values in ids] == [
+            batch[name].tolist() for name in ("input_ids", "position_ids", "segment_ids")
+        ]
+        assert len(places) == len(targets) == (length or labels.size)
+        found = [pair for pair in zip(places.tolist(), targets.tolist(), strict=True) if pair[1] != IGNORE_INDEX]
+        assert set(found) == wanted
+        assert len(found) == len(wanted)
+        assert not places[len(wanted) :].any()
+
+
+@pytest.mark.parametrize(("batch", "accumulation", "world"), SPLITS)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_no_micro_batch_has_more_labels_than_the_plan_says(
+    rows: Rows, batch: int, accumulation: int, world: int, shuffle: bool
+) -> None:
+    plan = BatchPlan(rows, batch, accumulation, world, seed=1, shuffle=shuffle)
+    counts = [
+        (rows.batch(plan.rows_of(epoch, step, micro, rank))["labels"] != IGNORE_INDEX).sum()
+        for epoch in range(3)
+        for step in range(plan.steps_per_epoch)
+        for micro in range(accumulation)
+        for rank in range(world)
+    ]
+    assert plan.most_labels(3) == max(counts)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ms_medqa.data.dataset import COLUMNS, BatchPlan, Rows, build_rows
+from ms_medqa.data.dataset import BatchPlan, Rows, build_rows, model_inputs
 from ms_medqa.data.records import from_rows
 from ms_medqa.models import load_model
 from ms_medqa.peft import inject_lora, lora_layers, save_adapter, trainable_parameters
@@ -95,7 +95,7 @@ def test_thirty_steps(tmp_path: Path) -> None:
             indices = plan.rows_of(epoch, at, micro, 0)
             batch = rows.batch(indices)
             last = Tensor(micro == 1)
-            outputs = step(*(Tensor(batch[name]) for name in COLUMNS), Tensor(float(count), ms.float32), last)
+            outputs = step(*map(Tensor, model_inputs(batch)), Tensor(float(count), ms.float32), last)
             expected = expected + torch_loss(reference, rows, indices) / count
         torch_optimizer.zero_grad()
         expected.backward()

@@ -12,7 +12,7 @@ import pytest
 import windows
 from mindspore import Tensor
 
-from ms_medqa.data.dataset import COLUMNS, Rows
+from ms_medqa.data.dataset import Rows, model_inputs
 from ms_medqa.models import load_model
 from ms_medqa.training.loss import TokenLoss
 
@@ -37,7 +37,7 @@ def loss_of(parts: Setup, indices: list[int], count: float, labels: np.ndarray |
     batch = rows.batch(indices)
     if labels is not None:
         batch["labels"] = labels.astype(np.int32)
-    return cell(*(Tensor(batch[name]) for name in COLUMNS), Tensor(count, ms.float32)).asnumpy().item()
+    return cell(*map(Tensor, model_inputs(batch)), Tensor(count, ms.float32)).asnumpy().item()
 
 
 def test_sum_over_trained_tokens_divided_by_the_count_that_is_given(parts: Setup) -> None:
@@ -49,6 +49,17 @@ def test_sum_over_trained_tokens_divided_by_the_count_that_is_given(parts: Setup
     assert counts == tuple(rows.label_counts[indices])
     assert loss_of(parts, indices, sum(counts)) == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
     assert loss_of(parts, indices, 1000.0) == pytest.approx(sum(sums) / 1000, rel=1e-5)
+
+
+def test_only_labels_meet_the_vocabulary(parts: Setup) -> None:
+    """A list without fillers gives the same loss, and so does one with more of them than labels."""
+    cell, rows, weights = parts
+    batch = rows.batch([0, 3, 5, 1])
+    labels = int(rows.label_counts[[0, 3, 5, 1]].sum())
+    expected = sum(windows.record_losses(rows, weights, windows.CONFIG, i)[0] for i in (0, 3, 5, 1)) / labels
+    for length in (labels, 3 * labels):
+        inputs = map(Tensor, model_inputs(batch, length))
+        assert cell(*inputs, Tensor(float(labels), ms.float32)).asnumpy().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_empty_rows_and_rows_without_labels_add_nothing(parts: Setup) -> None:
@@ -77,7 +88,7 @@ def test_gradient_is_that_of_the_formula(parts: Setup) -> None:
     parameters = list(cell.model.trainable_params())
     gradient_of = ms.value_and_grad(cell, None, parameters)
     batch = rows.batch(indices)
-    _, gradients = gradient_of(*(Tensor(batch[name]) for name in COLUMNS), Tensor(7.0, ms.float32))
+    _, gradients = gradient_of(*map(Tensor, model_inputs(batch)), Tensor(7.0, ms.float32))
 
     def loss(changed: decoders.Weights) -> float:
         return sum(windows.record_losses(rows, changed, windows.CONFIG, i)[0] for i in indices[:3]) / 7

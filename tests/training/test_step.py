@@ -13,7 +13,7 @@ import pytest
 import windows
 from mindspore import Tensor
 
-from ms_medqa.data.dataset import COLUMNS, BatchPlan
+from ms_medqa.data.dataset import BatchPlan, model_inputs
 from ms_medqa.peft import inject_lora, trainable_parameters
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
@@ -69,7 +69,7 @@ def test_steps_follow_adamw_with_clipping_decay_and_schedule(tmp_path: Path) -> 
     for number in range(total):
         batch = rows.batch(plan.rows_of(0, number, 0, 0))
         count = Tensor(float(plan.label_count(0, number)), ms.float32)
-        expected_loss, gradients = gradient_of(*(Tensor(batch[name]) for name in COLUMNS), count)
+        expected_loss, gradients = gradient_of(*map(Tensor, model_inputs(batch)), count)
         gradients = {p.name: g.asnumpy().copy() for p, g in zip(parameters, gradients, strict=True)}
         done = number + 1
         share = (done - warmup) / (total - warmup)

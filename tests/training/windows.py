@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ms_medqa.data.dataset import COLUMNS, BatchPlan, Rows, build_rows
+from ms_medqa.data.dataset import BatchPlan, Rows, build_rows, model_inputs
 from ms_medqa.data.records import TokenRecords, from_rows
 from ms_medqa.models import load_model
 from ms_medqa.peft import trainable_parameters
@@ -71,7 +71,7 @@ def feed(step: TrainStep, plan: BatchPlan, number: int, epoch: int = 0) -> list[
 def call(
     step: TrainStep, batch: dict[str, np.ndarray], count: Tensor, micro: int, accumulation: int
 ) -> tuple[Tensor, ...]:
-    return step(*(Tensor(batch[name]) for name in COLUMNS), count, Tensor(micro == accumulation - 1))
+    return step(*map(Tensor, model_inputs(batch)), count, Tensor(micro == accumulation - 1))
 
 
 def state_of(step: TrainStep, model: Any) -> dict[str, np.ndarray]:
