@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.files import atomic_write, write_json
+from ms_medqa.data.gather import json_line
 from ms_medqa.evaluation.evaluate import Evaluator, Metrics, Result
 
 # Name -> (label, format), in the order of the table; counts of the set stand in its title.
@@ -67,10 +67,10 @@ def write_results(
             line |= {"reference": example.answer, "answer": result.answers[i], "key": example.key}
             if base is not None:
                 line["base_answer"] = base.answers[i]
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json_line(line))
     with atomic_write(folder / "skipped.jsonl") as file:
         for skipped in evaluator.skipped:
-            file.write(json.dumps({"id": skipped.id, "reason": skipped.reason}, ensure_ascii=False) + "\n")
+            file.write(json_line({"id": skipped.id, "reason": skipped.reason}))
     report: dict[str, Any] = {"tasks": {"qa": result.metrics}}
     if base is not None:
         report["base"] = {"qa": base.metrics}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.schema import GenerateSection
+from ms_medqa.data.columns import list_names
+from ms_medqa.data.gather import json_line
 from ms_medqa.generation.qa import MedicalQA
 
 
@@ -61,25 +65,36 @@ def answer_file(
 ) -> tuple[int, int]:
     """Answer the good requests and write one line for each, in the order of the input.
 
-    A line is `{"id", "question", "answer"}` or `{"id", "error"}`. The file appears when it is complete. Answer i draws
-    from stream (seed, i), so it depends neither on the batch size nor on other records.
+    A line is `{"id", "question", "answer"}` or `{"id", "error"}`. The file appears when it is complete; a run that is
+    stopped before leaves what was there. With a seed a record gets the answer that it would get alone.
 
     Returns:
         (answered, failed).
+
+    Raises:
+        UserError: `output` is a folder or a device.
     """
-    # A bad record keeps its place, so that mending it does not move the draws of the others.
-    places = [place for place, request in enumerate(requests) if request.prompt is not None]
+    output = _writable(output)
     prompts = [request.prompt for request in requests if request.prompt is not None]
-    answers = qa.answer_prompts(prompts, settings, streams=places, on_answer=on_answer)
-    answered = dict(zip(places, answers, strict=True))
+    answers = iter(qa.answer_prompts(prompts, settings, on_answer=on_answer))
     with atomic_write(output) as file:
-        for place, request in enumerate(requests):
-            if request.error is not None:
-                line = {"id": request.id, "error": request.error}
+        for request in requests:
+            if request.prompt is None:
+                file.write(json_line({"id": request.id, "error": request.error}))
             else:
-                line = {"id": request.id, "question": request.question, "answer": answered[place]}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return len(places), len(requests) - len(places)
+                file.write(json_line({"id": request.id, "question": request.question, "answer": next(answers)}))
+    return len(prompts), len(requests) - len(prompts)
+
+
+def _writable(output: Path) -> Path:
+    """Where the answers will lie; what stands against it shows here, before the work."""
+    if output.exists() and not output.is_file():
+        raise UserError(f"{output}: not a regular file", "name a file for the answers")
+    # The complete file takes the place of the old one. Of a link that is the file behind it: /dev/stdout must stay one.
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output.parent):
+        return output
 
 
 def _read_request(line: bytes, number: int, qa: MedicalQA, settings: GenerateSection) -> Request:
@@ -98,17 +113,21 @@ def _parse(line: bytes, number: int, request: Request) -> tuple[str, str | None]
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"line {number}: not UTF-8 text") from None
-    except (ValueError, RecursionError) as error:
-        detail = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    except RecursionError:
+        raise UserError(f"line {number}: not valid JSON (nested too deeply)") from None
+    except ValueError as error:
+        detail = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
         raise UserError(f"line {number}: not valid JSON ({detail})") from None
     if isinstance(value, str):
         return value, None
     if not isinstance(value, dict):
         raise UserError(f"line {number}: must be a JSON object or a string")
-    if isinstance(value.get("id"), str | int | float):
-        request.id = value["id"]
+    own = value.get("id")
+    # Python reads NaN and infinity, which no JSON may hold.
+    if isinstance(own, str | int) or (isinstance(own, float) and math.isfinite(own)):
+        request.id = own
     if "question" not in value:
-        raise UserError(f"line {number}: no key 'question'", f"keys: {', '.join(map(str, value)) or 'none'}")
+        raise UserError(f"line {number}: no key 'question'", f"keys: {list_names(value)}")
     question, context = value["question"], value.get("context")
     for name, text in (("question", question), ("context", context)):
         if not isinstance(text, str) and not (name == "context" and text is None):

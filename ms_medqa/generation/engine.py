@@ -157,10 +157,15 @@ class Engine:
             taken = _Compiled(CachedDecoder(self.model, rows, space))
         try:
             yield taken
+        except Exception:
+            # A run that failed may have left NaN in the cache, which no mask hides from the next answer.
+            taken = None
+            raise
         finally:
-            with self._lock:
-                self._idle.append(taken)
-                del self._idle[:-MAX_IDLE_DECODERS]
+            if taken is not None:
+                with self._lock:
+                    self._idle.append(taken)
+                    del self._idle[:-MAX_IDLE_DECODERS]
 
 
 @dataclass(eq=False, slots=True)

@@ -121,7 +121,7 @@ class MedicalQA:
         on_answer: Callable[[], object] = lambda: None,
         **changes: Any,
     ) -> list[str]:
-        """The answers to many questions, in their order; question i draws from stream (seed, i).
+        """The answers to many questions, in their order; with a seed, those that `answer` gives to each alone.
 
         Args:
             questions: what is asked.
@@ -149,10 +149,11 @@ class MedicalQA:
         prompts: Sequence[Sequence[int]],
         settings: GenerateSection,
         *,
-        streams: Sequence[int] | None = None,
         on_answer: Callable[[], object] = lambda: None,
     ) -> list[str]:
-        """Answers to prompts that `encode` has made; answer i draws from stream (seed, streams[i]), by default i."""
+        """Answers to prompts that `encode` has made; otherwise as `answer_batch`."""
+        # Stream 0 is that of a single question. Without a seed nothing can be repeated, and each has its own draws.
+        streams = None if settings.seed is None else [0] * len(prompts)
         generated = decode_many(
             self.engine,
             prompts,
@@ -210,7 +211,7 @@ def sampling_params(settings: GenerateSection) -> SamplingParams:
 
 
 def find_tokenizer(model: CausalLM, folders: Sequence[Path]) -> Tokenizer:
-    """The first tokenizer of `folders` (adapter, then model), checked against the model's vocabulary."""
+    """The first tokenizer of `folders` (adapter, then model), checked against the model's vocabulary and tokenizer."""
     if not folders:
         raise UserError("a model that was made in memory has no tokenizer", "pass tokenizer=Tokenizer.load(folder)")
     # An adapter that another tool saved often comes without a tokenizer.
@@ -221,7 +222,23 @@ def find_tokenizer(model: CausalLM, folders: Sequence[Path]) -> Tokenizer:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}",
             "use the tokenizer that the model was trained with",
         )
+    _check_same_ids(tokenizer, folders[-1])
     return tokenizer
+
+
+def _check_same_ids(tokenizer: Tokenizer, model_folder: Path) -> None:
+    """Refuse an adapter's tokenizer whose ids are not the model's; more tokens and another end token are its own."""
+    own, base = (folder / "tokenizer.json" for folder in (tokenizer.folder, model_folder))
+    if not base.is_file() or own.read_bytes() == base.read_bytes():
+        return
+    other = Tokenizer.load(model_folder)
+    for token_id in range(other.vocab_size):
+        token = other.id_to_token(token_id)
+        if token is not None and tokenizer.token_to_id(token) != token_id:
+            raise UserError(
+                f"adapter {tokenizer.folder} was made for another model",
+                f"its tokenizer does not give {token!r} the id {token_id} as the model's does",
+            )
 
 
 def find_prompt(tokenizer: Tokenizer, folders: Sequence[Path]) -> Prompt:

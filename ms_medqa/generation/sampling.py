@@ -84,8 +84,10 @@ def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, 
         ids = np.arange(vocab_size)
     # A stable order makes ties fall to the lower id, as argmax does.
     ids = ids[np.argsort(-logits[ids], kind="stable")]
-    scores = logits[ids].astype(np.float64) / params.temperature
-    weights = np.exp(scores - scores[0])
+    scores = logits[ids].astype(np.float64)
+    # Subtracted before the division: a temperature near 0 would make infinities of which no difference can be taken.
+    with np.errstate(over="ignore"):
+        weights = np.exp((scores - scores[0]) / params.temperature)
     probabilities = weights / weights.sum()
     if params.top_p < 1:
         before = np.cumsum(probabilities) - probabilities

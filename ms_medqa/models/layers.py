@@ -12,8 +12,9 @@ from mindspore.common.initializer import initializer
 from ms_medqa.backend import ops as backend_ops
 from ms_medqa.models.config import ModelConfig
 
-# Below any score that a trained model gives, yet finite in float16, so that a fully masked row stays a number.
-MASKED = -30000.0
+# Added to float32 scores alone. Far below any score, also those in the tens of thousands that large key biases make, so
+# that none of it is left; yet finite, because masks are made by multiplying it with 0 and 1.
+MASKED = -1e30
 
 
 def empty_parameter(shape: tuple[int, ...], dtype: ms.Type, fill: str = "zeros") -> Parameter:

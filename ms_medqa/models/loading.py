@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.families import read_config
+from ms_medqa.models.families import read_config, read_end_tokens
 from ms_medqa.models.safetensors import SafetensorsFile
 
 
@@ -41,9 +42,16 @@ def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", 
 
 
 def load_config(folder: Path) -> ModelConfig:
-    """The shape of the model in a folder."""
-    path = folder / "config.json"
-    return read_config(read_json(path, "is this a model folder in Hugging Face layout?"), str(path))
+    """The shape of the model in a folder, with the end tokens that `generation_config.json` adds.
+
+    A chat model often ends its answers with more tokens than `config.json` names, and only the other file tells.
+    """
+    path, generation = folder / "config.json", folder / "generation_config.json"
+    config = read_config(read_json(path, "is this a model folder in Hugging Face layout?"), str(path))
+    if not generation.is_file():
+        return config
+    more = read_end_tokens(read_json(generation), str(generation))
+    return replace(config, eos_token_ids=tuple(dict.fromkeys((*config.eos_token_ids, *more))))
 
 
 def read_json(path: Path, hint: str | None = None) -> dict[str, Any]:
@@ -108,9 +116,16 @@ def _fill(model: CausalLM, folder: Path) -> None:
 
 
 def _index(folder: Path) -> dict[str, SafetensorsFile]:
-    """Tensor name -> the file that holds it."""
+    """Tensor name -> the file that holds it.
+
+    As in transformers, `model.safetensors` alone is the model where it exists, else the files of the index; other files
+    beside them (an older copy, an adapter) are not part of it.
+    """
     index = folder / "model.safetensors.index.json"
-    if index.exists():
+    whole = folder / "model.safetensors"
+    if whole.exists():
+        paths = [whole]
+    elif index.exists():
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise UserError(f"{index}: `weight_map` must give the file of each tensor")
@@ -124,4 +139,10 @@ def _index(folder: Path) -> dict[str, SafetensorsFile]:
         pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"))]
         seen = f"it holds {', '.join(pickles)}, which are pickles and never read" if pickles else "none found"
         raise UserError(f"{folder}: weights must be *.safetensors", seen)
-    return {key: file for file in map(SafetensorsFile, paths) for key in file.keys()}  # noqa: SIM118
+    where: dict[str, SafetensorsFile] = {}
+    for file in map(SafetensorsFile, paths):
+        for key in file.keys():  # noqa: SIM118
+            if key in where:
+                raise UserError(f"{folder}: both {where[key].path.name} and {file.path.name} hold {key}", "remove one")
+            where[key] = file
+    return where

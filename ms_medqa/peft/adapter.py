@@ -22,28 +22,36 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
-# Options of PEFT that change the result, with the values at which they do nothing. Anything else is refused.
+# Options of PEFT that do not change what a trained adapter computes, whatever they say: names, the course of the
+# training, and settings of options that are refused themselves.
+_HARMLESS = frozenset(
+    (
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "eva_config",
+        "inference_mode",
+        "layers_pattern",
+        "loftq_config",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "velora_config",
+    )
+)
+# Every other option, also one that is unknown here, must say nothing.
+_NOTHING: tuple[Any, ...] = (None, False, [], {})
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
-    "use_rslora": (False, None),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "layers_to_transform": (None, []),
-    "lora_bias": (False, None),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None, [], {}),
-    "layer_replication": (None, []),
-    "megatron_config": (None,),
-    "exclude_modules": (None, []),
-    "alora_invocation_tokens": (None, []),
-    "arrow_config": (None,),
-    "kasa_config": (None,),
-    "monteclora_config": (None,),
-    "use_bdlora": (None, False),
-    "use_qalora": (False, None),
     # Other starts (PiSSA, OLoRA, CorDA, LoftQ, …) change the base weights, which the adapter's files do not tell.
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
@@ -112,9 +120,9 @@ def read_adapter(folder: str | Path) -> Adapter:
     where = folder / CONFIG_FILE
     if config.get("peft_type") != "LORA":
         raise UserError(f"{where}: peft_type {config.get('peft_type')!r} is not supported", "supported: LORA")
-    for option, neutral in _NEUTRAL.items():
-        if option in config and config[option] not in neutral:
-            raise UserError(f"{where}: option {option} = {json.dumps(config[option])} is not supported")
+    for option, value in config.items():
+        if option not in _HARMLESS and value not in _NEUTRAL.get(option, _NOTHING):
+            raise UserError(f"{where}: option {option} = {json.dumps(value)} is not supported")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
         raise UserError(f"{where}: r = {rank!r} and lora_alpha = {alpha!r} must be numbers, r at least 1")
@@ -143,9 +151,11 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
         merge: fold it into the weights (the Cells stay, so nothing compiles anew); otherwise keep it apart.
 
     Raises:
-        UserError: the adapter was made for another model; nothing has been changed then.
+        UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
     """
     adapter = read_adapter(folder)
+    if lora_layers(model) or model.__dict__.get("_merged_adapter"):
+        raise UserError("this model has an adapter already", "load the base model anew")
     cells = dict(model.cells_and_names())
     faults = []
     for path, (a, b) in adapter.layers.items():
@@ -161,6 +171,8 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
     if merge:
         for path, (a, b) in adapter.layers.items():
             add_to_weight(cells[path].weight, (b @ a) * np.float32(adapter.scaling))
+        # Nothing else tells that these are no base weights any more, and a second adapter would add to the first.
+        model.__dict__["_merged_adapter"] = adapter.folder
         return adapter
     targets = {path.rsplit(".", 1)[-1] for path in adapter.layers}
     inject_lora(model, adapter.r, adapter.alpha, sorted(targets))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,72 @@ def test_the_answers_are_those_of_single_questions(tmp_path: Path) -> None:
     options = {"settings": GREEDY}
     assert good["a"] == tiny.qa().answer("头痛怎么办", **options)
     assert good["b"] == tiny.qa().answer("阿托品", "有机磷中毒用阿托品解毒", **options)
+
+
+def test_a_seed_gives_a_record_the_answer_that_it_gets_alone(tmp_path: Path) -> None:
+    options = {"temperature": 4.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 8, "seed": 3}
+    qa = tiny.qa()
+    alone = [qa.answer("头痛怎么办", **options), qa.answer("阿托品", "有机磷中毒用阿托品解毒", **options)]
+    out = run(tmp_path, LINES, GenerateSection(batch_size=4, **options))
+    assert [line["answer"] for line in out if line["id"] in ("a", "b")] == alone
+    assert qa.answer_batch(["头痛怎么办", "阿托品"], [None, "有机磷中毒用阿托品解毒"], **options) == alone
+
+
+def test_without_a_seed_equal_questions_get_draws_of_their_own(tmp_path: Path) -> None:
+    settings = GenerateSection(temperature=5.0, top_p=1.0, top_k=0, max_new_tokens=8, batch_size=4)
+    out = run(tmp_path, ['"头痛怎么办"'.encode()] * 4, settings)
+    assert len({line["answer"] for line in out}) == 4
+
+
+def test_ids_and_keys_that_are_no_text_do_not_cost_the_other_answers(tmp_path: Path) -> None:
+    lines = [
+        b'{"id": "\\ud83d", "question": "ok?"}',
+        b'{"\\ud83d": 1}',
+        b'{"question": "\\ud83d"}',
+        b'{"id": NaN, "question": "ok?"}',
+        b"9" * 5000,
+        b"[" * 100_000,
+    ]
+    out = run(tmp_path, lines)
+    assert [line["id"] for line in out] == ["\ud83d", 2, 3, 4, 5, 6]
+    assert [set(line) - {"id"} for line in out] == [
+        {"question", "answer"},
+        {"error"},
+        {"error"},
+        {"question", "answer"},
+        {"error"},
+        {"error"},
+    ]
+    assert "a number is too long" in out[4]["error"]
+    assert "nested too deeply" in out[5]["error"]
+
+
+def test_a_place_where_no_file_can_be_is_refused_before_any_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwanted(*_: object, **__: object) -> None:
+        pytest.fail("answered in vain")
+
+    monkeypatch.setattr(tiny.qa(), "answer_prompts", unwanted)
+    requests = [Request(id=1, question="头痛", prompt=tiny.qa().encode("头痛"))]
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(UserError, match="not a regular file"):
+            answer_file(tiny.qa(), requests, tmp_path / name, GREEDY)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(OSError, match="file"):
+        answer_file(tiny.qa(), requests, tmp_path / "file" / "out.jsonl", GREEDY)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_a_link_to_the_file_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "answers.jsonl").write_text("old", encoding="utf-8")
+    (tmp_path / "out.jsonl").symlink_to(tmp_path / "far" / "answers.jsonl")
+    out = run(tmp_path, LINES[:2])
+    assert (tmp_path / "out.jsonl").is_symlink()
+    assert [line["id"] for line in out] == ["a", 2]
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["answers.jsonl"]
 
 
 def test_mending_one_record_does_not_move_the_draws_of_the_others(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,26 @@ import mindspore as ms
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file, save_file
 
-from ms_medqa.config import UserError
+from ms_medqa.config import RunError, UserError
 from ms_medqa.generation import SamplingParams, generate, limits, load_model
 from ms_medqa.generation import engine as engine_module
 from ms_medqa.generation.engine import Engine, bucket
 from ms_medqa.generation.generate import apply_adapter
 from ms_medqa.generation.many import decode_many
 from ms_medqa.generation.sampling import Sampler
+from ms_medqa.models.loading import assign
 
 PROMPTS = [list(range(5, 45)), [7, 8, 9], [300, 20, 301, 21, 302], list(range(100, 119))]
 NEW = 12
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _device() -> None:
+    """The device must be set up before the first tensor, whichever test comes first."""
+    tiny.model()
 
 
 def without_cache(
@@ -148,6 +157,34 @@ def test_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     stream.close()
     generate(tiny.model(), PROMPTS, max_new_tokens=2)
     assert len(made) == first
+
+
+def test_large_scores_see_neither_padding_nor_an_earlier_answer(tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder(), tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    weights = load_file(path)
+    for name in weights:
+        if ".q_proj." in name or ".k_proj." in name:
+            weights[name] *= 100
+    save_file(weights, path)
+    model = load_model(tmp_path / "model")
+    options = {"max_new_tokens": 8, "greedy": True, "repetition_penalty": 1.0, "eos_token_id": []}
+    generate(model, [PROMPTS[0]], **options)  # leaves 40 keys and more in the cache
+    answer = generate(model, [PROMPTS[1]], **options)
+    assert without_cache(model, [PROMPTS[1]], answer, GREEDY) == answer
+
+
+def test_a_run_that_failed_leaves_nothing_to_the_next() -> None:
+    model = load_model(tiny.folder())
+    options = {"max_new_tokens": 6, "greedy": True, "repetition_penalty": 1.0, "eos_token_id": []}
+    before = generate(model, [PROMPTS[1]], **options)
+    weight = next(p for p in model.get_parameters() if p.name == "model.layers.0.self_attn.v_proj.weight")
+    values = weight.asnumpy().copy()
+    assign(weight, values * np.nan)
+    with pytest.raises(RunError, match="not finite"):
+        generate(model, [PROMPTS[0]], **options)
+    assign(weight, values)
+    assert generate(model, [PROMPTS[1]], **options) == before
 
 
 @pytest.mark.parametrize("merge", [True, False])

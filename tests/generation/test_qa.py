@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,17 @@ from ms_medqa import MedicalQA, load_model
 from ms_medqa.config import UserError
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.generation.qa import find_tokenizer
 
 QUESTIONS = ["感冒了怎么办？", "高血压患者的饮食注意事项有哪些？", "What is fever?"]
 CONTEXTS = [None, "高血压患者应低盐饮食。", None]
 GREEDY = {"temperature": 0, "max_new_tokens": 10}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _device() -> None:
+    """The device must be set up before the first tensor, whichever test comes first."""
+    tiny.model()
 
 
 def test_a_streamed_answer_is_the_answer() -> None:
@@ -101,6 +109,21 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
     shutil.copy(tiny.folder() / "tokenizer_config.json", adapter)
     with pytest.raises(UserError, match=r"401 tokens, the model 400"):
         MedicalQA(tiny.folder(), adapter)
+
+
+def test_an_adapter_whose_tokenizer_has_other_ids_was_made_for_another_model(tmp_path: Path) -> None:
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    settings = json.loads((tiny.folder() / "tokenizer.json").read_text(encoding="utf-8"))
+    shutil.copy(tiny.folder() / "tokenizer_config.json", adapter)
+    # Written anew by another tool, the file differs and the tokens do not.
+    (adapter / "tokenizer.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    assert find_tokenizer(tiny.model(), [adapter, tiny.folder()]).folder == adapter
+    names = {i: token for token, i in settings["model"]["vocab"].items()}
+    settings["model"]["vocab"] |= {names[7]: 9, names[9]: 7}
+    (adapter / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(UserError, match=r"adapter .* was made for another model: .*the id 7 ") as error:
+        find_tokenizer(tiny.model(), [adapter, tiny.folder()])
+    assert str(adapter) in str(error.value)
 
 
 @pytest.mark.parametrize("question", ["", "  \n", None])

@@ -55,6 +55,13 @@ def test_candidates_are_those_of_the_definition(
         assert probabilities.sum() == pytest.approx(1)
 
 
+def test_a_temperature_near_zero_takes_the_likeliest_token(logits: np.ndarray) -> None:
+    for temperature in (1e-6, 5e-324):
+        for row in logits:
+            ids, probabilities = candidates(row, SamplingParams(temperature=temperature, top_p=1))
+            assert (ids[0], probabilities[0]) == (row.argmax(), 1.0)
+
+
 def test_tokens_equal_to_the_kth_are_kept() -> None:
     ids, _ = candidates(np.array([1, 3, 3, 3, 0], np.float32), SamplingParams(temperature=1, top_k=2, top_p=1))
     assert list(ids) == [1, 2, 3]

@@ -90,6 +90,20 @@ def test_a_row_of_padding_alone_stays_finite_and_disturbs_nobody(
     assert np.array_equal(after[[0, 2]], before[[0, 2]])
 
 
+def test_scores_of_any_size_do_not_let_a_token_see_the_future(tmp_path: Path) -> None:
+    config = decoders.config_of(num_hidden_layers=1)
+    weights = decoders.random_weights(config)
+    large = {name: value * 150 for name, value in weights.items() if ".q_proj." in name or ".k_proj." in name}
+    decoders.write(tmp_path, config, weights | large)
+    model = load_model(tmp_path)
+    ids = [5, 9, 2, 33, 60, 61, 7, 1, 90, 4, 8, 77]
+    out, other = (model(Tensor(np.array([row], np.int32))).asnumpy()[0] for row in (ids, [*ids[:6], *range(30, 36)]))
+    np.testing.assert_allclose(out[:6], other[:6], atol=1e-5)
+    assert np.abs(out[6:] - other[6:]).max() > 0.1
+    # Scores of 50,000 leave float32 two digits behind the point: the likeliest token is all that can be compared.
+    assert np.array_equal(out.argmax(-1), decoders.logits(weights | large, config, ids).argmax(-1))
+
+
 def test_records_in_one_row_equal_each_record_alone(
     qwen: tuple[Any, Path, dict[str, Any], decoders.Weights],
 ) -> None:

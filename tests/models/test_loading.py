@@ -105,6 +105,20 @@ class TestFolder:
         for name, value in values_of(folder).items():
             assert np.array_equal(value, weights[name])
 
+    def test_a_file_beside_the_weights_is_not_part_of_the_model(self, folder: Path) -> None:
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        old = {name: value + 1 for name, value in weights.items()}
+        safetensors.numpy.save_file(old, folder / "model_old.safetensors")
+        safetensors.numpy.save_file({"stray": np.zeros(3, np.float32)}, folder / "adapter_model.safetensors")
+        for name, value in values_of(folder).items():
+            assert np.array_equal(value, weights[name])
+
+    def test_weights_of_another_name(self, folder: Path) -> None:
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+        for name, value in values_of(folder).items():
+            assert np.array_equal(value, weights[name])
+
     def test_a_tied_head_needs_no_matrix_and_ignores_a_stored_one(self, folder: Path) -> None:
         edit(folder, tie_word_embeddings=True)
         assert "lm_head.weight" not in values_of(folder)
@@ -119,6 +133,18 @@ class TestFolder:
     def test_end_tokens(self, folder: Path, written: Any, ids: tuple[int, ...]) -> None:
         edit(folder, eos_token_id=written)
         assert load_config(folder).eos_token_ids == ids
+
+    def test_generation_config_adds_end_tokens(self, folder: Path) -> None:
+        edit(folder, eos_token_id=7)
+        path = folder / "generation_config.json"
+        for written, ids in (([9, 7, 11], (7, 9, 11)), (9, (7, 9)), (None, (7,))):
+            path.write_text(json.dumps({"eos_token_id": written, "top_k": 20}), encoding="utf-8")
+            assert load_config(folder).eos_token_ids == ids
+        for text in ('{"eos_token_id": "</s>"}', "{"):
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(UserError, match=r"generation_config\.json: ") as error:
+                load_config(folder)
+            assert "\n" not in str(error.value)
 
     def test_rotary_base_of_transformers_5(self, folder: Path) -> None:
         rope = {"rope_type": "default", "rope_theta": 5e5}
@@ -177,6 +203,14 @@ class TestConfigFaults:
             ({"head_dim": 7}, "head_dim"),
             ({"hidden_size": "32"}, "hidden_size"),
             ({"num_attention_heads": 0}, "num_attention_heads"),
+            ({"hidden_size": None}, "hidden_size"),
+            ({"vocab_size": True}, "vocab_size"),
+            ({"rms_norm_eps": "1e-6"}, "rms_norm_eps"),
+            ({"rope_theta": -1}, "rope_theta"),
+            ({"rope_scaling": "linear"}, "rope scaling 'linear'"),
+            ({"eos_token_id": "</s>"}, "eos_token_id"),
+            ({"eos_token_id": [0, None]}, "eos_token_id"),
+            ({"architectures": [["Qwen2ForCausalLM"]]}, "not a supported model family"),
         ],
     )
     def test_one_line_names_file_and_key(self, folder: Path, changes: dict[str, Any], words: str) -> None:
@@ -260,8 +294,17 @@ class TestWeightFaults:
         with pytest.raises(UserError, match=r"tensor x has type F8_E4M3.*F32"):
             SafetensorsFile(tmp_path / "x.safetensors").read("x")
 
+    def test_two_files_that_hold_the_same_tensor(self, folder: Path) -> None:
+        data = (folder / "model.safetensors").read_bytes()
+        for name in ("new.safetensors", "old.safetensors"):
+            (folder / name).write_bytes(data)
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(UserError, match=r"both new\.safetensors and old\.safetensors hold lm_head\.weight"):
+            load_model(folder)
+
     @pytest.mark.parametrize("shard", ["missing.safetensors", "../../etc/secret.safetensors", "/etc/passwd", 7])
     def test_an_index_that_points_elsewhere(self, folder: Path, shard: Any) -> None:
+        (folder / "model.safetensors").unlink()
         index = {"weight_map": {"model.norm.weight": shard}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
         with pytest.raises(UserError, match=r"missing\.safetensors|model\.safetensors\.index\.json"):

@@ -146,6 +146,21 @@ def test_an_adapter_of_another_model_is_refused_and_changes_nothing(
     assert all(np.array_equal(after[name], value) for name, value in before.items())
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("second", [True, False])
+def test_a_second_adapter_is_refused_and_changes_nothing(
+    base: Path, made: tuple[Path, np.ndarray], first: bool, second: bool
+) -> None:
+    model = load_model(base)
+    load_adapter(model, made[0], merge=first)
+    before = weights_of(model)
+    with pytest.raises(UserError, match="has an adapter already: load the base model anew"):
+        load_adapter(model, made[0], merge=second)
+    after = weights_of(model)
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -164,6 +179,11 @@ def test_an_adapter_of_another_model_is_refused_and_changes_nothing(
         {"trainable_token_indices": [3]},
         {"alora_invocation_tokens": [3, 4]},
         {"kasa_config": {"beta": 1e-4}},
+        {"ensure_weight_tying": True},
+        # Options that are not known here: a later version of PEFT may have them.
+        {"use_something_new": True},
+        {"something_new_config": {"rate": 0}},
+        {"something_new": "some"},
         # These starts change the base weights, so the adapter alone is not what was trained.
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": "pissa_niter_4"},
@@ -196,6 +216,11 @@ def test_options_that_change_nothing_are_taken(adapter: Path) -> None:
         qalora_group_size=16,
         loftq_config={},
         eva_config=None,
+        velora_config={"rank": 1},
+        layers_pattern=None,
+        ensure_weight_tying=False,
+        use_something_new=False,
+        something_new_config=None,
         # Which layers it has is told by its tensors.
         target_modules=".*proj",
         exclude_modules=None,

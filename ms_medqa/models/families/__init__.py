@@ -26,6 +26,8 @@ _SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
+_MAY_BE_NULL = ("head_dim", "num_key_value_heads")
+_POSITIVE = ("rms_norm_eps", "rope_theta", "initializer_range")
 _STORED_TYPES = ("float32", "float16", "bfloat16")
 
 
@@ -35,31 +37,48 @@ def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     Raises:
         UserError: the family is not supported (those that are get listed), or a key is missing.
     """
-    names = raw.get("architectures") or []
-    name = names[0] if names else None
-    if name not in REGISTRY:
+    names = raw.get("architectures")
+    name = names[0] if isinstance(names, list) and names else names
+    if not isinstance(name, str) or name not in REGISTRY:
         found = repr(name) if name else "no `architectures`"
         raise UserError(f"{where}: {found} is not a supported model family", f"supported: {', '.join(REGISTRY)}")
-    _check_sizes(raw, where)
+    _check_numbers(raw, where)
     try:
         config = REGISTRY[name](raw)
     except KeyError as error:
         raise UserError(f"{where}: key {error.args[0]!r} is missing") from None
     except UserError as error:
         raise UserError(f"{where}: {error.message}", error.hint) from None
-    eos = raw.get("eos_token_id")
-    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     dtype = raw.get("dtype") or raw.get("torch_dtype")
     return replace(
-        config, eos_token_ids=tuple(int(i) for i in ids), dtype=dtype if dtype in _STORED_TYPES else "float32"
+        config, eos_token_ids=read_end_tokens(raw, where), dtype=dtype if dtype in _STORED_TYPES else "float32"
     )
 
 
-def _check_sizes(raw: Mapping[str, Any], where: str) -> None:
+def read_end_tokens(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """`eos_token_id` of a parsed `config.json` or `generation_config.json`: a number, a list of them or null.
+
+    Raises:
+        UserError: it is something else.
+    """
+    eos = raw.get("eos_token_id")
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if any(type(i) is not int for i in ids):
+        raise UserError(f"{where}: eos_token_id = {eos!r} must be a token id or a list of them")
+    return tuple(ids)
+
+
+def _check_numbers(raw: Mapping[str, Any], where: str) -> None:
     for key in _SIZES:
         value = raw.get(key)
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if key not in raw or (value is None and key in _MAY_BE_NULL):
+            continue
+        if type(value) is not int or value < 1:
             raise UserError(f"{where}: {key} = {value!r} must be a whole number of at least 1")
+    for key in _POSITIVE:
+        value = raw.get(key)
+        if value is not None and (type(value) not in (int, float) or not value > 0):
+            raise UserError(f"{where}: {key} = {value!r} must be a number above 0")
     heads, kv_heads = raw.get("num_attention_heads"), raw.get("num_key_value_heads")
     if heads and kv_heads and heads % kv_heads:
         raise UserError(f"{where}: num_key_value_heads = {kv_heads} does not divide num_attention_heads = {heads}")

@@ -23,6 +23,8 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
 def shared_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that LLaMA's descendants spell the same (transformers 4 and 5 differ in the rotary base)."""
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise UserError(f"rope scaling {rope!r} must be an object")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise UserError(f"rope scaling {kind!r} is not supported", "supported: default")
@@ -38,8 +40,8 @@ def shared_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": raw.get("num_key_value_heads") or heads,
         "head_dim": raw.get("head_dim") or raw["hidden_size"] // heads,
         "max_position_embeddings": raw["max_position_embeddings"],
-        "rms_norm_eps": raw.get("rms_norm_eps", 1e-6),
+        "rms_norm_eps": raw.get("rms_norm_eps") or 1e-6,
         "rope_theta": float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
         "tie_word_embeddings": bool(raw.get("tie_word_embeddings", False)),
-        "initializer_range": raw.get("initializer_range", 0.02),
+        "initializer_range": raw.get("initializer_range") or 0.02,
     }
