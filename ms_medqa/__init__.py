@@ -18,5 +18,8 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         from importlib import import_module
 
+        from ms_medqa.backend.device import quiet_environment
+
+        quiet_environment()
         return getattr(import_module(f"ms_medqa.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

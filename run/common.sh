@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it: where the project is, which Python to use, how to install.
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# Without CDPATH, under which cd may go elsewhere and print where it went.
+ROOT="$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${MS_MEDQA_VENV:-$ROOT/.venv}"
 
 fail() {
@@ -35,16 +36,25 @@ python3-venv; openEuler: dnf install python3), or name one: PYTHON=/path/to/pyth
 # install_into_venv EXTRAS: makes the virtual environment and installs the project with EXTRAS ("" or "[test]"), unless
 # that was done before and neither the requirements nor the version have changed since.
 install_into_venv() {
-  local extras="$1" base stamp wanted
-  if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
-    base="$(find_base_python)"
-    echo "making a virtual environment in $VENV"
-    "$base" -m venv --clear "$VENV"
-  fi
+  local extras="$1" base stamp wanted usable=false
   stamp="$VENV/.installed$extras"
   wanted="$(cat "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/ms_medqa/__init__.py" | cksum) $ROOT"
-  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
-    return
+  if "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    usable=true
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+      return
+    fi
+  fi
+  [ -w "$ROOT" ] || fail "$ROOT cannot be written to, and pip builds there: copy the project to a folder of your own"
+  if ! $usable; then
+    # --clear empties the folder, so it must be one that was made for this.
+    if [ -d "$VENV" ] && [ ! -f "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
+      fail "$VENV is no virtual environment: remove it, or name another folder: MS_MEDQA_VENV=DIR bash $0"
+    fi
+    base="$(find_base_python)"
+    mkdir -p "$VENV" 2>/dev/null || fail "$VENV cannot be made: name another folder: MS_MEDQA_VENV=DIR bash $0"
+    echo "making a virtual environment in $VENV"
+    "$base" -m venv --clear "$VENV"
   fi
   echo "installing ms_medqa$extras with MindSpore (a download of about 1 GB, 3 GB on disk; one to several minutes)"
   (cd "$ROOT" && "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e ".$extras")
@@ -58,6 +68,7 @@ use_project_python() {
   # The scripts run the code beside them, installed or not.
   export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
   if [ -n "${PYTHON:-}" ]; then
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON: no such program"
     return
   fi
   if [ -x "$VENV/bin/python" ]; then

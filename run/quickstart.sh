@@ -3,7 +3,7 @@
 #
 #   bash run/quickstart.sh [--output DIR]
 #
-# PYTHON=/path/to/python3.11 chooses the Python that makes the environment.
+# PYTHON=/path/to/python3.11 chooses the Python that makes the environment, MS_MEDQA_VENV=DIR another place for it.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

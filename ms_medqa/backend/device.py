@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.schema import RuntimeSection
+from ms_medqa.config.scratch import redirect_droppings
 
 # What the drivers of Ascend and NVIDIA put under /dev.
 _DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
@@ -35,11 +36,12 @@ class Device:
 
 
 def quiet_environment() -> None:
-    """Keep MindSpore's own warnings off the terminal; a value that the user has set wins.
+    """Keep MindSpore's own warnings off the terminal and its files out of the user's folder; what the user set wins.
 
     Must run before the first import of MindSpore: its C++ log level is read once.
     """
     os.environ.setdefault("GLOG_v", "3")
+    redirect_droppings()
 
 
 @lru_cache(maxsize=1)
@@ -78,24 +80,26 @@ def setup(
         threads: CPU threads for operators; None leaves MindSpore's default.
 
     Raises:
-        UserError: the device that was asked for is not here, or `threads` is not that of an earlier call.
+        UserError: the device that was asked for is not here, DEVICE_ID is no number, or `threads` is not that of an
+            earlier call.
+        RunError: MindSpore cannot use the device.
     """
     quiet_environment()
     import mindspore as ms
 
     logging.getLogger("mindspore").setLevel(logging.ERROR)
-    wish = os.environ.get("DEVICE_TARGET", "auto") if device == "auto" else device
+    target = os.environ.get("DEVICE_TARGET") if device == "auto" else None
+    wish = target or device
     names = available_devices()
     name = names[0] if wish == "auto" else wish
     if name not in names:
-        raise UserError(
-            f"runtime.device = {wish!r}: this machine has {', '.join(names)}", "`ms-medqa doctor` says what is missing"
-        )
+        key = f"DEVICE_TARGET={target}" if target else f"runtime.device = {wish!r}"
+        raise UserError(f"{key}: this machine has {', '.join(names)}", "`ms-medqa doctor` says what is missing")
     try:
         if name == "CPU":
             ms.set_device("CPU")
         else:
-            ms.set_device(name, device_id if device_id is not None else int(os.environ.get("DEVICE_ID", "0")))
+            ms.set_device(name, _device_id() if device_id is None else device_id)
     except RuntimeError as error:
         raise RunError(f"MindSpore cannot use device {name}: {str(error).splitlines()[0]}") from error
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
@@ -103,6 +107,13 @@ def setup(
         _set_threads(threads)
     resolved, notice = resolve_dtype(dtype, name)
     return Device(name, resolved, notice)
+
+
+def _device_id() -> int:
+    text = os.environ.get("DEVICE_ID") or "0"
+    if not text.isdecimal():
+        raise UserError(f"DEVICE_ID={text}: it must be the number of a card, such as 0")
+    return int(text)
 
 
 def _set_threads(threads: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.console import progress
-from ms_medqa.config.errors import UserError
+from ms_medqa.config.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from ms_medqa.generation import MedicalQA
@@ -100,6 +100,9 @@ def _answer_file(qa: MedicalQA, args: argparse.Namespace) -> int:
     good = sum(request.prompt is not None for request in requests)
     with progress(total=good, desc="answers", unit="answer") as bar:
         answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update)
+    if not answered:
+        reason = next(request.error for request in requests)
+        raise RunError(f"none of the {failed} records could be answered ({reason}, …): {args.output} says why")
     print(f"{answered} answered, {failed} failed: {args.output}", file=sys.stderr)
     return 0
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ms_medqa.config import UserError, split_overrides
-from ms_medqa.config.assets import DEMO_CONFIG, MEDQA_MINI
+from ms_medqa.config import UserError, load_config, split_overrides
+from ms_medqa.config.assets import DEMO_CONFIG, LORA_CONFIG, MEDQA_MINI
 from ms_medqa.config.console import say
 from ms_medqa.config.files import write_json
 
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     overrides, others = split_overrides(args.overrides)
     if others:
         raise UserError(f"unexpected argument {others[0]!r}", "overrides have the form key=value")
+    load_config(DEMO_CONFIG, overrides)  # a wrong key shows now, and not after the first step
     began = time.perf_counter()
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,7 @@ def _summary(output: Path, seconds: float, commands: list[list[str]]) -> None:
         say(f"  base    {_one_line(record['base_answer'])}")
         say(f"  tuned   {_one_line(record['answer'])}\n")
     say("The same on your own records (JSON, JSON Lines or CSV with question, answer and, if any, context):")
-    for text in _own_commands():
+    for text in _own_commands(output):
         say(f"  {text}")
     say(f"\nAll files are in {output}. Demonstration model: nothing it says is medical advice.")
     keys = ("perplexity", "key_fact_rate")
@@ -149,14 +152,23 @@ def _examples(answers: Path) -> list[dict[str, Any]]:
     return keyed[:: max(1, len(keyed) // SHOWN)][:SHOWN]
 
 
-def _own_commands() -> list[str]:
+def _own_commands(output: Path) -> list[str]:
     model = f"--model {MODEL} --adapter RUN/adapter"
+    config = _place(LORA_CONFIG if LORA_CONFIG.exists() else output / "demo.yaml")
+    activate = Path(sys.executable).with_name("activate")
     return [
-        "ms-medqa convert RECORDS --output DATA --config configs/lora_medqa_tiny.yaml",
-        "ms-medqa train configs/lora_medqa_tiny.yaml data.path=DATA output_dir=RUN",
+        # After run/quickstart.sh the command is in .venv and not on PATH.
+        *([f"source {_place(activate)}"] if shutil.which("ms-medqa") is None and activate.exists() else []),
+        f"ms-medqa convert RECORDS --output DATA --config {config}",
+        f"ms-medqa train {config} data.path=DATA output_dir=RUN",
         f"ms-medqa eval {model} --data DATA/test.jsonl --output RUN/eval --compare-base",
         f"ms-medqa ask {model} 'QUESTION'",
     ]
+
+
+def _place(path: Path) -> str:
+    """A path as one types it here."""
+    return shlex.quote(os.path.relpath(path))
 
 
 def _command(arguments: Sequence[str]) -> str:

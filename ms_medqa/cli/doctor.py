@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ms_medqa.config.console import say
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The doctor takes no arguments."""
@@ -16,17 +14,18 @@ def run(args: argparse.Namespace) -> int:
     from ms_medqa.launch.checks import diagnose
     from ms_medqa.launch.environment import gather, summary
 
+    # Printed and not said: with a RANK_ID left over in the shell, which is one of the traps, `say` is silent.
     facts = gather()
     rows = summary(facts)
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
-        say(f"{name:<{width}}{value}")
+        print(f"{name:<{width}}{value}")
     if facts.npu_info:
-        say(f"\n{facts.npu_info.rstrip()}")
+        print(f"\n{facts.npu_info.rstrip()}")
     findings = diagnose(facts)
-    say("")
+    print("")
     for finding in findings:
-        say(f"{finding.level}: {finding.problem}\n  fix: {finding.fix}")
+        print(f"{finding.level}: {finding.problem}\n  fix: {finding.fix}")
     broken = sum(finding.level == "broken" for finding in findings)
-    say("nothing is broken" if not broken else f"{broken} broken: see the fix below each line")
+    print("nothing is broken" if not broken else f"{broken} broken: see the fix below each line")
     return 1 if broken else 0

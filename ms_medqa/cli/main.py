@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import importlib
 import os
 import signal
@@ -25,7 +24,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("ms_medqa.cli.doctor", "check this machine: versions, devices, known traps"),
     "demo": ("ms_medqa.cli.demo", "run convert, train, eval and ask on the shipped sample"),
 }
-_USER_FAULTS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str], debug: bool) -> int:
-    from ms_medqa.config.errors import RunError, UserError
-    from ms_medqa.config.scratch import redirect_droppings
+    from ms_medqa.backend.device import quiet_environment
+    from ms_medqa.config.errors import RunError, UserError, from_os_error
 
-    redirect_droppings()
     try:
+        quiet_environment()
         module = importlib.import_module(COMMANDS[name][0])
         args = _parse(name, module, arguments)
         debug = debug or args.debug
@@ -97,12 +95,16 @@ def _run(name: str, arguments: list[str], debug: bool) -> int:
     except RunError as error:
         return _fail(name, f"error: {error}", 1, error if debug else None)
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(name, f"error: no space left writing{where or ' a file'}", 1, error if debug else None)
-        if isinstance(error, _USER_FAULTS) and error.filename:
-            return _fail(name, f"error:{where}: {error.strerror}", 2, error if debug else None)
-        raise
+        known = from_os_error(error)
+        if known is None:
+            raise
+        return _fail(name, f"error: {known}", 2 if isinstance(known, UserError) else 1, error if debug else None)
+    except ImportError as error:
+        # Not a fault of the program but of its installation, such as MindSpore under NumPy 2.
+        if (error.name or "").startswith("ms_medqa"):
+            raise
+        text = f"error: {error}: `ms-medqa doctor` says what is broken"
+        return _fail(name, text, 1, error if debug else None)
     return status
 
 

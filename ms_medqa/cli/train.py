@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from ms_medqa.config import UserError, load_config, split_overrides
 
@@ -38,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
     if result.folder is not None:
         say(f"result: {result.folder}")
         adapter = result.folder.name == "adapter"
-        model = f"--model {config.model.path} --adapter {result.folder}" if adapter else f"--model {result.folder}"
+        folder = str(result.folder)
+        model = ["--model", config.model.path, "--adapter", folder] if adapter else ["--model", folder]
         if config.train.stage == "sft":
-            data = f"{config.data.path}/test.jsonl"
-            compare = " --compare-base" if adapter else ""
-            say(f"next:   ms-medqa eval {model} --data {data} --output {config.output_dir}/eval{compare}")
-            say(f"        ms-medqa ask {model} QUESTION")
+            files = ["--data", f"{config.data.path}/test.jsonl", "--output", f"{config.output_dir}/eval"]
+            compare = ["--compare-base"] if adapter else []
+            # Quoted, so that a line can be copied from the terminal whatever the folders are called.
+            say(f"next:   ms-medqa eval {shlex.join([*model, *files, *compare])}")
+            say(f"        ms-medqa ask {shlex.join(model)} QUESTION")
     return 0

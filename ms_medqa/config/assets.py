@@ -9,6 +9,8 @@ from ms_medqa.config.errors import UserError
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MEDQA_MINI = ASSETS / "medqa-mini" / "records.jsonl"
 DEMO_CONFIG = ASSETS / "demo.yaml"
+# Beside the package in a checkout; a wheel does not hold it.
+LORA_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "lora_medqa_tiny.yaml"
 SHIPPED_MODELS = ("medqa-tiny",)
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+# Those without an exception class of their own: a read-only file system, a name that is too long, links in a circle.
+_WRONG_PATH_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+
 
 class UserError(ValueError):
     """A fault in what the user gave: an input file, a config key, a model folder.
@@ -21,3 +28,12 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that failed for no fault of its arguments (disk full, a worker that died): exit status 1."""
+
+
+def from_os_error(error: OSError) -> UserError | RunError | None:
+    """What an error of the operating system is to the user: a full disk, a wrong path, or None for anything else."""
+    if error.errno in NO_SPACE:
+        return RunError(f"no space left writing {error.filename or 'a file'}")
+    if error.filename and (isinstance(error, _WRONG_PATH) or error.errno in _WRONG_PATH_NUMBERS):
+        return UserError(f"{error.filename}: {error.strerror}")
+    return None

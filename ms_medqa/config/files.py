@@ -12,9 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ms_medqa.config.errors import RunError
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+from ms_medqa.config.errors import NO_SPACE, RunError
 
 
 @contextmanager
@@ -57,7 +55,7 @@ def space_checked(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise RunError(f"no space left writing {path}") from error
         raise
 

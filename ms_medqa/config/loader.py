@@ -85,6 +85,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"config {path}{where}: not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
         raise UserError(f"config {path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except ValueError as error:
+        # A date that is none, such as 2024-13-45.
+        raise UserError(f"config {path}: not valid YAML ({error})", "put a text in quotes") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -98,18 +101,37 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise UserError(f"override {override!r} is not of the form key=value", "such as train.learning_rate=1e-4")
     if key not in known_keys():
         raise UserError(f"override {override!r}: unknown key {key!r}{_nearest(key)}")
-    try:
-        value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
-        value = text
     node = raw
     *parents, leaf = key.split(".")
     for parent in parents:
         # A section that the file sets to null, or leaves out, comes to life with an override below it.
-        if not isinstance(node.get(parent), dict):
+        if node.get(parent) is None:
             node[parent] = {}
         node = node[parent]
-    node[leaf] = value
+        if not isinstance(node, dict):
+            return  # the file's own fault, which the validation tells
+    node[leaf] = _override_value(key, text)
+
+
+def _override_value(key: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+    # To YAML 2024-11-22 is a date and `no` is false; as a folder or a column they are what was typed.
+    if value is not None and not isinstance(value, str) and _takes_text(key):
+        return text
+    return value
+
+
+def _takes_text(key: str) -> bool:
+    model: type[BaseModel] = Config
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        section = section_type(model.model_fields[parent].annotation)
+        assert section is not None, key
+        model = section
+    return model.model_fields[leaf].annotation in (str, str | None)
 
 
 def _explain(error: ValidationError, source: str) -> str:
@@ -119,6 +141,8 @@ def _explain(error: ValidationError, source: str) -> str:
         key = ".".join(parts)
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}{_nearest(key)}")
+        elif item["type"] == "model_type":
+            lines.append(f"{key} = {item['input']!r}: a section of keys; leave it out to have its defaults")
         else:
             allowed = item["msg"].removeprefix("Value error, ")
             lines.append(f"{key} = {item['input']!r}: {allowed[0].lower()}{allowed[1:]}")

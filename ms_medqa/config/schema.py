@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+
+_SHARES = "three shares of at least 0 whose sum is 1, such as [0.8, 0.1, 0.1]"
 
 
 class Section(BaseModel):
     """Base of all sections: an unknown key is an error, and assignments are checked like input."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_flag(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would take `true` for the number 1.
+        assert info.field_name is not None
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("input should not be true or false")
+        return value
 
 
 class ModelSection(Section):
@@ -66,11 +85,16 @@ class DataSection(Section):
         "answer into the prompt; only for comparison.",
     )
 
-    @model_validator(mode="after")
-    def _check_split(self) -> DataSection:
-        if min(self.split) < 0 or abs(sum(self.split) - 1.0) > 1e-6:
-            raise ValueError("three shares of at least 0 whose sum is 1, such as [0.8, 0.1, 0.1]")
-        return self
+    @field_validator("split", mode="wrap")
+    @classmethod
+    def _check_split(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[float, float, float]:
+        try:
+            shares: tuple[float, float, float] = handler(value)
+        except ValidationError:
+            raise ValueError(_SHARES) from None
+        if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
+            raise ValueError(_SHARES)
+        return shares
 
 
 class LoraSection(Section):
@@ -142,11 +166,15 @@ class GenerateSection(Section):
 class RuntimeSection(Section):
     """Where and how it runs."""
 
-    device: Literal["auto", "CPU", "GPU", "Ascend"] = Field("auto", description="Device; `auto` takes what is there.")
+    device: Literal["auto", "CPU", "GPU", "Ascend"] = Field(
+        "auto", description="Device; `auto`: DEVICE_TARGET of the environment, else the fastest that is there."
+    )
     device_id: int | None = Field(None, ge=0, description="Card; empty: DEVICE_ID of the environment, else 0.")
     mode: Literal["graph", "pynative"] = Field("graph", description="Execution mode of training.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="Compute type; `auto`: float32 on a CPU, bfloat16 or float16 on an Ascend."
+        "auto",
+        description="Compute type; `auto`: float32 on a CPU, float16 on a GPU or an Ascend. `bfloat16` needs an "
+        "Ascend: elsewhere float32 takes its place, with a notice. Training all weights stays in float32.",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of operators; empty: all cores.")
 

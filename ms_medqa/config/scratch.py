@@ -7,13 +7,21 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from ms_medqa.config.errors import RunError
+
 
 def scratch_folder() -> Path:
     """A private folder of this user under the system's temporary folder, made when absent.
 
     It is the same one in every run, because on an Ascend it holds compiled kernels that the next run can use.
+
+    Raises:
+        RunError: no temporary folder can be written to (a full disk).
     """
-    folder = Path(tempfile.gettempdir()) / f"ms_medqa-{os.getuid()}"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"ms_medqa-{os.getuid()}"
+    except FileNotFoundError as error:
+        raise RunError(f"{error.strerror}: free some space, or name a folder in TMPDIR") from error
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError:

@@ -108,8 +108,9 @@ def check_compute(facts: Facts) -> Finding | None:
 
 def check_requirements(facts: Facts) -> Finding | None:
     """The installed versions are those that ms_medqa and MindSpore ask for."""
-    # NumPy and MindSpore have their own lines.
-    unmet = [line for line in facts.unmet if not re.search(r"needs (numpy|mindspore)\b", line)]
+    # What has a line of its own is not said twice.
+    told = [name for name, check in (("numpy", check_numpy), ("mindspore", check_mindspore_version)) if check(facts)]
+    unmet = [line for line in facts.unmet if not any(re.search(rf"needs {name}\b", line) for name in told)]
     if not unmet:
         return None
     level: Literal["broken", "warning"] = "warning" if facts.probe.works else "broken"
@@ -161,10 +162,11 @@ def check_driver(facts: Facts) -> Finding | None:
 
 def check_npu_smi(facts: Facts) -> Finding | None:
     """npu-smi comes with the driver; a container needs it mounted."""
-    if facts.cann_path is None or facts.npu_smi is not None:
+    if facts.npu_smi is not None or (facts.cann_path is None and not facts.cards):
         return None
+    there = "CANN is installed" if facts.cann_path is not None else "there are NPU cards"
     fix = "install the NPU driver; in a container, mount /usr/local/bin/npu-smi, /usr/local/dcmi and the driver folder"
-    return Finding("warning", "CANN is installed, but there is no `npu-smi`", fix)
+    return Finding("warning", f"{there}, but there is no `npu-smi`", fix)
 
 
 def check_cards(facts: Facts) -> Finding | None:
@@ -191,6 +193,15 @@ def check_ascend_seen(facts: Facts) -> Finding | None:
     reason = f" ({facts.probe.plugin_error})" if facts.probe.plugin_error else ""
     fix = "source CANN's set_env.sh, and check CANN's version against MindSpore's (docs/ascend.md)"
     return Finding(_unless_cpu(facts), f"MindSpore does not see the NPU cards{reason}", fix)
+
+
+def check_device_target(facts: Facts) -> Finding | None:
+    """`runtime.device: auto` follows DEVICE_TARGET."""
+    target = facts.environment.get("DEVICE_TARGET")
+    if target in (None, "", "auto", *facts.probe.devices) or not facts.probe.devices:
+        return None
+    problem = f"DEVICE_TARGET={target}, but MindSpore can use {', '.join(facts.probe.devices)} here"
+    return Finding("broken", problem, f"unset DEVICE_TARGET, or set it to one of these; {target} needs its driver")
 
 
 def check_cann_modules(facts: Facts) -> Finding | None:

@@ -148,6 +148,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         ("CANN", f"{facts.cann_version or 'version unknown'} ({facts.cann_path})" if facts.cann_path else "none"),
         ("NPU driver", facts.driver_version or "none"),
         ("NPU cards", ", ".join(facts.cards) or "none"),
+        ("npu-smi", facts.npu_smi or "not found (it comes with the NPU driver)"),
         ("msrun", facts.msrun or ("beside the interpreter" if facts.msrun_beside else "not found")),
         ("machine", f"{facts.cores} cores, {facts.memory_gib:.0f} GiB memory, {facts.disk_gib:.0f} GiB free here"),
     ]
@@ -170,6 +171,7 @@ def run_probe(executable: str = sys.executable, seconds: float = PROBE_SECONDS) 
             env=environment,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=seconds,
             check=False,
         )
@@ -248,7 +250,7 @@ def _field(path: Path, name: str) -> str | None:
 
 def _output(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

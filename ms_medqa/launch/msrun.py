@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from ms_medqa.config import RunError, UserError, load_config, split_overrides
+from ms_medqa.config.assets import LORA_CONFIG
+from ms_medqa.config.errors import from_os_error
 from ms_medqa.config.scratch import redirect_droppings
 from ms_medqa.launch.rank_table import check_rank_table
 from ms_medqa.launch.workers import check_device_num, run_workers
 
 NAME = "run_distribute_train.sh"
-DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "lora_medqa_tiny.yaml"
+DEFAULT_CONFIG = LORA_CONFIG
 WORKER = Path(__file__).resolve().with_name("worker.py")
 USAGE = f"usage: bash run/{NAME} DEVICE_NUM [CONFIG] [RANK_TABLE_FILE] [--resume] [key=value…]"
 _TARGETS = ("CPU", "GPU", "Ascend")
@@ -27,12 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     try:
         return _train(arguments)
-    except UserError as error:
-        print(f"{NAME}: error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"{NAME}: error: {error}", file=sys.stderr)
-        return 1
+    except (UserError, RunError, OSError) as error:
+        known = from_os_error(error) if isinstance(error, OSError) else error
+        if known is None:
+            raise
+        if "--debug" in arguments:
+            traceback.print_exception(error)
+        print(f"{NAME}: error: {known}", file=sys.stderr)
+        return 2 if isinstance(known, UserError) else 1
 
 
 def _train(arguments: Sequence[str]) -> int:

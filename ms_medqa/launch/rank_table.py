@@ -43,7 +43,7 @@ def check_rank_table(path: str | Path, device_num: int) -> Path:
     if not isinstance(servers, list) or not servers:
         raise fail("server_list", "it must be a list with at least one server")
     if table.get("server_count") != str(len(servers)):
-        raise fail("server_count", f"{table.get('server_count')!r}, but server_list has {len(servers)}")
+        raise fail("server_count", f"{table.get('server_count')!r} is not {str(len(servers))!r}, as server_list says")
 
     devices: list[tuple[str, dict[str, Any]]] = []
     for s, server in enumerate(servers):

@@ -50,14 +50,18 @@ def run_workers(
     log_dir.mkdir(parents=True, exist_ok=True)
     for old in [*log_dir.glob("worker_*.log"), log_dir / "scheduler.log"]:
         old.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ms_medqa-") as pid_folder, (log_dir / "msrun.log").open("w") as log:
+    with (
+        tempfile.TemporaryDirectory(prefix="ms_medqa-") as pid_folder,
+        # Not the locale's encoding: a character that it lacks would end the thread that empties msrun's pipe.
+        (log_dir / "msrun.log").open("w", encoding="utf-8") as log,
+    ):
         command = msrun_command(script, arguments, device_num, log_dir, rank_table)
         process = subprocess.Popen(
             command,
             env=worker_environment(pid_folder),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             # A group of its own, so that msrun and its scheduler can be ended together.
             start_new_session=True,

@@ -56,6 +56,11 @@ class Run:
     dropout: DropoutKeys | None
     total_steps: int
 
+    @property
+    def dtype(self) -> str:
+        """What the model computes in."""
+        return _weight_dtype(self.config, self.device)
+
 
 def build_run(config: Config) -> Run:
     """Set up the device, load model and data, inject the adapter.
@@ -92,7 +97,7 @@ def build_step(run: Run) -> TrainStep:
     schedule = WarmupCosine(train.learning_rate, train.min_learning_rate, warmup, run.total_steps)
     # Only float16 gradients underflow; a fixed scale of one leaves the others as they are.
     scale: nn.Cell | Tensor = Tensor(1.0, ms.float32)
-    if run.device.dtype == "float16":
+    if run.dtype == "float16":
         scale = nn.DynamicLossScaleUpdateCell(train.loss_scale, train.loss_scale_factor, train.loss_scale_window)
     step = TrainStep(
         TokenLoss(run.model), optimizer, schedule, train.gradient_accumulation_steps, train.max_grad_norm, scale

@@ -61,7 +61,9 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
         if resume is None or output.resolve() not in resume.resolve().parents:
             _put_earlier_run_aside(output)
         with atomic_write(output / "config.yaml") as file:
-            file.write(dump_config(config))
+            # Whoever repeats the run from this file wants it from the start.
+            section = config.train.model_copy(update={"resume": None})
+            file.write(dump_config(config.model_copy(update={"train": section})))
     state = trainer.train()
     folder = save_result(run, output) if run.world.is_main else None
     return TrainResult(folder, state, time.perf_counter() - began)
@@ -93,7 +95,7 @@ def describe(run: Run) -> str:
     plan = run.data.train_plan
     ranks = f" x {run.world.size} ranks" if run.world.size > 1 else ""
     lines = [
-        ("model", f"{config.model.path}, {run.model.config.family}, {run.device.dtype} on {run.device.name}{ranks}"),
+        ("model", f"{config.model.path}, {run.model.config.family}, {run.dtype} on {run.device.name}{ranks}"),
         ("parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / total:.2f} %): {kind}"),
         ("data", f"{train:,} training and {val:,} validation records from {config.data.path}"),
         ("rows", f"{len(rows):,} of {rows.max_length} tokens, {100 * share:.1f} % full"),

@@ -53,7 +53,7 @@ class Trainer:
             self._load(resume)
 
     def train(self) -> TrainerState:
-        """Run to the end, then put the best weights by validation loss into the model.
+        """Run to the end, then put the best weights by validation loss into the main rank's model.
 
         Raises:
             RunError: the loss stays non-finite, ranks diverge, or no space is left.
@@ -67,7 +67,8 @@ class Trainer:
             if self.log is not None:
                 self.log.close()
         best = self.state.best_step
-        if best is not None and best != self.state.step:
+        # The other ranks leave nothing behind, and their host may not see the checkpoints.
+        if self.run.world.is_main and best is not None and best != self.state.step:
             restore(self.run, load_weights(self.checkpoints.path(best)))
         return self.state
 
@@ -216,7 +217,7 @@ def run_settings(run: Run) -> dict[str, Any]:
     settings["global batch"] = run.data.train_plan.global_batch
     settings["model"] = repr(replace(run.model.config, dtype="", eos_token_ids=()))
     settings["model.init"] = config.model.init
-    settings["runtime.dtype"] = run.device.dtype
+    settings["runtime.dtype"] = run.dtype
     settings["lora"] = config.lora.model_dump() if config.lora else None
     settings["data.max_length"] = config.data.max_length
     settings["data.packing"] = config.data.packing

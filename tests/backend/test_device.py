@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import mindspore as ms
 import pytest
@@ -42,9 +45,13 @@ class TestSetup:
     @pytest.mark.parametrize("target", ["Ascend", "TPU"])
     def test_the_environment_chooses_for_auto_alone(self, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
         monkeypatch.setenv("DEVICE_TARGET", target)
-        with pytest.raises(UserError, match=f"'{target}': this machine has CPU"):
+        with pytest.raises(UserError, match=f"DEVICE_TARGET={target}: this machine has CPU"):
             setup("auto")
         assert setup("CPU").name == "CPU"
+
+    def test_an_empty_device_target_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DEVICE_TARGET", "")
+        assert setup("auto").name == "CPU"
 
     def test_mode(self) -> None:
         setup("CPU", mode="pynative")
@@ -76,6 +83,26 @@ class TestSetup:
         assert calls == [3]
 
 
+@pytest.mark.parametrize(("text", "card"), [(None, 0), ("", 0), ("5", 5)])
+def test_the_card_of_the_environment(monkeypatch: pytest.MonkeyPatch, text: str | None, card: int) -> None:
+    cards: list[tuple[str, int]] = []
+    monkeypatch.setattr(device_module, "available_devices", lambda: ("Ascend", "CPU"))
+    monkeypatch.setattr(ms, "set_device", lambda *arguments: cards.append(arguments))
+    monkeypatch.delenv("DEVICE_ID", raising=False)
+    if text is not None:
+        monkeypatch.setenv("DEVICE_ID", text)
+    setup("Ascend")
+    setup("Ascend", device_id=3)
+    assert cards == [("Ascend", card), ("Ascend", 3)]
+
+
+def test_a_card_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "available_devices", lambda: ("Ascend", "CPU"))
+    monkeypatch.setenv("DEVICE_ID", "0,1")
+    with pytest.raises(UserError, match="DEVICE_ID=0,1: it must be the number of a card"):
+        setup("Ascend")
+
+
 @pytest.mark.parametrize(
     ("wish", "device", "dtype", "noticed"),
     [
@@ -103,6 +130,29 @@ def test_execution_mode_is_restored(inside: str, outside: str) -> None:
         assert ms.get_context("mode") == number[inside]
         raise KeyError
     assert ms.get_context("mode") == number[outside]
+
+
+def test_a_library_caller_gets_the_quiet_environment_before_mindspore_is_imported() -> None:
+    code = """
+import os, sys
+import ms_medqa
+
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mindspore":
+            print(os.environ["GLOG_v"], os.path.isdir(os.environ["MS_OM_PATH"]))
+            sys.exit()
+
+sys.meta_path.insert(0, Spy())
+ms_medqa.load_model
+"""
+    ours = ("GLOG_v", "MS_OM_PATH", "MS_COMPILER_CACHE_PATH", "ASCEND_WORK_PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    root = Path(device_module.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "3 True\n", done.stderr
 
 
 def test_the_log_level_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,16 @@ def test_a_file_is_answered_line_by_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "2 answered, 1 failed" in captured.err
 
 
+def test_a_file_without_one_good_record_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text('{broken\n{"text": "头痛"}\n', encoding="utf-8")
+    assert ask("--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")) == 1
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [set(line) for line in out] == [{"id", "error"}] * 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("ms-medqa ask: error: none of the 2 records could be answered (line 1: not valid JSON")
+    assert last.endswith(f"{tmp_path / 'out.jsonl'} says why")
+
+
 def test_a_dialogue_reads_standard_input_to_its_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,13 @@ def test_the_cards_table_of_npu_smi_is_shown(capsys, facts_are):
     assert "| 0  910B | OK |" in capsys.readouterr().out
 
 
+def test_a_rank_left_over_in_the_shell_does_not_silence_it(capsys, facts_are, monkeypatch):
+    monkeypatch.setenv("RANK_ID", "3")
+    facts_are(Facts(environment={"RANK_ID": "3"}, path_python="python"))
+    assert main(["doctor"]) == 0
+    assert "fix: unset RANK_ID" in capsys.readouterr().out
+
+
 def test_no_file_is_left_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gather()

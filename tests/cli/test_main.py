@@ -105,6 +105,16 @@ def test_an_unknown_command_names_the_nearest(capsys, typed, hint):
             2,
             "ms-medqa train: error: out: Permission denied\n",
         ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "out"),
+            2,
+            "ms-medqa train: error: out: Read-only file system\n",
+        ),
+        (
+            ModuleNotFoundError("No module named 'mindspore'", name="mindspore"),
+            1,
+            "ms-medqa train: error: No module named 'mindspore': `ms-medqa doctor` says what is broken\n",
+        ),
         (KeyboardInterrupt(), 130, "ms-medqa train: interrupted\n"),
     ],
 )
@@ -123,9 +133,12 @@ def test_debug_adds_the_traceback(command, capsys, arguments):
     assert err.endswith("ms-medqa train: error: a.json: broken\n")
 
 
-def test_a_fault_of_ours_keeps_its_traceback(command):
-    command(_raise(KeyError("inner")))
-    with pytest.raises(KeyError):
+@pytest.mark.parametrize(
+    "error", [KeyError("inner"), OSError(errno.EIO, "broken", "a"), ImportError("x", name="ms_medqa.data")]
+)
+def test_a_fault_of_ours_keeps_its_traceback(command, error):
+    command(_raise(error))
+    with pytest.raises(type(error)):
         cli.main(["train"])
 
 
@@ -186,10 +199,13 @@ sys.exit(cli.main(["train"]))
     assert process.stderr.read() == b""
 
 
-def test_mindspores_own_files_are_sent_away_before_a_command_starts(command, monkeypatch):
+def test_mindspores_own_files_and_warnings_are_sent_away_before_a_command_starts(command, monkeypatch):
     monkeypatch.delenv("MS_OM_PATH", raising=False)
+    monkeypatch.delenv("GLOG_v", raising=False)
     seen = []
-    command(lambda args: seen.append(os.environ["MS_OM_PATH"]) or 0)
+    command(lambda args: seen.append({**os.environ}) or 0)
     cli.main(["train"])
-    assert seen[0] != os.getcwd()
-    assert Path(seen[0]).is_dir()
+    folder = Path(seen[0]["MS_OM_PATH"])
+    assert folder != Path.cwd()
+    assert folder.is_dir()
+    assert seen[0]["GLOG_v"] == "3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output folder and what was said."""
-    output = tmp_path_factory.mktemp("runs") / "lora"
+    output = tmp_path_factory.mktemp("my runs") / "lora"
     settings = {"learning_rate": 0.3, "min_learning_rate": 0.075, "warmup_ratio": 0.4}
     settings |= {"eval_steps": 1, "keep_checkpoints": 1}
     config = trainable.write_config(output, train=settings)
@@ -129,7 +130,9 @@ class TestLoraRun:
         assert f"{size:,} trainable of {total + size:,}" in said
         assert "LoRA r=4 alpha=8 on q_proj, v_proj" in said
         assert f"result: {output / 'adapter'}" in said
-        assert "ms-medqa ask --model" in said
+        ask = next(line for line in said.splitlines() if "ms-medqa ask" in line)
+        model = ["--model", str(trainable.place() / "model"), "--adapter", str(output / "adapter")]
+        assert shlex.split(ask) == ["ms-medqa", "ask", *model, "QUESTION"]
 
 
 def test_all_weights_into_a_folder_that_holds_an_earlier_run(

@@ -47,7 +47,15 @@ def test_an_override_below_a_null_section_brings_it_to_life(write):
         ("train:\n  epochs: 0\n", [], ["train.epochs", "0", "1"]),
         ("train:\n  learning_rate: .nan\n", [], ["train.learning_rate", "finite"]),
         ("runtime:\n  device: NPU\n", [], ["runtime.device", "'NPU'", "Ascend"]),
-        ("data:\n  split: [0.5, 0.1, 0.1]\n", [], ["split", "sum is 1"]),
+        ("data:\n  split: [0.5, 0.1, 0.1]\n", [], ["data.split = [0.5, 0.1, 0.1]: three shares", "sum is 1"]),
+        ("data:\n  split: [0.8, 0.2]\n", [], ["data.split = [0.8, 0.2]: three shares"]),
+        ("data:\n  split: 0.8\n", [], ["data.split = 0.8: three shares"]),
+        ("", ["data.split=[1.5, -0.5, 0]"], ["data.split = [1.5, -0.5, 0]: three shares of at least 0"]),
+        ("train:\n  epochs: true\n", [], ["train.epochs = True", "not be true or false"]),
+        ("train:\n  max_steps: yes\n", [], ["train.max_steps = True", "not be true or false"]),
+        ("train:\n", [], ["train = None", "a section of keys", "leave it out"]),
+        ("train: 5\n", ["train.epochs=1"], ["train = 5", "a section of keys"]),
+        ("output_dir: 2024-13-45\n", [], ["run.yaml", "month", "quotes"]),
         ("train: [1\n", [], ["line", "not valid YAML"]),
         ("- 1\n", [], ["mapping of sections"]),
         ("", ["train.epoch=1"], ["train.epoch", "'train.epochs'"]),
@@ -61,6 +69,19 @@ def test_an_error_is_one_line_that_names_file_key_and_way_out(write, text, overr
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize("text", ["2024-11-22", "2024-13-45", "12", "no", "[x", "{a: b}"])
+def test_an_override_of_a_text_is_taken_as_typed(text):
+    config = load_config(None, [f"output_dir={text}", f"data.columns.id={text}"])
+    assert config.output_dir == config.data.columns.id == text
+
+
+def test_null_empties_an_optional_text_and_quotes_are_yaml(write):
+    path = write("data:\n  path: somewhere\n")
+    assert load_config(path, ["data.path=null"]).data.path is None
+    assert load_config(path, ["data.path="]).data.path is None
+    assert load_config(path, ['data.path="null"']).data.path == "null"
 
 
 def test_a_missing_file_is_named(tmp_path):

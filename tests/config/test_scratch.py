@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ms_medqa.config import RunError
 from ms_medqa.config.scratch import redirect_droppings, scratch_folder
 
 
@@ -22,6 +23,15 @@ def test_the_folder_is_private_and_the_same_each_time(temporary):
     assert folder.parent == temporary
     assert folder.stat().st_mode & 0o077 == 0
     assert scratch_folder() == folder
+
+
+def test_no_temporary_folder_is_a_run_error(monkeypatch):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(RunError, match=r"No usable temporary directory .*: free some space, or .* TMPDIR"):
+        scratch_folder()
 
 
 def test_a_folder_that_is_a_link_is_not_used(temporary):

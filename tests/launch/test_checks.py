@@ -49,6 +49,8 @@ TRAPS = [
     ),
     (SOUND, {"probe": Probe(crash="killed by signal 11")}, "broken", "signal 11", "probe"),
     (SOUND, {"unmet": ("mindspore needs protobuf>=7.34, found 3.20",)}, "warning", "protobuf", "install"),
+    (SOUND, {"unmet": ("ms_medqa needs numpy<2,>=1.25, found 1.24.4",)}, "warning", "numpy", "install"),
+    (SOUND, {"environment": {"DEVICE_TARGET": "Ascend"}}, "broken", "DEVICE_TARGET=Ascend", "unset DEVICE_TARGET"),
     (SOUND, {"environment": {"RANK_ID": "3"}}, "warning", "RANK_ID", "unset RANK_ID"),
     (SOUND, {"environment": {"OMP_NUM_THREADS": "1"}}, "warning", "OMP_NUM_THREADS", "unset"),
     (SOUND, {"environment": {"RANK_TABLE_FILE": "/none.json"}}, "warning", "/none.json", "unset RANK_TABLE_FILE"),
@@ -59,7 +61,7 @@ TRAPS = [
     (SOUND, {"encoding": "ascii"}, "warning", "ascii", "PYTHONUTF8"),
     (SOUND, {"memory_gib": 2.0}, "warning", "2.0 GiB of memory", "larger"),
     (SOUND, {"disk_gib": 0.2}, "warning", "0.2 GiB of free disk", "folder"),
-    (ATLAS, {"npu_smi": None}, "warning", "npu-smi", "driver"),
+    (ATLAS, {"npu_smi": None}, "warning", "CANN is installed, but there is no `npu-smi`", "driver"),
     (ATLAS, {"cards": {}, "probe": CPU_ONLY}, "warning", "/dev/davinci", "--device"),
     (ATLAS, {"cann_version": "8.1.RC1", "driver_version": None}, "warning", "CANN 8.1.RC1", "9.1"),
     (ATLAS, {"driver_version": "25.2.0"}, "warning", "driver 25.2.0", "25.5.0"),
@@ -109,6 +111,18 @@ def test_a_trap_is_found_with_its_fix(machine, difference, level, problem, fix):
 def test_every_check_is_tried_by_a_trap():
     tried = {check for machine, difference, *_ in TRAPS for check in CHECKS if check(replace(machine, **difference))}
     assert {check.__name__ for check in CHECKS} == {check.__name__ for check in tried}
+
+
+def test_cards_without_npu_smi_and_without_cann():
+    facts = replace(ATLAS, cann_path=None, cann_version=None, npu_smi=None, probe=CPU_ONLY)
+    problems = [finding.problem for finding in diagnose(facts)]
+    assert problems == ["8 NPU cards, but no CANN", "there are NPU cards, but there is no `npu-smi`"]
+
+
+def test_what_has_a_finding_of_its_own_is_not_told_twice():
+    unmet = ("ms_medqa needs numpy<2,>=1.25, found 2.1.0", "ms_medqa needs mindspore<2.11,>=2.7.1, found 2.6.0")
+    facts = replace(SOUND, unmet=unmet, versions={"mindspore": "2.6.0", "numpy": "2.1.0"})
+    assert len(diagnose(facts)) == 2
 
 
 def test_trouble_with_cards_stops_nobody_who_wants_the_cpu():

@@ -77,6 +77,18 @@ def test_one_device_needs_no_msrun(started, config):
     assert started[0][1:] == [str(WORKER), "train", str(config), "train.epochs=1"]
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_line(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert main(["2", str(config), "output_dir=file/below", "runtime.device=CPU"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("run_distribute_train.sh: error: ")
+    assert "file/below" in err
+    assert main(["2", str(config), "output_dir=file/below", "runtime.device=CPU", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -36,7 +36,7 @@ class Project:
         shutil.copytree(ROOT / "run", self.root / "run")
         for name in ("setup.py", "pyproject.toml", "ms_medqa/__init__.py"):
             shutil.copy(ROOT / name, self.root / name)
-        for name in ("bash", "basename", "dirname", "cat", "cksum", "mkdir", "cp", "chmod", "env"):
+        for name in ("bash", "basename", "dirname", "cat", "cksum", "mkdir", "cp", "chmod", "env", "ls"):
             (self.bin / name).symlink_to(shutil.which(name))
 
     def python(self, name: str, text: str = _STUB) -> Path:
@@ -95,6 +95,51 @@ def test_quickstart_mends_a_half_made_venv(project):
     (project.root / ".venv" / "pyvenv.cfg").write_text("")
     assert project.run("quickstart.sh").returncode == 0
     assert "<-m> <venv>" in project.calls
+
+
+def test_a_folder_that_is_no_venv_is_not_emptied(project):
+    project.python("python3")
+    (project.elsewhere / "thesis.txt").write_text("mine")
+    done = project.run("quickstart.sh", MS_MEDQA_VENV=str(project.elsewhere))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is no virtual environment" in done.stderr
+    assert (project.elsewhere / "thesis.txt").read_text() == "mine"
+    assert "venv" not in project.calls.replace("import sys, venv", "")
+
+
+def test_a_venv_that_cannot_be_made_is_one_clear_line(project):
+    project.python("python3")
+    done = project.run("run_tests.sh", MS_MEDQA_VENV=f"{project.log}/venv")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"{project.log}/venv cannot be made: name another folder" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_project_that_cannot_be_written_to_is_one_clear_line(project):
+    project.python("python3")
+    project.root.chmod(0o555)
+    done = project.run("quickstart.sh", MS_MEDQA_VENV=str(project.elsewhere / "venv"))
+    project.root.chmod(0o755)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "copy the project" in done.stderr
+
+
+def test_cdpath_of_the_users_shell_plays_no_part(project):
+    project.python("python3")
+    (project.elsewhere / "run").mkdir()
+    done = subprocess.run(
+        ["bash", "run/quickstart.sh"],
+        cwd=project.root,
+        env={"PATH": str(project.bin), "STUB_LOG": str(project.log), "CDPATH": str(project.elsewhere)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"<--clear> <{project.root}/.venv>" in project.calls
 
 
 def test_a_failed_installation_is_tried_again(project):
@@ -162,6 +207,12 @@ def test_without_any_python_the_train_scripts_say_what_to_do(project):
     done = project.run("run_distribute_train.sh", "8")
     assert done.returncode == 2
     assert "bash run/quickstart.sh" in done.stderr
+
+
+def test_a_python_that_is_not_there_is_one_clear_line(project):
+    done = project.run("run_standalone_train.sh", "a.yaml", PYTHON="/no/python")
+    assert done.returncode == 2
+    assert done.stderr == "run_standalone_train.sh: error: PYTHON=/no/python: no such program\n"
 
 
 def test_standalone_without_a_config_shows_its_usage(project):
