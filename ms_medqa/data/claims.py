@@ -48,7 +48,7 @@ class ClaimList:
     """
 
     def __init__(self, paths: Sequence[str | Path] = ()) -> None:
-        self.claims = [claim for path in (SHIPPED, *paths) for claim in _read(Path(path))]
+        self.claims = [claim for path in (SHIPPED, *paths) for claim in _read(Path(path).expanduser())]
 
     def find(self, answers: Iterable[str]) -> str | None:
         """The first wrong claim that one of the answers makes, or None."""
@@ -80,7 +80,7 @@ def _read(path: Path) -> list[Claim]:
         raise UserError(f"wrong claims {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"wrong claims {path}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"wrong claims {path}{f' line {mark.line + 1}' if mark else ''}: not valid YAML") from None
     if not isinstance(entries, list):

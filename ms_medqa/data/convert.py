@@ -64,7 +64,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, config: Config) ->
     if config.data.fill_context:
         say("warning: data.fill_context puts the start of the answer into the prompt; the model learns to copy it")
 
-    output = Path(output)
+    output = Path(output).expanduser()
     with new_folder(output, mark=manifest.FILE_NAME, names=_OUTPUTS, inputs=paths) as work:
         with atomic_write(work / _REJECTED) as rejected_file:
             gatherer = Gatherer(config.data.columns, cleaner, rejected_file)
@@ -72,7 +72,7 @@ def convert(inputs: Sequence[str | Path], output: str | Path, config: Config) ->
         for file in gatherer.files:
             say(file.describe())
         if not gatherer.kept:
-            raise _nothing_left(gatherer.files, work, output)
+            raise _nothing_left(gatherer.files, work, output, paths)
         kind = _kind(gatherer.kept)
         parts = _split(gatherer.kept, config)
         for part in PARTS:
@@ -132,14 +132,18 @@ def _write_part(work: Path, part: str, kept: Sequence[Kept]) -> None:
         assert count == len(kept), (part, count, len(kept))
 
 
-def _nothing_left(files: Sequence[FileCount], work: Path, output: Path) -> UserError:
+def _nothing_left(files: Sequence[FileCount], work: Path, output: Path, inputs: Sequence[Path]) -> UserError:
     """The error for an empty result; the rejected records are left beside the output, for they say why."""
     rejected: Counter[str] = Counter()
     for file in files:
         rejected.update(file.rejected)
     if not rejected:
         return UserError("no record in " + ", ".join(file.path for file in files))
-    beside = output.with_name(f"{output.name}.{_REJECTED}")
-    os.replace(work / _REJECTED, beside)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
-    return UserError(f"all {rejected.total():,} records were rejected ({reasons})", f"see {beside}")
+    message = f"all {rejected.total():,} records were rejected ({reasons})"
+    output = Path(os.path.realpath(output))  # as `new_folder` sees it: `..` has no name of its own
+    beside = output.with_name(f"{output.name}.{_REJECTED}")
+    if beside in [path.resolve() for path in inputs]:
+        return UserError(message, "choose another --output to see them")
+    os.replace(work / _REJECTED, beside)
+    return UserError(message, f"see {beside}")

@@ -31,7 +31,8 @@ def new_folder(output: Path, *, mark: str, names: Collection[str], inputs: Seque
         inputs: files that are read; they must not lie in `output`.
 
     Raises:
-        UserError: `output` holds something else, cannot be written, or is being made by another process.
+        UserError: `output` holds something else, is the current folder, cannot be written, or is being made by another
+            process.
         RunError: no space is left.
     """
     output = Path(os.path.realpath(output.expanduser()))
@@ -71,6 +72,8 @@ def _check_target(output: Path, mark: str, names: Collection[str]) -> None:
         raise UserError(f"output {output}: a file of this name is there", "choose another --output")
     if os.path.ismount(output):
         raise UserError(f"output {output}: is a mount point and cannot be replaced", f"give --output {output / 'data'}")
+    if os.path.samefile(output, os.curdir):
+        raise UserError(f"output {output}: is the current folder and cannot be replaced", "run it from another folder")
     present = {path.name for path in output.iterdir()}
     if not present:
         return
@@ -80,6 +83,8 @@ def _check_target(output: Path, mark: str, names: Collection[str]) -> None:
         raise UserError(
             f"output {output}: holds {extra[0]!r} beside an earlier result", "move it away or choose another --output"
         )
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise UserError(f"output {output}: the earlier result is write-protected", "choose another --output")
 
 
 @contextmanager
@@ -112,7 +117,9 @@ def _put_in_place(work: Path, output: Path, old: Path) -> None:
             os.rename(old, output)
         raise
     sync_folder(output.parent)
-    _remove(old)
+    # The result is there; what is left of the old one (a network file system keeps files that are open) goes next time.
+    with suppress(OSError):
+        _remove(old)
 
 
 def _remove(folder: Path) -> None:

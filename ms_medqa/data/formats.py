@@ -136,16 +136,21 @@ def _dialogue(row: Row, column: str, common: dict[str, Any]) -> tuple[Record, st
 
 def _message(turn: Mapping[str, Any]) -> tuple[str, str]:
     role = turn.get("role", turn.get("from"))
-    if role not in _ROLES:
-        raise FormatError(f"a turn of role {role!r}; known are {', '.join(_ROLES)}")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise FormatError(f"a turn of role {str(role)[:20]!r}; known are {', '.join(_ROLES)}")
     content = turn.get("content", turn.get("value"))
-    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
+    if isinstance(content, list) and all(map(_is_text_part, content)):
+        content = "".join(part["text"] for part in content)
     return _ROLES[role], to_text(content, "content")
 
 
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
 def _pairs(history: Any) -> tuple[tuple[str, str], ...]:
-    if history in (None, "", []):
+    # The last is how an empty list stands in a CSV file.
+    if history in (None, "", [], "[]"):
         return ()
     if not isinstance(history, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
         raise FormatError("column 'history' must be a list of [question, answer] pairs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -132,14 +133,15 @@ def file_names(paths: Sequence[Path]) -> list[str]:
     Raises:
         UserError: a file is named twice.
     """
-    resolved = [path.resolve() for path in paths]
-    for path, count in Counter(resolved).items():
+    for path, count in Counter(path.resolve() for path in paths).items():
         if count > 1:
             raise UserError(f"{path}: named {count} times")
+    # A link keeps its own name: what it leads to may be called by a hash, as in the caches of download tools.
+    absolute = [Path(os.path.abspath(path)) for path in paths]
     names = []
-    for path in resolved:
+    for path in absolute:
         length = 1
-        while sum(other.parts[-length:] == path.parts[-length:] for other in resolved) > 1:
+        while sum(other.parts[-length:] == path.parts[-length:] for other in absolute) > 1:
             length += 1
         names.append(printable("/".join(path.parts[-length:])))
     return names

@@ -112,7 +112,7 @@ def files_of(path: Path) -> tuple[Path, Path]:
 def _sizes(records: TokenRecords) -> tuple[int, int]:
     """Header and page size in bytes: the defaults alone would make every file 48 MB."""
     lengths = records.lengths
-    row_bytes = 5 * lengths + 64
+    row_bytes = 5 * lengths + 64 + np.array([len(name.encode()) for name in records.ids])
     largest, total = int(row_bytes.max()), int(row_bytes.sum())
     page = _power_of_two(max(total // _PAGES, 2 * largest), *_PAGE_SIZES)
     if largest > page - 4096:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from ms_medqa.config.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+NOT_UTF8 = "not UTF-8 text"
+HALF_WRITTEN = "the file looks half-written, copy it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class RawRecord:
     Attributes:
         line: line of the file on which it begins, from 1.
         number: what makes an id: the line where a record is a line, else its place in the file, from 1.
-        value: column → value; what is there of it where it could not be read.
+        value: column → value; its text where it could not be read.
         error: None, or (reason, detail) of a record that could not be read.
         position: bytes of the file read so far.
         key: its key, in a JSON object of records.
@@ -69,10 +72,25 @@ def wrong_encoding(path: Path, line: int, rest: bytes) -> UserError:
         line: line of the first wrong byte.
         rest: the bytes from there.
     """
+    if _is_cut_character(rest):
+        return UserError(f"{path} line {line}: the file ends in the middle of a character", HALF_WRITTEN)
     name = "UTF-16" if rest.startswith(_UTF16_BOMS) and line == 1 else "ITS_ENCODING"
     if name != "UTF-16" and reads_as_gb18030(rest.split(b"\n", 1)[0]):
         name = "GB18030"
-    return UserError(f"{path} line {line}: not UTF-8 text", f"iconv -f {name} -t UTF-8 {path} > NEW_FILE")
+    return UserError(f"{path} line {line}: {NOT_UTF8}", recode(path, name))
+
+
+def recode(path: str | Path, name: str) -> str:
+    """The command that makes UTF-8 of a file in the encoding `name`."""
+    return f"iconv -f {name} -t UTF-8 {path} > NEW_FILE"
+
+
+def _is_cut_character(rest: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(rest)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def reads_as_gb18030(text: bytes) -> bool:

@@ -13,6 +13,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.clean import Kept
 from ms_medqa.data.formats import KNOWN_FORMATS
+from ms_medqa.data.raw import NOT_UTF8, recode
 from ms_medqa.data.readers import Reading
 from ms_medqa.data.split import PARTS
 
@@ -75,10 +76,13 @@ class FileCount:
         unknown = self.rejected["unknown_columns"]
         if unknown == broken == self.read:
             raise UserError(f"{self.path} line {line}: {detail}", f"known are {KNOWN_FORMATS}")
+        hint = f"known are {KNOWN_FORMATS}" if unknown else "more than half of a file must be sound"
+        if detail.startswith(NOT_UTF8):
+            hint = recode(self.path, "GB18030" if "GB18030" in detail else "ITS_ENCODING")
         what = "broken JSON" if 2 * self.rejected["broken_json"] > broken else "not usable"
         raise UserError(
             f"{self.path}: {broken} of {self.read} records are {what}, the first in line {line} ({detail})",
-            f"known are {KNOWN_FORMATS}" if unknown else "more than half of a file must be sound",
+            hint,
         )
 
     def describe(self) -> str:

@@ -121,10 +121,11 @@ def test_wrong_claims_of_the_answers(tokenizer: Tokenizer) -> None:
     assert verdict(rules, *right) == [None] * len(right)
 
 
-def test_the_user_adds_claims(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_user_adds_claims(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "mine.yaml"
     path.write_text("- 多喝水可以代替降压药\n- {claim: 放血疗法, unless: [不推荐]}\n", encoding="utf-8")
-    rules = cleaner(tokenizer, wrong_claims=[str(path)])
+    rules = cleaner(tokenizer, wrong_claims=["~/mine.yaml"])
     answers = ["多喝水可以代替降压药。", "推荐放血疗法。", "不推荐放血疗法。", "彻底治愈糖尿病很简单。"]
     assert verdict(rules, *(qa(i, answer=a) for i, a in enumerate(answers))) == [
         "wrong_claim",
@@ -135,7 +136,8 @@ def test_the_user_adds_claims(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["claim: x", "- ''", "- {claim: x, unless: ['']}", "- [x]", "- 5", "- {unless: [x]}", "- 'x"]
+    "text",
+    ["claim: x", "- ''", "- {claim: x, unless: ['']}", "- [x]", "- 5", "- {unless: [x]}", "- 'x", "- 2024-13-45"],
 )
 def test_a_faulty_list_of_claims_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.yaml"

@@ -221,6 +221,77 @@ def test_nothing_left_says_why_and_leaves_the_rejected(convert: Convert, tmp_pat
     assert "no record in" in convert(write(tmp_path / "e.json", ["[", "]"]), status=2)
 
 
+def test_the_rejected_stand_beside_the_output_however_it_is_called(
+    convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "qa.jsonl", [{"question": "q", "answer": ""}] * 3)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    convert(source, "--output", "~/mine", status=2)
+    assert len(lines(tmp_path / "mine.rejected.jsonl")) == 3
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(source, "--output", "../new/../there", status=2)
+    assert len(lines(tmp_path / "there.rejected.jsonl")) == 3
+    # An input is never overwritten.
+    source = source.rename(tmp_path / "out.rejected.jsonl")
+    before = source.read_bytes()
+    assert "all 3 records were rejected" in convert(source, status=2)
+    assert source.read_bytes() == before
+
+
+def test_the_current_folder_is_not_replaced(convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is the current folder" in convert(source, "--output", ".", status=2)
+
+
+def test_a_write_protected_result_stays(convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
+    convert(source)
+    before = (convert.output / "manifest.json").read_bytes()
+    # Permissions do not stop root, who may be running the tests.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != convert.output)
+    assert "write-protected" in convert(source, "data.seed=1", status=2)
+    assert (convert.output / "manifest.json").read_bytes() == before
+
+
+def test_a_new_result_counts_even_if_the_old_one_cannot_be_removed(
+    convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
+    convert(source)
+    remove = shutil.rmtree
+
+    def busy(path: Path) -> None:
+        if path.name == ".out.old":
+            raise OSError(16, "Device or resource busy", str(path))
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", busy)
+        convert(source, "data.seed=1")
+    assert read(convert.output / "report.json")["seed"] == 1
+    convert(source, "data.seed=2")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_link_keeps_its_own_name(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "0f3a9c", [qa(i) for i in range(5)])
+    link = tmp_path / "qa.jsonl"
+    link.symlink_to(source)
+    convert(link)
+    assert [file["file"] for file in read(convert.output / "report.json")["files"]] == ["qa.jsonl"]
+    (tmp_path / "again.jsonl").symlink_to(link)
+    assert "named 2 times" in convert(link, tmp_path / "again.jsonl", status=2)
+
+
+def test_another_encoding_is_said_once(convert: Convert, tmp_path: Path) -> None:
+    source = tmp_path / "qa.jsonl"
+    source.write_text("".join(json.dumps(qa(i), ensure_ascii=False) + "\n" for i in range(50)), encoding="gb18030")
+    assert f"iconv -f GB18030 -t UTF-8 {source}" in convert(source, status=2)
+
+
 def test_faulty_arguments(convert: Convert, tmp_path: Path) -> None:
     source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
     assert "no such file" in convert(tmp_path / "none.json", status=2)

@@ -209,16 +209,15 @@ def test_seeking_equals_iterating(rows: Rows, workers: int) -> None:
     assert list(batches(rows, plan, 0, 3, 0, 3)) == []
 
 
-def test_stopping_early_is_quick_and_silent() -> None:
+def test_seeking_far_and_stopping_early_leave_nothing_behind() -> None:
+    """Reading its way to epoch 1,000,000 would take hours; the time limit is only there to say so."""
     code = (
-        "import time, numpy as np\n"
         "from ms_medqa.data.dataset import *\n"
         "from ms_medqa.data.records import from_rows\n"
         "rows = build_rows(from_rows((str(i), [1] * 9, [1] * 9) for i in range(500)), 16, False)\n"
         "plan = BatchPlan(rows, 2, 1, 1, 0)\n"
         "stream = batches(rows, plan, 0, 10**6, 3, 10**6 + 1)\n"
-        "start = time.perf_counter(); print(next(stream)[:3]); stream.close()\n"
-        "assert time.perf_counter() - start < 3\n"
+        "print(next(stream)[:3]); stream.close()\n"
         "print(next(batches(rows, plan, 0, 0, 0, 1))[0]); kept = batches(rows, plan, 0, 0, 0, 1); next(kept)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)

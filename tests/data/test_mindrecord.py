@@ -38,7 +38,7 @@ def test_round_trip_keeps_order_and_values(tmp_path: Path, dtype: type) -> None:
 
 
 def test_masks_of_zeros_and_odd_ids(tmp_path: Path) -> None:
-    ids = ["a'b", 'q"x', "中文 😀", "007", "a\nb", "", " lead", "x" * 3000, "a\\b;%s"]
+    ids = ["a'b", 'q"x', "中文 😀", "007", "a\nb", "", " lead", "x" * 3000, "a\\b;%s", "a\0b", "y" * 40_000]
     meant = [(name, np.arange(n + 1), np.zeros(n + 1)) for n, name in enumerate(ids)]
     mindrecord.write_records(tmp_path / "a.mindrecord", meant)
     assert_same(tmp_path / "a.mindrecord", meant)

@@ -80,16 +80,33 @@ def test_a_csv_record_tells_the_line_it_begins_on(tmp_path: Path) -> None:
     assert readings[3].record.question == "q3"
 
 
+def test_the_text_of_an_unreadable_csv_record_is_kept(tmp_path: Path) -> None:
+    # The quote of line 3 swallows the line below it; both are in what is kept of the record.
+    path = write(tmp_path / "a.csv", "question,answer", "q1,a", 'q2,"b', 'q3,"c" d', "q4,e")
+    readings = read(path)
+    assert [reading.raw.line for reading in readings] == [2, 3, 5]
+    assert readings[1].error[0] == "broken_record"
+    assert readings[1].raw.value == 'q2,"b\nq3,"c" d'
+    assert readings[2].record.question == "q4"
+
+
+def test_empty_header_cells_may_repeat(tmp_path: Path) -> None:
+    (example,) = examples(write(tmp_path / "a.csv", "question,answer,,", "q,a,,"))
+    assert (example.question, example.answer) == ("q", "a")
+
+
 def test_alpaca_input_follows_the_instruction_on_its_own_line(tmp_path: Path) -> None:
     found = examples(
         write(
             tmp_path / "a.jsonl",
             {"instruction": "翻译成英文", "input": "高血压", "output": "hypertension"},
             {"instruction": "什么是心悸？", "input": "", "output": "自觉心跳不适。", "history": [["你好", "您好"]]},
+            {"instruction": "什么是心悸？", "output": "自觉心跳不适。", "history": "[]"},
         )
     )
     assert (found[0].question, found[0].answer, found[0].context) == ("翻译成英文\n高血压", "hypertension", None)
     assert found[1].history == (("你好", "您好"),)
+    assert found[2].history == ()
 
 
 def test_turns_inside_an_instruction_become_history(tmp_path: Path) -> None:
@@ -119,7 +136,16 @@ def test_dialogues(tmp_path: Path, record: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "turns",
-    [SHAREGPT[:-1], SHAREGPT[2:], [*SHAREGPT[1:3], *SHAREGPT[1:3][::-1]], [{"from": "tool", "value": "x"}], [], "x"],
+    [
+        SHAREGPT[:-1],
+        SHAREGPT[2:],
+        [*SHAREGPT[1:3], *SHAREGPT[1:3][::-1]],
+        [{"from": "tool", "value": "x"}],
+        [{"from": {"name": "human"}, "value": "x"}],
+        [{"from": "human", "value": [{"type": "text", "text": None}]}, SHAREGPT[2]],
+        [],
+        "x",
+    ],
 )
 def test_a_dialogue_that_is_not_in_turns_is_rejected(tmp_path: Path, turns: Any) -> None:
     (reading,) = read(write(tmp_path / "a.jsonl", {"conversations": turns}))
@@ -146,6 +172,43 @@ def test_an_object_of_records_gives_its_keys_as_ids(tmp_path: Path) -> None:
     path = tmp_path / "pubmed.json"
     path.write_text(json.dumps(records, indent=1))
     assert examples(path) == [Example("111", "q?", "a", context="c1\nc2", label="yes", source="pubmed.json")]
+
+
+def test_records_under_the_same_key_are_all_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('\n{"k": {"question": "q1", "answer": "a"},\n "k": {"question": "q2",\n "answer": "b"},\n\n'
+                    ' "l" : {"question": "q3", "answer": "c", "answer": "d"}}\n')  # fmt: skip
+    readings = read(path)
+    assert [(r.raw.line, r.raw.key) for r in readings] == [(2, "k"), (3, "k"), (6, "l")]
+    assert [r.record and r.record.question for r in readings] == ["q1", "q2", None]
+
+
+@pytest.mark.parametrize("layout", ["{}\n{}", "[{},\n{}]"])
+@pytest.mark.parametrize("outer", ["{}", '{{"question": "q", "answer": "a", "more": [{}]}}'])
+def test_a_key_with_two_values_costs_the_record(tmp_path: Path, layout: str, outer: str) -> None:
+    twice = outer.format('{"question": "q", "answer": "a", "answer": "b"}')
+    harmless = '{"question": "q", "answer": "a", "answer": "a"}'
+    path = tmp_path / "a.json"
+    path.write_text(layout.format(twice, harmless))
+    broken, sound = read(path)
+    assert broken.error == ("broken_record", "key 'answer' stands twice, with two values")
+    assert broken.raw.value == twice
+    assert sound.record.answer == "a"
+
+
+def test_deep_nesting_is_told_the_same_at_any_depth(tmp_path: Path) -> None:
+    def nested(depth: int) -> str:
+        return '{"question": "q", "answer": "a", "x": ' + "[" * depth + "]" * depth + "}"
+
+    deep = [nested(depth) for depth in (100, 900, 5_000, 100_000)]
+    readings = read(write(tmp_path / "a.jsonl", nested(99), *deep))
+    assert readings[0].error is None
+    assert [reading.error for reading in readings[1:]] == [("broken_json", "nested too deeply")] * 4
+    assert [reading.raw.value for reading in readings[1:]] == deep
+    assert (
+        len(examples(write(tmp_path / "b.jsonl", '{"question": "q", "answer": "a", "x": [' + "{}, " * 200 + "0]}")))
+        == 1
+    )
 
 
 def test_named_columns_go_before_known_ones(tmp_path: Path) -> None:
@@ -178,6 +241,7 @@ def test_broken_lines_cost_only_themselves(tmp_path: Path) -> None:
         "broken_json",
     ]  # fmt: skip
     assert "GB18030" in readings[4].error[1]
+    assert readings[0].error[1] == "unterminated string, column 19"
     # A number is text, a NaN (pandas' way to write nothing) is empty.
     assert (readings[7].record.question, readings[7].record.answer) == ("", "5")
 
@@ -190,7 +254,10 @@ def test_broken_lines_cost_only_themselves(tmp_path: Path) -> None:
         ("a.xlsx", b"PK", "unknown kind of file"),
         ("a.csv", "question,answer\n感冒,休息\n".encode("gb18030"), "iconv -f GB18030"),
         ("a.csv", "question,answer\n感冒,休息\n".encode("utf-16"), "iconv -f UTF-16"),
-        ("a.csv", b'question,answer\nq,a\nq,"a\nq,a\nq,a\n', "line 3: a quote that opens here is never closed"),
+        ("a.csv", b'question,answer\nq,a\nq,"a\nq,a\nq,a\n', "line 3: a quote that opens here is never closed: close"),
+        ("a.csv", b"question,Answer,answer\nq,a,b\n", "line 1: the header names 'answer' 2 times"),
+        ("a.csv", "question,answer\n休息,休息\nq,息".encode()[:-1], "line 3: the file ends in the middle of a c"),
+        ("a.json", '[{"question": "休息'.encode()[:-1], "line 1: the file ends in the middle of a character"),
         ("a.json", b'[{"question": "q", "answer": "a"},\n {"question": "q", "ans', "line 2: the JSON array ends in"),
         ("a.json", b'[{"question": "q", "answer": "a"}\n', "ends in the middle"),
         ("a.json", b'[{"question": "q",\n "answer": a}]', "line 2: not valid JSON"),

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.segment import segment
 from ms_medqa.data.tokenizer import TextStream, Tokenizer
-from ms_medqa.data.train_tokenizer import main, train_tokenizer
+from ms_medqa.data.train_tokenizer import CONTROL_TOKENS, main, train_tokenizer
 
 TEXTS = ["高血压患者的饮食应当清淡。", "糖尿病患者应当定期检查血糖。", "A patient with fever should rest."] * 20
 
@@ -235,6 +237,20 @@ def test_training_is_repeatable_and_keeps_words_together(tokenizer: Tokenizer, f
     assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
 
 
+def test_no_token_spans_the_border_of_two_words(tmp_path: Path) -> None:
+    """A sentence that recurs would otherwise become a few long tokens."""
+    sentence = "慢性阻塞性肺疾病患者应当坚持吸入支气管扩张剂并且定期复查肺功能"
+    tokenizer = Tokenizer.load(train_tokenizer([sentence] * 200, 1000, tmp_path))
+    # Compared as byte-level BPE spells them: a token may hold a part of a character.
+    spell = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
+    words = [spell(word)[0][0] for word in segment(sentence)]
+    tokens = [tokenizer.id_to_token(i) for i in range(len(CONTROL_TOKENS), tokenizer.vocab_size)]
+    assert [token for token in tokens if not any(token in word for word in words) and len(token) > 1] == []
+    # Inside the words everything has been merged.
+    assert len(words) > 5
+    assert set(words) <= set(tokens)
+
+
 def test_training_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in.jsonl"
     lines = [
@@ -249,7 +265,9 @@ def test_training_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert main([str(source), "--vocab-size", "100", "--output", str(tmp_path / "out")]) == 2
     assert main([str(tmp_path / "none.jsonl"), "--output", str(tmp_path / "out")]) == 2
+    assert main([str(source), "--vocab-size", "300", "--output", str(source / "out")]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2
+    assert len(errors) == 3
     assert "at least 259" in errors[0]
     assert "none.jsonl: no such file" in errors[1]
+    assert str(source) in errors[2]
