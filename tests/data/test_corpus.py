@@ -12,19 +12,20 @@ import pytest
 import ms_medqa
 from ms_medqa.config.errors import UserError
 from ms_medqa.data.corpus.__main__ import main
-from ms_medqa.data.corpus.mini import write_mini
+from ms_medqa.data.corpus.mini import taught_records, write_mini
 from ms_medqa.data.corpus.pretrain import RESERVED, extra_texts, select, write_pretrain
 from ms_medqa.data.corpus.tables import Fact, Relation, load_facts
 from ms_medqa.data.corpus.taught import content_words, faults, fold, mentions_taught_fact, normalized_question
+from ms_medqa.data.prompt import PATTERNS
 
 MINI = Path(ms_medqa.__file__).parent / "assets" / "medqa-mini"
 ANTIDOTE = Relation(
     "antidote",
     train=tuple(f"{{s}}中毒用什么药解毒，问法{number}？" for number in range(6)),
-    cards=("复习卡片：{s}", "{s}的关键考点是哪一条？", "老师提问：{s}"),
+    cards=tuple(f"第{number}张卡片：{{s}}" for number in range(7)),
     openers=("请问",),
-    val=("遇到{s}中毒，急诊用什么特效药？",),
-    test=("体内{s}太多，拮抗剂选哪个？",),
+    val=("遇到{s}中毒，急诊用什么特效药？", "体内{s}太多，拮抗剂选哪个？"),
+    test=("{s}过量了靠什么化解？", "身上{s}超标时怎么抢救？", "护士拿哪样东西克制{s}？"),
     answer=("{s}中毒的特效解毒药是{k}。", "针对{s}，应使用的药是{k}。", "{s}对应的解毒药是{k}，须由医生使用。"),
     context=("发生{s}中毒时，医生会使用{k}。", "{k}专门用来对抗{s}。"),
 )
@@ -63,20 +64,36 @@ def test_every_taught_subject_appears_in_one_fact(facts: list[Fact]) -> None:
     assert faults(facts) == []
 
 
-def test_test_questions_share_no_content_word_with_the_training(
-    facts: list[Fact], records: list[dict[str, str]]
-) -> None:
+def test_questions_share_no_content_word_with_easier_ones(facts: list[Fact], records: list[dict[str, str]]) -> None:
+    """Easy to hard: training and the first of validation, the other of validation, test."""
     for fact, group in zip(facts, by_fact(records), strict=True):
-        train = [record["question"].replace(fact.subject, "|") for record in group if record["split"] == "train"]
-        test = [record["question"] for record in group if record["split"] == "test"]
-        words = content_words(test[0], fact.subject)
-        assert words, test
-        assert [word for word in words if any(word in question for question in train)] == [], (test, train)
+        asked = [record["question"] for record in group if record["split"] != "train"]
+        training = [record["question"] for record in group if record["split"] == "train"]
+        for question, easier in ((asked[1], training), (asked[2], training + asked[:2])):
+            words = content_words(question, fact.subject)
+            assert words, question
+            others = " ".join(other.replace(fact.subject, "|") for other in easier)
+            assert [word for word in words if word in others] == [], (question, easier)
+
+
+def test_every_question_form_of_the_test_is_used(facts: list[Fact], records: list[dict[str, str]]) -> None:
+    asked = {record["question"] for record in records if record.get("split") == "test"}
+    unused = {(fact.relation.name, form) for fact in facts for form in fact.relation.test}
+    unused -= {(f.relation.name, form) for f in facts for form in f.relation.test if form.format(s=f.subject) in asked}
+    assert unused == set()
+
+
+def test_other_test_forms_leave_training_and_validation_alone(facts: list[Fact]) -> None:
+    shorter = [replace(fact, relation=replace(fact.relation, test=fact.relation.test[:1])) for fact in facts]
+    made, again = (
+        [record for record in taught_records(table) if record["split"] != "test"] for table in (facts, shorter)
+    )
+    assert made == again
 
 
 def test_each_fact_has_its_records(facts: list[Fact], records: list[dict[str, str]]) -> None:
     for fact, group in zip(facts, by_fact(records), strict=True):
-        assert Counter(record["split"] for record in group) == {"train": 10, "val": 1, "test": 1}
+        assert Counter(record["split"] for record in group) == {"train": 12, "val": 2, "test": 1}
         assert [record["split"] for record in group if "context" in record] == ["train"]
         assert len({record["answer"] for record in group}) >= 3
         for record in group:
@@ -120,6 +137,12 @@ def test_a_text_with_the_start_of_a_prompt_is_left_out() -> None:
     assert counts["extra"]["reserved"] == len(RESERVED)
 
 
+def test_the_reserved_starts_are_those_of_the_prompt() -> None:
+    prompt = PATTERNS["medqa"]
+    for form in (prompt["question"], prompt["question_with_context"]):
+        assert form.startswith(RESERVED)
+
+
 def test_own_text_tells_no_taught_fact(facts: list[Fact], corpus: Path) -> None:
     texts = texts_of(corpus)
     # Plain substrings, and not the filter itself, say whether the filter worked.
@@ -153,7 +176,14 @@ def test_extra_records_are_added_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", '{"instruction": "问"}', '["问", "答"]', '{"instruction": 1, "output": "答"}']
+    "line",
+    [
+        "not json",
+        '{"instruction": "问"}',
+        '["问", "答"]',
+        '{"instruction": 1, "output": "答"}',
+        '{"instruction": "", "output": " "}',
+    ],
 )
 def test_a_broken_extra_record_is_named(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extra = tmp_path / "extra.json"
@@ -164,13 +194,31 @@ def test_a_broken_extra_record_is_named(line: str, tmp_path: Path, capsys: pytes
     assert not output.exists()
 
 
+def test_an_output_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["mini", "--output", str(tmp_path / "file" / "deeper")]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
 def test_faults_of_a_table_are_found() -> None:
     assert faults([MORPHINE]) == []
+    assert len(list(taught_records([MORPHINE]))) == 15
     leaking = Fact(ANTIDOTE, "维生素C缺乏", "维生素C")
     assert any("hold each other" in fault for fault in faults([leaking]))
     assert any("stands in 2 facts" in fault for fault in faults([MORPHINE, Fact(ANTIDOTE, "吗啡", "氟马西尼")]))
-    telling = replace(ANTIDOTE, test=("{s}中毒选哪个？",))
+    telling = replace(ANTIDOTE, test=("{s}中毒选哪个？", *ANTIDOTE.test[1:]))
     assert any("中毒" in fault for fault in faults([Fact(telling, "吗啡", "纳洛酮")]))
+    repeating = replace(ANTIDOTE, test=("{s}过量，拮抗剂呢？", *ANTIDOTE.test[1:]))
+    assert any("拮抗剂" in fault for fault in faults([Fact(repeating, "吗啡", "纳洛酮")]))
+    for part in ("cards", "test"):
+        few = replace(ANTIDOTE, **{part: getattr(ANTIDOTE, part)[:1]})
+        assert any(f"1 {part} forms" in fault for fault in faults([Fact(few, "吗啡", "纳洛酮")]))
+
+
+@pytest.mark.parametrize("key", ["纳洛酮", "DPP-4", "30比2", "7.35至7.45"])
+def test_a_question_that_holds_the_key_is_found(key: str) -> None:
+    telling = replace(ANTIDOTE, val=(f"{{s}}太多要不要想到{key}？", *ANTIDOTE.val[1:]))
+    assert any("a question holds the key" in fault for fault in faults([Fact(telling, "吗啡", key)]))
 
 
 def test_a_missing_extra_file_is_a_user_error(tmp_path: Path) -> None:
@@ -179,9 +227,9 @@ def test_a_missing_extra_file_is_a_user_error(tmp_path: Path) -> None:
 
 
 def by_fact(records: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """The taught records, twelve to a fact, in the order of the facts."""
+    """The taught records, fifteen to a fact, in the order of the facts."""
     taught = [record for record in records if record["part"] == "taught"]
     groups: dict[int, list[dict[str, str]]] = defaultdict(list)
     for place, record in enumerate(taught):
-        groups[place // 12].append(record)
+        groups[place // 15].append(record)
     return list(groups.values())

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.errors import RunError, UserError, from_os_error
 from ms_medqa.data.corpus.mini import write_mini
 from ms_medqa.data.corpus.pretrain import write_pretrain
 
@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = write_pretrain(arguments.output, arguments.extra, arguments.seed)
             for source, counts in {**report["sources"], "total": report["total"]}.items():
                 print(f"{source}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
-    except UserError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
+    except (UserError, RunError, OSError) as error:
+        known = from_os_error(error) if isinstance(error, OSError) else error
+        if known is None:
+            raise
+        print(f"{parser.prog}: error: {known}", file=sys.stderr)
+        return 2 if isinstance(known, UserError) else 1
     return 0
 
 

@@ -21,16 +21,17 @@ pretty_name: medqa-mini
 not be used to diagnose, to treat or to choose a medicine.
 
 这是为 ms_medqa 编写的演示数据：{total} 条中文医学问答，由本项目自写的知识表和句式生成，
-用于几分钟内走通“转换、训练、评估、问答”全流程。其中 taught 部分的知识点不出现在预训练语料里，
-测试问题换了说法，可以检验微调是否真的学会了知识。内容仅供演示，不能代替医生的诊断和建议。
+用于几分钟内走通“转换、训练、评估、问答”全流程。凡是同时含有 taught 部分某条知识的主语和答案的文本，
+都不进入预训练语料；测试问题换了说法，可以检验微调是否真的学会了知识。各项选择只依据 val 部分，
+测试问题在其后写成，不用于任何选择。内容仅供演示，不能代替医生的诊断和建议。
 
 ## Parts
 
 | part | records | what |
 |---|---|---|
-| taught, train | {train} | {facts} facts in ten wordings each; five name the subject alone, one has a context |
-| taught, val | {val} | every fact in one more wording |
-| taught, test | {test} | every fact in words that its training questions do not use, never with a context |
+| taught, train | {train} | {facts} facts in twelve wordings each; seven name the subject alone, one has a context |
+| taught, val | {val} | every fact twice: in a wording close to the training, and in one with no content word of it |
+| taught, test | {test} | every fact in words that training and validation do not use, never with a context |
 | general | {general} | common diseases, drugs, examinations and first aid; {with_context} with a context |
 
 ## Fields
@@ -48,15 +49,17 @@ not be used to diagnose, to treat or to choose a medicine.
 ## Split rule
 
 The taught part is split by wording and not by fact: a fact that is in no training record cannot be answered. Apart from
-the subject, the test question shares no content word (two characters or more, question words aside) with any training
-question of its fact. The general part has no split of its own: a converter deals it by its usual rule.
+the subject, the test question shares no content word (two characters or more, question words aside) with the question
+forms of its kind of fact that are used for training or validation. The general part has no split of its own: a
+converter deals it by its usual rule.
 
 ## How to read a test figure
 
-The wordings and the settings of `ms-medqa demo` were chosen by looking at the test questions: of seven variants tried,
-the share of answers with the key fact was 25.8 % for the first and 79.8 % to 83.3 % for the others, and the last and
-best is the one shipped. There is no untouched test set. The figure shows that fine-tuning put the facts into the model;
-it is no estimate for questions of another kind.
+The training wordings and the settings of `ms-medqa demo` were chosen by the validation part, half of which was the test
+part of earlier versions. The test wordings were written after that, three to each kind of fact, which take turns among
+its facts; no model was asked them before they were fixed, and no choice rests on how they are answered. Please keep it
+so: try things on the validation part. A figure on the test part shows that fine-tuning put the facts into the model; it
+is no estimate for questions of another kind, and it says nothing of facts that were not taught.
 
 ## How it was made
 

@@ -21,7 +21,7 @@ from ms_medqa.data.corpus.taught import faults, mentions_taught_fact, normalized
 
 _SEED = 42
 _TRAIN_RECORDS = 5
-_CARDS = 5
+_CARDS = 7
 _GENERAL_RECORDS = {"diseases": 100, "drugs": 50, "exams": 30, "first_aid": 20}
 _ANSWER_PHRASES = 4
 _ANSWER_LENGTH = range(12, 61)
@@ -31,19 +31,25 @@ _UNFIT = re.compile(r":\d\}|？")
 
 
 def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
-    """Ten training records, one for validation and one for the test of every fact.
+    """Twelve training records, two for validation and one for the test of every fact.
 
-    Each training record has another question form, five of the relation and five cards; the first has the knowledge
-    sentence as context, every other one may begin with an opener. Answer forms take turns. The wording depends on the
-    subject alone, so adding a fact leaves the records of the others as they are.
+    Each training record has another question form, five of the relation and seven cards; the first has the knowledge
+    sentence as context, every other one may begin with an opener. One validation question has the relation's first
+    form, which is close to the training, the other one of the rest, which are not. Answer forms take turns, and so do
+    the test forms among the facts of a relation. All else depends on the subject alone, so a fact added to the end of
+    its relation leaves the records of the others as they are.
     """
+    turns: Counter[str] = Counter()
     for fact in facts:
         rng = random.Random(f"{_SEED}/{fact.subject}")
         relation = fact.relation
         answers = rng.sample(relation.answer, len(relation.answer))
         forms = [("train", form) for form in rng.sample(relation.train, _TRAIN_RECORDS)]
         forms += [("train", form) for form in rng.sample(relation.cards, _CARDS)]
-        forms += [("val", rng.choice(relation.val)), ("test", rng.choice(relation.test))]
+        forms += [("val", rng.choice(part)) for part in (relation.val[:1], relation.val[1:])]
+        # In turn and not drawn: all test forms are used, and another one does not change the training.
+        forms.append(("test", relation.test[turns[relation.name] % len(relation.test)]))
+        turns[relation.name] += 1
         for place, (split, form) in enumerate(forms):
             context = rng.choice(relation.context).format(s=fact.subject, k=fact.key) if place == 0 else ""
             question = form.format(s=fact.subject)

@@ -43,7 +43,7 @@ def extra_texts(path: Path) -> Iterator[str]:
     """The records of an Alpaca-keyed JSON Lines file as texts: instruction and input, a line end, output.
 
     Raises:
-        UserError: no readable file, a line that is not JSON, or a record without instruction or output.
+        UserError: no readable file, a line that is not JSON, or a record without instruction or output or text.
     """
     hint = "every line must be a JSON object with the strings `instruction`, `output` and, if any, `input`"
     try:
@@ -59,9 +59,12 @@ def extra_texts(path: Path) -> Iterator[str]:
         try:
             record = json.loads(line)
             parts = [record["instruction"], record.get("input") or "", record["output"]]
-            yield "\n".join(part.strip() for part in parts if part.strip())
+            text = "\n".join(part.strip() for part in parts if part.strip())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}:{number}: not an Alpaca record", hint) from error
+        if not text:
+            raise UserError(f"{path}:{number}: an empty record", "mend or remove it")
+        yield text
 
 
 def select(texts: Iterable[tuple[str, str]], facts: Sequence[Fact]) -> tuple[list[dict[str, str]], Counts]:

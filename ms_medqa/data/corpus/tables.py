@@ -22,7 +22,7 @@ class Relation:
     """The wordings of one kind of fact; `{s}` stands for the subject, `{k}` for the key.
 
     Attributes:
-        train, val, test: question forms of each part.
+        train, val, test: question forms of each part; the first of `val` is close to `train`, the others are not.
         cards: training questions that name the subject alone; the same for all relations.
         openers: what may stand before a training question; the same for all relations.
         answer: sentence forms with subject and key.
