@@ -36,7 +36,7 @@ python3-venv; openEuler: dnf install python3), or name one: PYTHON=/path/to/pyth
 # install_into_venv EXTRAS: makes the virtual environment and installs the project with EXTRAS ("" or "[test]"), unless
 # that was done before and neither the requirements nor the version have changed since.
 install_into_venv() {
-  local extras="$1" base stamp wanted usable=false
+  local extras="$1" base stamp wanted usable=false quiet=""
   stamp="$VENV/.installed$extras"
   wanted="$(cat "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/ms_medqa/__init__.py" | cksum) $ROOT"
   if "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -57,7 +57,11 @@ install_into_venv() {
     "$base" -m venv --clear "$VENV"
   fi
   echo "installing ms_medqa$extras with MindSpore (a download of about 1 GB, 3 GB on disk; one to several minutes)"
-  (cd "$ROOT" && "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e ".$extras")
+  # On a terminal pip shows its progress; in a log that would be a hundred lines.
+  if [ ! -t 1 ]; then
+    quiet=--quiet
+  fi
+  (cd "$ROOT" && "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check --use-pep517 -e ".$extras")
   echo "$wanted" >"$stamp"
 }
 

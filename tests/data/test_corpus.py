@@ -24,6 +24,8 @@ ANTIDOTE = Relation(
     train=tuple(f"{{s}}中毒用什么药解毒，问法{number}？" for number in range(6)),
     cards=tuple(f"第{number}张卡片：{{s}}" for number in range(7)),
     openers=("请问",),
+    before=tuple(f"第{number}页上写着" for number in range(6)),
+    after=tuple(f"，第{number}句怎么写？" for number in range(6)),
     val=("遇到{s}中毒，急诊用什么特效药？", "体内{s}太多，拮抗剂选哪个？"),
     test=("{s}过量了靠什么化解？", "身上{s}超标时怎么抢救？", "护士拿哪样东西克制{s}？"),
     answer=("{s}中毒的特效解毒药是{k}。", "针对{s}，应使用的药是{k}。", "{s}对应的解毒药是{k}，须由医生使用。"),
@@ -64,16 +66,15 @@ def test_every_taught_subject_appears_in_one_fact(facts: list[Fact]) -> None:
     assert faults(facts) == []
 
 
-def test_questions_share_no_content_word_with_easier_ones(facts: list[Fact], records: list[dict[str, str]]) -> None:
-    """Easy to hard: training and the first of validation, the other of validation, test."""
+def test_test_questions_share_no_content_word_with_the_training(
+    facts: list[Fact], records: list[dict[str, str]]
+) -> None:
     for fact, group in zip(facts, by_fact(records), strict=True):
-        asked = [record["question"] for record in group if record["split"] != "train"]
-        training = [record["question"] for record in group if record["split"] == "train"]
-        for question, easier in ((asked[1], training), (asked[2], training + asked[:2])):
-            words = content_words(question, fact.subject)
-            assert words, question
-            others = " ".join(other.replace(fact.subject, "|") for other in easier)
-            assert [word for word in words if word in others] == [], (question, easier)
+        train = [record["question"].replace(fact.subject, "|") for record in group if record["split"] == "train"]
+        test = [record["question"] for record in group if record["split"] == "test"]
+        words = content_words(test[0], fact.subject)
+        assert words, test
+        assert [word for word in words if any(word in question for question in train)] == [], (test, train)
 
 
 def test_every_question_form_of_the_test_is_used(facts: list[Fact], records: list[dict[str, str]]) -> None:
@@ -93,7 +94,7 @@ def test_other_test_forms_leave_training_and_validation_alone(facts: list[Fact])
 
 def test_each_fact_has_its_records(facts: list[Fact], records: list[dict[str, str]]) -> None:
     for fact, group in zip(facts, by_fact(records), strict=True):
-        assert Counter(record["split"] for record in group) == {"train": 12, "val": 2, "test": 1}
+        assert Counter(record["split"] for record in group) == {"train": 14, "val": 2, "test": 1}
         assert [record["split"] for record in group if "context" in record] == ["train"]
         assert len({record["answer"] for record in group}) >= 3
         for record in group:
@@ -202,14 +203,12 @@ def test_an_output_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.C
 
 def test_faults_of_a_table_are_found() -> None:
     assert faults([MORPHINE]) == []
-    assert len(list(taught_records([MORPHINE]))) == 15
+    assert len(list(taught_records([MORPHINE]))) == 17
     leaking = Fact(ANTIDOTE, "维生素C缺乏", "维生素C")
     assert any("hold each other" in fault for fault in faults([leaking]))
     assert any("stands in 2 facts" in fault for fault in faults([MORPHINE, Fact(ANTIDOTE, "吗啡", "氟马西尼")]))
     telling = replace(ANTIDOTE, test=("{s}中毒选哪个？", *ANTIDOTE.test[1:]))
     assert any("中毒" in fault for fault in faults([Fact(telling, "吗啡", "纳洛酮")]))
-    repeating = replace(ANTIDOTE, test=("{s}过量，拮抗剂呢？", *ANTIDOTE.test[1:]))
-    assert any("拮抗剂" in fault for fault in faults([Fact(repeating, "吗啡", "纳洛酮")]))
     for part in ("cards", "test"):
         few = replace(ANTIDOTE, **{part: getattr(ANTIDOTE, part)[:1]})
         assert any(f"1 {part} forms" in fault for fault in faults([Fact(few, "吗啡", "纳洛酮")]))
@@ -227,9 +226,9 @@ def test_a_missing_extra_file_is_a_user_error(tmp_path: Path) -> None:
 
 
 def by_fact(records: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """The taught records, fifteen to a fact, in the order of the facts."""
+    """The taught records, seventeen to a fact, in the order of the facts."""
     taught = [record for record in records if record["part"] == "taught"]
     groups: dict[int, list[dict[str, str]]] = defaultdict(list)
     for place, record in enumerate(taught):
-        groups[place // 15].append(record)
+        groups[place // 17].append(record)
     return list(groups.values())

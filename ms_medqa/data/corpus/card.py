@@ -29,9 +29,9 @@ not be used to diagnose, to treat or to choose a medicine.
 
 | part | records | what |
 |---|---|---|
-| taught, train | {train} | {facts} facts in twelve wordings each; seven name the subject alone, one has a context |
-| taught, val | {val} | every fact twice: in a wording close to the training, and in one with no content word of it |
-| taught, test | {test} | every fact in words that training and validation do not use, never with a context |
+| taught, train | {train} | {facts} facts in fourteen wordings each; nine name the subject alone, one has a context |
+| taught, val | {val} | every fact twice: in a wording close to the training, and in one far from it |
+| taught, test | {test} | every fact in words that its training questions do not use, never with a context |
 | general | {general} | common diseases, drugs, examinations and first aid; {with_context} with a context |
 
 ## Fields
@@ -50,16 +50,17 @@ not be used to diagnose, to treat or to choose a medicine.
 
 The taught part is split by wording and not by fact: a fact that is in no training record cannot be answered. Apart from
 the subject, the test question shares no content word (two characters or more, question words aside) with the question
-forms of its kind of fact that are used for training or validation. The general part has no split of its own: a
+forms of its kind of fact that are used for training. The general part has no split of its own: a
 converter deals it by its usual rule.
 
 ## How to read a test figure
 
-The training wordings and the settings of `ms-medqa demo` were chosen by the validation part, half of which was the test
-part of earlier versions. The test wordings were written after that, three to each kind of fact, which take turns among
-its facts; no model was asked them before they were fixed, and no choice rests on how they are answered. Please keep it
-so: try things on the validation part. A figure on the test part shows that fine-tuning put the facts into the model; it
-is no estimate for questions of another kind, and it says nothing of facts that were not taught.
+The training wordings and the settings of `ms-medqa demo` were chosen by the validation part. Its harder wordings were
+the test part of two earlier versions: once a figure on them had led to a choice, they were moved and new test wordings
+written. The present ones, three to each kind of fact, which take turns among its facts, were written before any model
+was asked them, and no choice rests on how they are answered. Please keep it so: try things on the validation part. A
+figure on the test part shows that fine-tuning put the facts into the model; it is no estimate for questions of another
+kind, and it says nothing of facts that were not taught.
 
 ## How it was made
 

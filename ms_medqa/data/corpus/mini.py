@@ -21,7 +21,8 @@ from ms_medqa.data.corpus.taught import faults, mentions_taught_fact, normalized
 
 _SEED = 42
 _TRAIN_RECORDS = 5
-_CARDS = 7
+_CARDS = 3
+_SURROUNDED = 6
 _GENERAL_RECORDS = {"diseases": 100, "drugs": 50, "exams": 30, "first_aid": 20}
 _ANSWER_PHRASES = 4
 _ANSWER_LENGTH = range(12, 61)
@@ -31,13 +32,13 @@ _UNFIT = re.compile(r":\d\}|？")
 
 
 def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
-    """Twelve training records, two for validation and one for the test of every fact.
+    """Fourteen training records, two for validation and one for the test of every fact.
 
-    Each training record has another question form, five of the relation and seven cards; the first has the knowledge
-    sentence as context, every other one may begin with an opener. One validation question has the relation's first
-    form, which is close to the training, the other one of the rest, which are not. Answer forms take turns, and so do
-    the test forms among the facts of a relation. All else depends on the subject alone, so a fact added to the end of
-    its relation leaves the records of the others as they are.
+    Each training record has another question form: five of the relation, three cards, six surrounded subjects; the
+    first has the knowledge sentence as context, every other one may begin with an opener. One validation question has
+    the relation's first form, which is close to the training, the other one of the rest, which are not. Answer forms
+    take turns, and so do the test forms among the facts of a relation. All else depends on the subject alone, so a
+    fact added to the end of its relation leaves the records of the others as they are.
     """
     turns: Counter[str] = Counter()
     for fact in facts:
@@ -46,6 +47,10 @@ def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
         answers = rng.sample(relation.answer, len(relation.answer))
         forms = [("train", form) for form in rng.sample(relation.train, _TRAIN_RECORDS)]
         forms += [("train", form) for form in rng.sample(relation.cards, _CARDS)]
+        before, after = rng.sample(relation.before, _SURROUNDED), rng.sample(relation.after, _SURROUNDED)
+        # Every third one ends with the subject.
+        after = [text if place % 3 else "。" for place, text in enumerate(after)]
+        forms += [("train", f"{first}{{s}}{last}") for first, last in zip(before, after, strict=True)]
         forms += [("val", rng.choice(part)) for part in (relation.val[:1], relation.val[1:])]
         # In turn and not drawn: all test forms are used, and another one does not change the training.
         forms.append(("test", relation.test[turns[relation.name] % len(relation.test)]))

@@ -17,6 +17,9 @@ FOLDER = Path(__file__).parent / "tables"
 GENERAL = {"diseases": "name", "drugs": "name", "exams": "name", "first_aid": "situation", "english": "topic"}
 
 
+_SHARED = ("cards", "openers", "before", "after")
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     """The wordings of one kind of fact; `{s}` stands for the subject, `{k}` for the key.
@@ -25,6 +28,7 @@ class Relation:
         train, val, test: question forms of each part; the first of `val` is close to `train`, the others are not.
         cards: training questions that name the subject alone; the same for all relations.
         openers: what may stand before a training question; the same for all relations.
+        before, after: what may surround the bare subject in a training question; the same for all relations.
         answer: sentence forms with subject and key.
         context: knowledge sentences with subject and key.
     """
@@ -33,6 +37,8 @@ class Relation:
     train: tuple[str, ...]
     cards: tuple[str, ...]
     openers: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
     answer: tuple[str, ...]
@@ -65,12 +71,12 @@ def load_facts(path: Path = FOLDER / "facts_taught.yaml") -> list[Fact]:
     """
     content = _load(path)
     try:
-        shared = {field: tuple(content[field]) for field in ("cards", "openers")}
+        shared = {field: tuple(content[field]) for field in _SHARED}
         relations = {name: _relation(name, forms, shared) for name, forms in content["relations"].items()}
         return [Fact(relations[row["relation"]], str(row["subject"]), str(row["key"])) for row in content["facts"]]
     except (KeyError, TypeError, AttributeError) as error:
         hint = (
-            "it needs `cards`, `openers`, `relations` with train, val, test, answer, context "
+            f"it needs {', '.join(_SHARED)}, `relations` with train, val, test, answer, context "
             "and `facts` with relation, subject, key"
         )
         raise UserError(f"{path}: not a table of taught facts ({error})", hint) from error

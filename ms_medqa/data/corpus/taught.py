@@ -17,7 +17,8 @@ STOP_WORDS = frozenset(_QUESTION_WORDS.split())
 _RANGE = re.compile(r"(?<=\d)(?:至|到|~|-|–|—|−)+(?=\d)")
 _RATIO = re.compile(r"(?<=\d)[比∶](?=\d)")
 _LENGTHS = {"key": (2, 10), "answer": (12, 60), "question": (6, 60)}
-_FEWEST = {"train": 6, "cards": 7, "val": 2, "test": 3, "answer": 3, "context": 2}
+_FEWEST = {"train": 6, "cards": 3, "before": 6, "after": 6, "val": 2, "test": 3, "answer": 3, "context": 2}
+_SLOTS = {"answer": ("{s}", "{k}"), "context": ("{s}", "{k}"), "before": (), "after": ()}
 _MOST_FACTS_OF_A_KEY = 3
 
 
@@ -47,9 +48,9 @@ def content_words(question: str, subject: str) -> set[str]:
 
 
 def shared_words(fact: Fact) -> set[str]:
-    """Content words of the fact's test questions that one of its training or validation questions holds."""
+    """Content words of the fact's test questions that one of its training questions holds."""
     relation = fact.relation
-    forms = relation.openers + relation.train + relation.cards + relation.val
+    forms = relation.openers + relation.before + relation.after + relation.train + relation.cards
     seen = " ".join(form.format(s="|") for form in forms)
     asked = (form.format(s=fact.subject) for form in fact.relation.test)
     return {word for question in asked for word in content_words(question, fact.subject) if word in seen}
@@ -67,8 +68,7 @@ def faults(facts: Sequence[Fact]) -> list[str]:
             forms = getattr(relation, part)
             if len(set(forms)) < fewest:
                 found.append(f"relation {relation.name}: {len(set(forms))} {part} forms, at least {fewest} wanted")
-            wanted = ("{s}", "{k}") if part in ("answer", "context") else ("{s}",)
-            lacking = [(slot, form) for form in forms for slot in wanted if slot not in form]
+            lacking = [(slot, form) for form in forms for slot in _SLOTS.get(part, ("{s}",)) if slot not in form]
             found += [f"relation {relation.name}: no {slot} in {form}" for slot, form in lacking]
     for fact in facts:
         found += [f"{fact.relation.name} / {fact.subject}: {fault}" for fault in _faults_of(fact)]
@@ -95,4 +95,4 @@ def _faults_of(fact: Fact) -> Iterable[str]:
     if any(normalized_question(fact.key) in question for question in questions):
         yield f"a question holds the key {fact.key}"
     if shared := shared_words(fact):
-        yield f"test words that a training or validation question holds: {' '.join(sorted(shared))}"
+        yield f"test words that a training question holds: {' '.join(sorted(shared))}"
