@@ -16,13 +16,13 @@ from ms_medqa.data.corpus.card import card
 from ms_medqa.data.corpus.forms_zh import TOPICS, Topic
 from ms_medqa.data.corpus.phrases import fillable, slots
 from ms_medqa.data.corpus.sentences import Record
-from ms_medqa.data.corpus.tables import Fact, load_facts, load_general
+from ms_medqa.data.corpus.tables import Fact, Relation, load_facts, load_general
 from ms_medqa.data.corpus.taught import faults, mentions_taught_fact, normalized_question
 
 _SEED = 42
 _TRAIN_RECORDS = 5
-_CARDS = 3
-_SURROUNDED = 6
+_CARDS = 2
+_SURROUNDED = 7
 _GENERAL_RECORDS = {"diseases": 100, "drugs": 50, "exams": 30, "first_aid": 20}
 _ANSWER_PHRASES = 4
 _ANSWER_LENGTH = range(12, 61)
@@ -34,7 +34,7 @@ _UNFIT = re.compile(r":\d\}|？")
 def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
     """Fourteen training records, two for validation and one for the test of every fact.
 
-    Each training record has another question form: five of the relation, three cards, six surrounded subjects; the
+    Each training record has another question form: five of the relation, two cards, seven surrounded subjects; the
     first has the knowledge sentence as context, every other one may begin with an opener. One validation question has
     the relation's first form, which is close to the training, the other one of the rest, which are not. Answer forms
     take turns, and so do the test forms among the facts of a relation. All else depends on the subject alone, so a
@@ -47,10 +47,7 @@ def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
         answers = rng.sample(relation.answer, len(relation.answer))
         forms = [("train", form) for form in rng.sample(relation.train, _TRAIN_RECORDS)]
         forms += [("train", form) for form in rng.sample(relation.cards, _CARDS)]
-        before, after = rng.sample(relation.before, _SURROUNDED), rng.sample(relation.after, _SURROUNDED)
-        # Every third one ends with the subject.
-        after = [text if place % 3 else "。" for place, text in enumerate(after)]
-        forms += [("train", f"{first}{{s}}{last}") for first, last in zip(before, after, strict=True)]
+        forms += [("train", form) for form in _surrounded(relation, rng)]
         forms += [("val", rng.choice(part)) for part in (relation.val[:1], relation.val[1:])]
         # In turn and not drawn: all test forms are used, and another one does not change the training.
         forms.append(("test", relation.test[turns[relation.name] % len(relation.test)]))
@@ -62,6 +59,15 @@ def taught_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:
                 question = rng.choice(relation.openers) + question
             answer = answers[place % len(answers)].format(s=fact.subject, k=fact.key)
             yield _record("taught", question, context, answer, key=fact.key, split=split)
+
+
+def _surrounded(relation: Relation, rng: random.Random) -> list[str]:
+    """Question forms with the subject amid other words; every third one ends with it, and no phrase is used twice."""
+    before, after = (
+        ["".join(parts) for parts in zip(*(rng.sample(words, _SURROUNDED) for words in phrases), strict=True)]
+        for phrases in (relation.before, relation.after)
+    )
+    return [f"{before[i]}{{s}}{after[i] if i % 3 else '。'}" for i in range(_SURROUNDED)]
 
 
 def general_records(facts: Sequence[Fact]) -> Iterator[dict[str, str]]:

@@ -28,7 +28,8 @@ class Relation:
         train, val, test: question forms of each part; the first of `val` is close to `train`, the others are not.
         cards: training questions that name the subject alone; the same for all relations.
         openers: what may stand before a training question; the same for all relations.
-        before, after: what may surround the bare subject in a training question; the same for all relations.
+        before, after: lists of phrases, one of each of which may stand before or after the bare subject in a training
+            question; the same for all relations.
         answer: sentence forms with subject and key.
         context: knowledge sentences with subject and key.
     """
@@ -37,8 +38,8 @@ class Relation:
     train: tuple[str, ...]
     cards: tuple[str, ...]
     openers: tuple[str, ...]
-    before: tuple[str, ...]
-    after: tuple[str, ...]
+    before: tuple[tuple[str, ...], ...]
+    after: tuple[tuple[str, ...], ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
     answer: tuple[str, ...]
@@ -71,7 +72,8 @@ def load_facts(path: Path = FOLDER / "facts_taught.yaml") -> list[Fact]:
     """
     content = _load(path)
     try:
-        shared = {field: tuple(content[field]) for field in _SHARED}
+        shared = {field: tuple(content[field]) for field in ("cards", "openers")}
+        shared |= {field: tuple(map(tuple, content[field])) for field in ("before", "after")}
         relations = {name: _relation(name, forms, shared) for name, forms in content["relations"].items()}
         return [Fact(relations[row["relation"]], str(row["subject"]), str(row["key"])) for row in content["facts"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -82,7 +84,7 @@ def load_facts(path: Path = FOLDER / "facts_taught.yaml") -> list[Fact]:
         raise UserError(f"{path}: not a table of taught facts ({error})", hint) from error
 
 
-def _relation(name: str, forms: Mapping[str, Any], shared: Mapping[str, tuple[str, ...]]) -> Relation:
+def _relation(name: str, forms: Mapping[str, Any], shared: Mapping[str, tuple[Any, ...]]) -> Relation:
     parts = {part: tuple(forms[part]) for part in ("train", "val", "test", "answer", "context")}
     return Relation(name=name, **shared, **parts)
 

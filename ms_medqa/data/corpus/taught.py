@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from ms_medqa.data.corpus.tables import Fact
 from ms_medqa.data.segment import segment
@@ -17,8 +18,9 @@ STOP_WORDS = frozenset(_QUESTION_WORDS.split())
 _RANGE = re.compile(r"(?<=\d)(?:至|到|~|-|–|—|−)+(?=\d)")
 _RATIO = re.compile(r"(?<=\d)[比∶](?=\d)")
 _LENGTHS = {"key": (2, 10), "answer": (12, 60), "question": (6, 60)}
-_FEWEST = {"train": 6, "cards": 3, "before": 6, "after": 6, "val": 2, "test": 3, "answer": 3, "context": 2}
+_FEWEST = {"train": 6, "cards": 2, "before": 1, "after": 1, "val": 2, "test": 3, "answer": 3, "context": 2}
 _SLOTS = {"answer": ("{s}", "{k}"), "context": ("{s}", "{k}"), "before": (), "after": ()}
+_FEWEST_PHRASES = 7
 _MOST_FACTS_OF_A_KEY = 3
 
 
@@ -50,7 +52,7 @@ def content_words(question: str, subject: str) -> set[str]:
 def shared_words(fact: Fact) -> set[str]:
     """Content words of the fact's test questions that one of its training questions holds."""
     relation = fact.relation
-    forms = relation.openers + relation.before + relation.after + relation.train + relation.cards
+    forms = (*relation.openers, *chain(*relation.before, *relation.after), *relation.train, *relation.cards)
     seen = " ".join(form.format(s="|") for form in forms)
     asked = (form.format(s=fact.subject) for form in fact.relation.test)
     return {word for question in asked for word in content_words(question, fact.subject) if word in seen}
@@ -64,6 +66,8 @@ def faults(facts: Sequence[Fact]) -> list[str]:
     found += [f"subject {subject} stands in {count} facts" for subject, count in subjects.items() if count > 1]
     found += [f"key {key} stands in {count} facts" for key, count in keys.items() if count > _MOST_FACTS_OF_A_KEY]
     for relation in {fact.relation.name: fact.relation for fact in facts}.values():
+        if any(len(set(words)) < _FEWEST_PHRASES for words in (*relation.before, *relation.after)):
+            found.append(f"relation {relation.name}: a list of phrases of less than {_FEWEST_PHRASES}")
         for part, fewest in _FEWEST.items():
             forms = getattr(relation, part)
             if len(set(forms)) < fewest:
