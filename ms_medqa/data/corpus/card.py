@@ -56,11 +56,11 @@ converter deals it by its usual rule.
 ## How to read a test figure
 
 The training wordings and the settings of `ms-medqa demo` were chosen by the validation part. Its harder wordings were
-the test part of three earlier versions: once a figure on them had led to a choice, they were moved and new test wordings
-written. The present ones, three to each kind of fact, which take turns among its facts, were written before any model
-was asked them, and no choice rests on how they are answered. Please keep it so: try things on the validation part. A
-figure on the test part shows that fine-tuning put the facts into the model; it is no estimate for questions of another
-kind, and it says nothing of facts that were not taught.
+the test part of three earlier versions: once a figure on them had led to a choice, they were moved, and new test
+wordings written. The present ones, three to each kind of fact, which take turns among its facts, were written before
+any model was asked them, and no choice rests on how they are answered. Please keep it so: try things on the validation
+part. A figure on the test part shows that fine-tuning put the facts into the model; it is no estimate for questions of
+another kind, and it says nothing of facts that were not taught.
 
 ## How it was made
 
