@@ -37,7 +37,7 @@ CORE = [
 EXTRAS = {
     "test": ["pytest>=8,<10", "ruff>=0.17,<0.18"],
     "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1"],
-    # The report needs nothing beyond the core so far; the name is there for scripts that ask for it.
+    # The report needs nothing beyond the core; the name is there for scripts that ask for it.
     "report": [requirement for requirement in CORE if requirement.startswith(("matplotlib", "jinja2"))],
     "serve": ["fastapi>=0.115,<1", "uvicorn>=0.30,<1"],
 }

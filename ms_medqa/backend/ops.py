@@ -1,6 +1,6 @@
 """Operators whose best form depends on the device. The choice falls while a graph is traced: it is free at run time.
 
-The portable forms are those that were fastest on MindSpore's CPU kernels (`docs/performance.md`).
+The portable forms are plain operators that MindSpore has on every device.
 """
 
 from __future__ import annotations

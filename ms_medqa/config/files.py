@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ms_medqa.config.errors import NO_SPACE, RunError
+from ms_medqa.config.errors import NO_SPACE, RunError, UserError
 
 
 @contextmanager
@@ -20,17 +20,21 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears under its name only when it is complete.
 
     The content goes to a unique name in the same folder (made when absent), is synced, and takes the place of `path` at
-    the end of the block. If the block raises, `path` is as it was and nothing is left behind.
+    the end of the block. If the block raises, `path` is as it was and nothing is left behind. Of a link it is the file
+    behind it that is replaced.
 
     Args:
         path: the file to write.
         mode: `w` (UTF-8 text, `\\n` line ends) or `wb`.
 
     Raises:
+        UserError: `path` is a folder or a device: as root, a new file could take the place of /dev/null.
         RunError: no space is left.
     """
     assert mode in ("w", "wb"), mode
-    path = Path(path)
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a regular file", "choose another name")
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:

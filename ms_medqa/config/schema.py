@@ -81,8 +81,8 @@ class DataSection(Section):
     )
     fill_context: bool = Field(
         False,
-        description="Fill a missing context with the start of the answer, as the source recipe did. It leaks the "
-        "answer into the prompt; only for comparison.",
+        description="Fill a missing context with the start of the answer. It leaks the answer into the prompt; only "
+        "for comparison.",
     )
 
     @field_validator("split", mode="wrap")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_medqa.config import RunError
+from ms_medqa.config import RunError, UserError
 from ms_medqa.config.files import atomic_write, sha256_file, space_checked, write_json
 
 
@@ -86,3 +86,20 @@ def test_sha256_of_a_file_larger_than_a_block(tmp_path):
     (tmp_path / "a").write_bytes(b"a" * 1_000_000 + b"a" * 200_000)
     (tmp_path / "b").write_bytes(b"a" * 1_199_999 + b"b")
     assert sha256_file(tmp_path / "a") != sha256_file(tmp_path / "b")
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with atomic_write(tmp_path / "link") as file:
+        file.write("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_regular_file_is_never_replaced(tmp_path, kind):
+    path = tmp_path / kind
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(UserError, match="not a regular file"), atomic_write(path):
+        pass
+    assert not path.is_file()

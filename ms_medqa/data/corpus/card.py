@@ -31,7 +31,7 @@ not be used to diagnose, to treat or to choose a medicine.
 |---|---|---|
 | taught, train | {train} | {facts} facts in fourteen wordings each; nine name the subject alone, one has a context |
 | taught, val | {val} | every fact twice: in a wording close to the training, and in one far from it |
-| taught, test | {test} | every fact in words that its training questions do not use, never with a context |
+| taught, test | {test} | every fact in content words that its kind lacks in training, never with a context |
 | general | {general} | common diseases, drugs, examinations and first aid; {with_context} with a context |
 
 ## Fields
