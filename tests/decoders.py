@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -90,6 +91,16 @@ def write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, np.ndar
     weights = random_weights(config) if weights is None else dict(weights)
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     return weights
+
+
+def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
+    """The bytes of a safetensors file, all tensors in one type."""
+    from ms_medqa.models.safetensors import encode, write_safetensors
+
+    file = io.BytesIO()
+    shapes = {name: (dtype, value.shape) for name, value in tensors.items()}
+    write_safetensors(file, shapes, ((name, encode(value, dtype)) for name, value in tensors.items()))
+    return file.getvalue()
 
 
 def logits(weights: Mapping[str, np.ndarray], config: Mapping[str, Any], ids: list[int]) -> np.ndarray:

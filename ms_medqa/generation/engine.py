@@ -64,10 +64,10 @@ class Engine:
         config = self.model.config
         if not len(prompt):
             raise UserError("a prompt has no tokens")
-        if len(prompt) + max_new_tokens > config.max_position_embeddings:
+        if len(prompt) + max_new_tokens > config.position_limit:
             raise UserError(
                 f"the prompt has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model holds "
-                f"{config.max_position_embeddings} positions",
+                f"{config.position_limit} positions",
                 "shorten the question or its context, or lower max_new_tokens",
             )
         if min(prompt) < 0 or max(prompt) >= config.vocab_size:
@@ -107,7 +107,7 @@ class Engine:
             self.check(prompt, max_new_tokens)
         if not prompts or max_new_tokens < 1:
             return
-        limit = self.model.config.max_position_embeddings
+        limit = self.model.config.position_limit
         lengths = [len(prompt) for prompt in prompts]
         rows = bucket(max(batch, len(prompts)))
         space = min(bucket(max(lengths) + max_new_tokens, SMALLEST_CACHE), limit)

@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.layers import MASKED, empty_parameter
+from ms_medqa.models.layers import empty_parameter
 
 
 class CachedDecoder(nn.Cell):
@@ -65,8 +65,8 @@ class CachedDecoder(nn.Cell):
         real = ops.cast(ops.less(positions, ops.expand_dims(lengths, 1)), ms.int32)
         decoder = self.lm.model
         x = decoder.embed_tokens(ops.reshape(input_ids, (-1,)))
-        rope = decoder.rope(ops.reshape(positions, (-1,)))
-        mask = decoder.mask(real)
+        rope = decoder.rope(ops.reshape(positions, (-1,)), lengths.max())
+        masks = decoder.mask.of_sequences(real)
         # Padding is written as well: a later token overwrites its slot before any query can see it.
         rows = ops.reshape(ops.expand_dims(self.starts, 2) + ops.reshape(self.slots[:, :width], (1, 1, -1)), (-1,))
         for index, layer in enumerate(decoder.layers):
@@ -75,7 +75,7 @@ class CachedDecoder(nn.Cell):
             key, value = attention.split_heads(key, self.batch), attention.split_heads(value, self.batch)
             self.write(self.keys[index], rows, ops.reshape(key, (-1, key.shape[2])))
             self.write(self.values[index], rows, ops.reshape(value, (-1, value.shape[2])))
-            x = x + attention.o_proj(attention.attend(query, key, value, mask, width))
+            x = x + attention.o_proj(attention.attend(query, key, value, masks[decoder.mask.of_layer[index]], width))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         last = Tensor(np.arange(self.batch, dtype=np.int32)) * width + lengths - 1
         return self.lm.head(decoder.norm(ops.gather(x, last, 0)))
@@ -93,9 +93,8 @@ class CachedDecoder(nn.Cell):
         """
         decoder = self.lm.model
         x = decoder.embed_tokens(input_ids)
-        rope = decoder.rope(positions)
-        seen = ops.cast(ops.less_equal(self.slots, ops.expand_dims(positions, 1)), ms.float32)
-        mask = ops.reshape((1.0 - seen) * MASKED, (self.batch, 1, 1, self.length))
+        rope = decoder.rope(positions, positions.max() + 1)
+        masks = decoder.mask.of_step(positions, self.slots)
         rows = ops.reshape(self.starts + ops.expand_dims(positions, 1), (-1,))
         for index, layer in enumerate(decoder.layers):
             attention = layer.self_attn
@@ -104,6 +103,7 @@ class CachedDecoder(nn.Cell):
             key = self.write(self.keys[index], rows, ops.reshape(key, shape))
             value = self.write(self.values[index], rows, ops.reshape(value, shape))
             shape = (self.batch * self.kv_heads, self.length, -1)
+            mask = masks[decoder.mask.of_layer[index]]
             out = attention.attend(query, ops.reshape(key, shape), ops.reshape(value, shape), mask, 1)
             x = x + attention.o_proj(out)
             x = x + layer.mlp(layer.post_attention_layernorm(x))

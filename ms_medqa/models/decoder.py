@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.layers import MASKED, DecoderLayer, Embedding, Linear, RMSNorm
+from ms_medqa.models.layers import DecoderLayer, Embedding, Linear, RMSNorm, RopeTables
+from ms_medqa.models.mask import AttentionMask
 
 
 class Decoder(nn.Cell):
@@ -23,38 +24,29 @@ class Decoder(nn.Cell):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
         self.layers = nn.CellList([DecoderLayer(config, dtype) for _ in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.mask = AttentionMask(config)
 
-    def rope(self, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotary tables of queries and keys for flat positions (N,), computed once for all layers."""
+    def rope(self, position_ids: Tensor, length: Tensor) -> RopeTables | None:
+        """Rotary tables of queries and keys for flat positions (N,), computed once for all layers.
+
+        `length` is the number of tokens of the longest sequence, an int32 scalar.
+        """
         rotary = self.layers[0].self_attn.rotary
-        q_cos, q_sin = rotary.tables(position_ids, self.heads)
+        if rotary is None:
+            return None
+        q_cos, q_sin = rotary.tables(position_ids, self.heads, length)
         if self.group == 1:
             return q_cos, q_sin, q_cos, q_sin
-        k_cos, k_sin = rotary.tables(position_ids, self.kv_heads)
+        k_cos, k_sin = rotary.tables(position_ids, self.kv_heads, length)
         return q_cos, q_sin, k_cos, k_sin
-
-    def mask(self, segment_ids: Tensor) -> Tensor:
-        """Causal within a segment: 0 where a query may look, MASKED elsewhere.
-
-        Args:
-            segment_ids: int32 (batch, L); a token sees earlier tokens of its own number.
-
-        Returns:
-            float32 (batch, 1, group * L, L); the group's query heads lie one after the other.
-        """
-        length = segment_ids.shape[1]
-        causal = Tensor(np.tril(np.ones((length, length), np.float32)))
-        same = ops.equal(ops.expand_dims(segment_ids, 2), ops.expand_dims(segment_ids, 1))
-        mask = (1.0 - ops.cast(same, ms.float32) * causal) * MASKED
-        return ops.expand_dims(ops.tile(mask, (1, self.group, 1)), 1)
 
     def construct(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """int32 (batch, L) each -> hidden states (batch * L, H)."""
         x = self.embed_tokens(ops.reshape(input_ids, (-1,)))
-        rope = self.rope(ops.reshape(position_ids, (-1,)))
-        mask = self.mask(segment_ids)
-        for layer in self.layers:
-            x = layer(x, rope, mask)
+        rope = self.rope(ops.reshape(position_ids, (-1,)), position_ids.max() + 1)
+        masks = self.mask.of_sequences(segment_ids)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, rope, masks[self.mask.of_layer[index]])
         return self.norm(x)
 
 
@@ -84,6 +76,9 @@ class CausalLM(nn.Cell):
         """Hidden states (N, H) -> float32 logits (N, vocab)."""
         if self.lm_head is None:
             logits = self.to_vocabulary(hidden, self.model.embed_tokens.weight)
+        elif self.config.normalized_head and self.lm_head.weight.requires_grad:
+            # A frozen head has been normalized when it was loaded.
+            logits = self.to_vocabulary(hidden, ops.L2Normalize(1, 1e-12)(self.lm_head.weight))
         else:
             logits = self.lm_head(hidden)
         return ops.cast(logits, ms.float32)
@@ -91,6 +86,19 @@ class CausalLM(nn.Cell):
     def hidden(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """int32 (batch, L) each -> hidden states (batch * L, H). Segment 0 is padding."""
         return self.model(input_ids, position_ids, segment_ids)
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """`construct`, once it is clear that the model has positions for the longest row.
+
+        Raises:
+            UserError: it has not.
+        """
+        longest, limit = input_ids.shape[1], self.config.position_limit
+        if longest > limit and attention_mask is not None:
+            longest = int(attention_mask.asnumpy().sum(1).max())
+        if longest > limit:
+            raise UserError(f"a row has {longest} tokens, but the model holds {limit} positions", "shorten it")
+        return super().__call__(input_ids, attention_mask)
 
     def construct(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits of each position.

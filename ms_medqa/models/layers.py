@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import initializer
 
 from ms_medqa.backend import ops as backend_ops
 from ms_medqa.models.config import ModelConfig
+from ms_medqa.models.positions import Rotary
 
-# Added to float32 scores alone. Far below any score, also those in the tens of thousands that large key biases make, so
-# that none of it is left; yet finite, because masks are made by multiplying it with 0 and 1.
-MASKED = -1e30
+# cos and sin of queries, cos and sin of keys.
+RopeTables = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def empty_parameter(shape: tuple[int, ...], dtype: ms.Type, fill: str = "zeros") -> Parameter:
@@ -60,40 +59,6 @@ class Embedding(nn.Cell):
         return ops.gather(self.weight, input_ids, 0)
 
 
-class Rotary(nn.Cell):
-    """Angles of the rotary position embedding (Su et al. 2021, eq. 34, in the half-split layout of LLaMA).
-
-    Half rotation is a product with a signed permutation matrix: exact, as fast on a CPU as slicing and concatenating,
-    and its gradient is the same product.
-    """
-
-    def __init__(self, config: ModelConfig, dtype: ms.Type) -> None:
-        super().__init__()
-        half = config.head_dim // 2
-        frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
-        self.frequencies = Tensor(np.concatenate([frequencies, frequencies])[None].astype(np.float32))
-        turn = np.zeros((config.head_dim, config.head_dim), np.float32)
-        turn[np.arange(half) + half, np.arange(half)] = -1.0
-        turn[np.arange(half), np.arange(half) + half] = 1.0
-        self.turn = Tensor(turn, dtype)
-        self.matmul = ops.MatMul()
-        self.dtype = dtype
-        self.head_dim = config.head_dim
-
-    def tables(self, position_ids: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (N, heads * head_dim), for int32 positions (N,)."""
-        angles = ops.reshape(ops.cast(position_ids, ms.float32), (-1, 1)) * self.frequencies
-        # One copy a head: a product of equal shapes is nearly twice as fast on a CPU as a broadcast one.
-        cos = ops.tile(ops.cast(ops.cos(angles), self.dtype), (1, heads))
-        sin = ops.tile(ops.cast(ops.sin(angles), self.dtype), (1, heads))
-        return cos, sin
-
-    def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Turn (N, heads * head_dim) by its positions."""
-        turned = ops.reshape(self.matmul(ops.reshape(x, (-1, self.head_dim)), self.turn), x.shape)
-        return x * cos + turned * sin
-
-
 class Attention(nn.Cell):
     """Grouped-query attention (Vaswani et al. 2017, eq. 1; Ainslie et al. 2023)."""
 
@@ -108,16 +73,26 @@ class Attention(nn.Cell):
         self.k_proj = Linear(config.hidden_size, kv_width, config.attention_bias, dtype)
         self.v_proj = Linear(config.hidden_size, kv_width, config.attention_bias, dtype)
         self.o_proj = Linear(width, config.hidden_size, config.output_bias, dtype)
-        self.rotary = Rotary(config, dtype)
+        # Positions come in here, or (ALiBi) through the mask.
+        self.rotary = Rotary(config, dtype) if config.positions == "rope" else None
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, dtype) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, dtype) if config.qk_norm else None
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
-    def project(self, x: Tensor, rope: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (N, heads * D), keys and values (N, kv_heads * D), positions applied."""
-        q_cos, q_sin, k_cos, k_sin = rope
-        query = self.rotary(self.q_proj(x), q_cos, q_sin)
-        key = self.rotary(self.k_proj(x), k_cos, k_sin)
+    def project(self, x: Tensor, rope: RopeTables | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, heads * D), keys and values (N, kv_heads * D), positions applied; `rope` is None without any."""
+        query, key = self.q_proj(x), self.k_proj(x)
+        if self.q_norm is not None:
+            query, key = self.by_head(self.q_norm, query), self.by_head(self.k_norm, key)
+        if self.rotary is not None:
+            q_cos, q_sin, k_cos, k_sin = rope
+            query, key = self.rotary(query, q_cos, q_sin), self.rotary(key, k_cos, k_sin)
         return query, key, self.v_proj(x)
+
+    def by_head(self, norm: RMSNorm, x: Tensor) -> Tensor:
+        """Norm each head of (N, heads * D) by itself."""
+        return ops.reshape(norm(ops.reshape(x, (-1, self.head_dim))), x.shape)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, rows: int) -> Tensor:
         """Attention over keys (batch * kv_heads, T, D) for `rows` queries a sequence.
@@ -125,7 +100,7 @@ class Attention(nn.Cell):
         Args:
             query: (batch * rows, heads * D).
             key, value: (batch * kv_heads, T, D).
-            mask: added to the scores, float32, broadcastable to (batch, kv_heads, group * rows, T).
+            mask: added to the scores, float32, broadcastable to (batch, kv_heads, group * rows, T); its first size is the batch.
 
         Returns:
             (batch * rows, heads * D).
@@ -146,7 +121,7 @@ class Attention(nn.Cell):
         x = ops.transpose(ops.reshape(x, (batch, -1, self.kv_heads, self.head_dim)), (0, 2, 1, 3))
         return ops.reshape(x, (batch * self.kv_heads, -1, self.head_dim))
 
-    def construct(self, x: Tensor, rope: tuple[Tensor, Tensor, Tensor, Tensor], mask: Tensor) -> Tensor:
+    def construct(self, x: Tensor, rope: RopeTables | None, mask: Tensor) -> Tensor:
         query, key, value = self.project(x, rope)
         batch = mask.shape[0]
         rows = x.shape[0] // batch
@@ -177,6 +152,6 @@ class DecoderLayer(nn.Cell):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype)
         self.mlp = MLP(config, dtype)
 
-    def construct(self, x: Tensor, rope: tuple[Tensor, Tensor, Tensor, Tensor], mask: Tensor) -> Tensor:
+    def construct(self, x: Tensor, rope: RopeTables | None, mask: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rope, mask)
         return x + self.mlp(self.post_attention_layernorm(x))

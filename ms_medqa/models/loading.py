@@ -17,6 +17,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families import read_config, read_end_tokens
+from ms_medqa.models.naming import Naming
 from ms_medqa.models.safetensors import SafetensorsFile
 
 
@@ -82,40 +83,89 @@ def initialize(model: CausalLM, seed: int) -> None:
 def assign(parameter: Parameter, value: np.ndarray) -> None:
     """Give a parameter a value, cast to its own type.
 
-    Once it has memory it is written in place: a graph of `ms.jit` goes on reading the memory it was traced with.
+    It is written in place: a graph of `ms.jit` goes on reading the memory it was traced with.
     """
-    tensor = Tensor(np.asarray(value, order="C"), parameter.dtype)
-    if parameter.has_init:
-        parameter.set_data(tensor)
-    else:
-        ops.assign(parameter, tensor)
+    ops.assign(parameter, Tensor(np.asarray(value, order="C"), parameter.dtype))
+
+
+def empty_array(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array without values whose memory starts where vector instructions like it (64 bytes)."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def give(parameter: Parameter, value: np.ndarray) -> None:
+    """Make an array the memory of a parameter that no graph has read yet.
+
+    Nothing is copied: the array belongs to the parameter from now on.
+    """
+    parameter.set_data(Tensor.from_numpy(value))
 
 
 def _compute_dtype(dtype: str) -> str:
     return resolve_dtype(dtype, ms.get_context("device_target"))[0]
 
 
+def naming_of(model: CausalLM) -> Naming:
+    """Where the weights of a plain model (no adapter in it) lie in its family's checkpoints."""
+    return Naming(model.config, {p.name: p.shape for p in model.get_parameters()})
+
+
 def _fill(model: CausalLM, folder: Path) -> None:
-    where = _index(folder)
-    if model.lm_head is None:
-        where.pop("lm_head.weight", None)
-    parameters = {p.name: p for p in model.get_parameters()}
-    faults = [f"missing {name}" for name in parameters if name not in where]
-    # Old exports carry the rotary frequencies, which are computed here.
-    faults += [
-        f"unexpected {name}" for name in where if name not in parameters and not name.endswith("rotary_emb.inv_freq")
-    ]
-    for name, parameter in parameters.items():
-        if name in where and where[name].shape(name) != parameter.shape:
-            faults.append(f"{name} has shape {where[name].shape(name)}, expected {parameter.shape}")
+    naming, files = naming_of(model), weight_files(folder)
+    check_weights(naming, files, folder)
+    parameters = list(model.get_parameters())
+    # The largest first: while it is converted, nothing else is in memory yet.
+    for parameter in sorted(parameters, key=lambda p: -p.size):
+        place = naming.places[parameter.name]
+        file = files[place.name]
+        if parameter.dtype == ms.bfloat16:
+            assign(parameter, file.read(place.name)[place.start : place.stop])
+            file.release(place.name)
+            continue
+        value = empty_array(parameter.shape, np.float16 if parameter.dtype == ms.float16 else np.float32)
+        file.read_into(place.name, value, place.start)
+        give(parameter, value)
+    if model.config.normalized_head:
+        assert model.lm_head is not None
+        normalize_rows(model.lm_head.weight)
+
+
+def check_weights(naming: Naming, files: dict[str, SafetensorsFile], folder: Path) -> None:
+    """Compare what a checkpoint holds with what a model needs.
+
+    Raises:
+        UserError: tensors are missing, unexpected or of another shape; all of them are counted, the first ten named.
+    """
+    faults = [f"missing {name}" for name in naming.contents if name not in files]
+    faults += [f"unexpected {name}" for name in files if name not in naming.contents and not _is_computed(name, naming)]
+    for name in naming.contents:
+        if name in files and files[name].shape(name) != naming.shape(name):
+            faults.append(f"{name} has shape {files[name].shape(name)}, expected {naming.shape(name)}")
     if faults:
         more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise UserError(f"{folder}: the weights do not fit config.json: {'; '.join(faults[:10])}{more}")
-    for name, parameter in parameters.items():
-        assign(parameter, where[name].read(name))
 
 
-def _index(folder: Path) -> dict[str, SafetensorsFile]:
+def _is_computed(name: str, naming: Naming) -> bool:
+    """Tensors that some files carry though they follow from others: rotary frequencies, the copy of a tied head."""
+    tied = name == "lm_head.weight" and "lm_head.weight" not in naming.shapes
+    return tied or name.endswith("rotary_emb.inv_freq")
+
+
+def normalize_rows(weight: Parameter) -> None:
+    """Scale each row to length 1 in place, a block of rows at a time."""
+    value = weight.float().asnumpy() if weight.dtype == ms.bfloat16 else weight.asnumpy()
+    out = empty_array(value.shape, value.dtype)
+    for start in range(0, len(value), 4096):
+        block = value[start : start + 4096].astype(np.float32)
+        out[start : start + 4096] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+    assign(weight, out)
+
+
+def weight_files(folder: Path) -> dict[str, SafetensorsFile]:
     """Tensor name -> the file that holds it.
 
     As in transformers, `model.safetensors` alone is the model where it exists, else the files of the index; other files
@@ -136,9 +186,13 @@ def _index(folder: Path) -> dict[str, SafetensorsFile]:
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"))]
-        seen = f"it holds {', '.join(pickles)}, which are pickles and never read" if pickles else "none found"
-        raise UserError(f"{folder}: weights must be *.safetensors", seen)
+        pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+        if not pickles:
+            raise UserError(f"{folder}: weights must be *.safetensors", "none found")
+        raise UserError(
+            f"{folder}: weights must be *.safetensors, and pickles such as {pickles[0]} are never read here",
+            f"`ms-medqa import-bin {folder} --output DIR` turns them into safetensors",
+        )
     where: dict[str, SafetensorsFile] = {}
     for file in map(SafetensorsFile, paths):
         for key in file.keys():  # noqa: SIM118

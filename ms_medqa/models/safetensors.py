@@ -1,4 +1,4 @@
-"""Read safetensors files tensor by tensor through a memory map, bfloat16 included, and write them.
+"""Read safetensors files tensor by tensor through a memory map, bfloat16 included, and write them as a stream.
 
 The library's NumPy front end has no bfloat16 and would copy a file whole, and its lower calls change between releases;
 the format is a JSON header and raw bytes (https://github.com/huggingface/safetensors, "Format").
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from ms_medqa.config.errors import UserError
 _NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _MAX_HEADER = 100 * 1024 * 1024
+# Numbers that are converted in one go: small enough to stay in a core's cache.
+_BLOCK = 2**18
 
 
 class SafetensorsFile:
@@ -37,6 +40,7 @@ class SafetensorsFile:
                 if size < 8 or length > min(size, _MAX_HEADER):
                     raise UserError(f"{path}: not a safetensors file, or cut off", "copy it again")
                 header: dict[str, Any] = json.loads(file.read(length))
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
         except ValueError as error:
@@ -52,7 +56,6 @@ class SafetensorsFile:
         self._start = 8 + length
         if self._start + end > size:
             raise UserError(f"{path}: cut off, {self._start + end - size} bytes are missing", "copy it again")
-        self._bytes = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
 
     def keys(self) -> Iterator[str]:
         """Names of the tensors."""
@@ -62,17 +65,85 @@ class SafetensorsFile:
         """Shape of a tensor."""
         return tuple(self._header[key]["shape"])
 
+    def dtype(self, key: str) -> str:
+        """Type of a tensor as the file spells it, such as `BF16`."""
+        return self._header[key]["dtype"]
+
     def read(self, key: str) -> np.ndarray:
-        """A tensor: bfloat16 comes as float32, every other type as it is."""
-        item = self._header[key]
-        if item["dtype"] not in _NUMPY:
-            raise UserError(f"{self.path}: tensor {key} has type {item['dtype']}", f"supported: {', '.join(_NUMPY)}")
-        start, end = (self._start + offset for offset in item["data_offsets"])
-        flat = self._bytes[start:end].view(_NUMPY[item["dtype"]])
-        if item["dtype"] == "BF16":
-            # A bfloat16 is the upper half of a float32.
-            flat = (flat.astype(np.uint32) << 16).view(np.float32)
-        return flat.reshape(item["shape"])
+        """A tensor: bfloat16 comes as float32, every other type as it is, without a copy."""
+        flat = self._flat(key)
+        if self.dtype(key) == "BF16":
+            out = np.empty(flat.shape, np.float32)
+            _convert(flat, out, bfloat16=True)
+            flat = out
+        return flat.reshape(self.shape(key))
+
+    def read_into(self, key: str, out: np.ndarray, start: int = 0) -> None:
+        """Fill a C-ordered float array with the tensor's rows from `start` on, converted to its type block by block.
+
+        The file's pages are given back on the way, so that at no time both the file and the model are in memory.
+        """
+        width = math.prod(self.shape(key)[1:])
+        source = self._flat(key)[start * width : start * width + out.size]
+        target = out.reshape(-1)
+        bfloat16 = self.dtype(key) == "BF16"
+        itemsize = source.itemsize
+        first = self._offset(key) + start * width * itemsize
+        # 4 MB: a thousand pages at once, so that giving them back costs nothing.
+        step = 8 * _BLOCK
+        for begin in range(0, source.size, step):
+            part = slice(begin, min(begin + step, source.size))
+            _convert(source[part], target[part], bfloat16)
+            self._drop(first + part.start * itemsize, first + part.stop * itemsize)
+
+    def values_at(self, key: str, places: np.ndarray) -> np.ndarray:
+        """float32: single values, by their place in the flattened tensor."""
+        values = self._flat(key)[places]
+        out = np.empty(values.shape, np.float32)
+        _convert(values, out, self.dtype(key) == "BF16")
+        return out
+
+    def raw(self, key: str) -> memoryview:
+        """The bytes of a tensor as they lie in the file."""
+        begin = self._offset(key)
+        return memoryview(self._map)[begin : begin + self._size(key)]
+
+    def release(self, key: str) -> None:
+        """Give the pages of a tensor back to the system."""
+        begin = self._offset(key)
+        self._drop(begin, begin + self._size(key))
+
+    def _flat(self, key: str) -> np.ndarray:
+        code = self.dtype(key)
+        if code not in _NUMPY:
+            raise UserError(f"{self.path}: tensor {key} has type {code}", f"supported: {', '.join(_NUMPY)}")
+        count = math.prod(self.shape(key))
+        return np.frombuffer(self._map, _NUMPY[code], count, self._offset(key))
+
+    def _offset(self, key: str) -> int:
+        return self._start + self._header[key]["data_offsets"][0]
+
+    def _size(self, key: str) -> int:
+        start, end = self._header[key]["data_offsets"]
+        return end - start
+
+    def _drop(self, begin: int, end: int) -> None:
+        page = mmap.PAGESIZE
+        begin, end = -(-begin // page) * page, end // page * page
+        if end > begin and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+def _convert(source: np.ndarray, out: np.ndarray, bfloat16: bool) -> None:
+    if not bfloat16:
+        np.copyto(out, source, casting="unsafe")
+    elif out.dtype == np.float32:
+        # A bfloat16 is the upper half of a float32.
+        np.left_shift(source, 16, out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        for begin in range(0, source.size, _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            np.copyto(out[part], (source[part].astype(np.uint32) << 16).view(np.float32), casting="unsafe")
 
 
 def _check_entry(item: Mapping[str, Any]) -> int:
@@ -85,28 +156,41 @@ def _check_entry(item: Mapping[str, Any]) -> int:
     return end
 
 
-def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
-    """The bytes of a safetensors file with all tensors in one type.
+def encode(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers as a file stores them.
 
     Args:
-        tensors: float32 arrays.
+        array: float16 or float32.
         dtype: `float32`, `float16` or `bfloat16` (rounded to nearest, ties to even).
     """
+    if dtype != "bfloat16":
+        return np.ascontiguousarray(array, _NUMPY[_CODES[dtype]])
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+    # Rounding would carry some NaNs over into infinity or zero.
+    return np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
 
-    def encode(array: np.ndarray) -> bytes:
-        if dtype != "bfloat16":
-            return np.ascontiguousarray(array, _NUMPY[_CODES[dtype]]).tobytes()
-        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
 
+def write_safetensors(
+    file: IO[bytes], shapes: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[tuple[str, Any]]
+) -> None:
+    """Write a file tensor by tensor: none but the current one is held.
+
+    Args:
+        file: open for binary writing.
+        shapes: (`float32`, `float16` or `bfloat16`, shape) of each tensor.
+        tensors: (name, its bytes or its `encode`d array), in the order of `shapes`.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    parts = []
     end = 0
-    for name in sorted(tensors):
-        parts.append(encode(tensors[name]))
-        start, end = end, end + len(parts[-1])
-        header[name] = {"dtype": _CODES[dtype], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    for name, (dtype, shape) in shapes.items():
+        code = _CODES[dtype]
+        start, end = end, end + math.prod(shape) * np.dtype(_NUMPY[code]).itemsize
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     # Readers map the file: the numbers must start at a multiple of eight.
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    file.write(len(text).to_bytes(8, "little") + text)
+    for (name, data), expected in zip(tensors, shapes, strict=True):
+        assert name == expected, (name, expected)
+        file.write(data if isinstance(data, memoryview) else np.ascontiguousarray(data).data)

@@ -147,7 +147,7 @@ def _load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: dist
 
 
 def _check_positions(model: CausalLM, config: Config, folder: Path) -> None:
-    limit = model.config.max_position_embeddings
+    limit = model.config.position_limit
     if config.data.max_length > limit:
         raise UserError(
             f"data.max_length = {config.data.max_length}: {folder.name} has {limit} positions",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ms_medqa.config.files import atomic_write
-from ms_medqa.models.safetensors import serialize
+from ms_medqa.models.saving import write_weights
 from ms_medqa.peft import lora_layers, save_adapter
 from ms_medqa.training.build import Run
 
@@ -36,6 +35,4 @@ def save_model(run: Run, folder: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)
-    tensors = {parameter.name: parameter.float().asnumpy() for parameter in run.model.get_parameters()}
-    with atomic_write(folder / "model.safetensors", "wb") as file:
-        file.write(serialize(tensors, run.model.config.dtype))
+    write_weights(run.model, folder / "model.safetensors")

@@ -16,7 +16,7 @@ import safetensors.numpy
 from ms_medqa.config import UserError
 from ms_medqa.models import load_model, resolve_model
 from ms_medqa.models.loading import load_config
-from ms_medqa.models.safetensors import SafetensorsFile, serialize
+from ms_medqa.models.safetensors import SafetensorsFile
 
 
 def values_of(folder: Path) -> decoders.Weights:
@@ -51,7 +51,7 @@ class TestTypes:
         weights = {
             name: np.where(np.abs(value) < 1e-3, 0.25, value).astype(np.float32) for name, value in weights.items()
         }
-        (folder / "model.safetensors").write_bytes(serialize(weights, dtype))
+        (folder / "model.safetensors").write_bytes(decoders.serialize(weights, dtype))
         loaded = values_of(folder)
         assert loaded.keys() == weights.keys()
         for name, value in weights.items():
@@ -68,7 +68,7 @@ class TestTypes:
     @pytest.mark.parametrize("dtype", ["float32", "float16"])
     def test_written_bytes_are_read_by_the_library(self, dtype: str) -> None:
         tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T / 3, "b": np.float32([[-1.5]])}
-        read = safetensors.numpy.load(serialize(tensors, dtype))
+        read = safetensors.numpy.load(decoders.serialize(tensors, dtype))
         assert {name: value.dtype.name for name, value in read.items()} == dict.fromkeys("ab", dtype)
         for name, value in tensors.items():
             assert np.array_equal(read[name], value.astype(dtype))
@@ -79,7 +79,7 @@ class TestTypes:
             [1 + step / 2, 1 + 3 * step / 2, 1 + step * 0.49, 1 + step * 0.51, -(1 + 3 * step / 2), np.inf, np.nan, 0]
         )
         expected = [1, 1 + 2 * step, 1, 1 + step, -(1 + 2 * step), np.inf, np.nan, 0]
-        data = serialize({"x": values.reshape(2, 4)}, "bfloat16")
+        data = decoders.serialize({"x": values.reshape(2, 4)}, "bfloat16")
         ((name, item),) = safetensors.deserialize(data)
         assert (name, item["dtype"], item["shape"]) == ("x", "BF16", [2, 4])
         (tmp_path / "x.safetensors").write_bytes(data)
@@ -195,10 +195,18 @@ class TestConfigFaults:
         ("changes", "words"),
         [
             ({"hidden_size": "absent"}, "'hidden_size' is missing"),
-            ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
-            ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope scaling 'llama3'"),
-            ({"use_sliding_window": True}, "use_sliding_window"),
-            ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+            ({"rope_scaling": {"type": "linear"}}, "rope scaling 'linear' needs a factor"),
+            ({"rope_scaling": {"type": "dynamic", "factor": 0.5}}, "rope scaling 'dynamic' needs a factor"),
+            ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope scaling 'llama3' needs low_freq_factor"),
+            ({"rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "'yarn'.*supported: default, linear, dynamic"),
+            ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+            ({"use_sliding_window": True, "sliding_window": "4096"}, "sliding_window"),
+            (
+                {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["chunked_attention"] * 2},
+                "layer_types must name one of full_attention, sliding_attention",
+            ),
+            ({"quantization_config": {"bits": 4}}, "quantization_config"),
+            ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported"),
             ({"num_key_value_heads": 3}, "num_key_value_heads"),
             ({"head_dim": 7}, "head_dim"),
             ({"hidden_size": "32"}, "hidden_size"),

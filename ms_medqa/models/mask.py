@@ -1,0 +1,81 @@
+"""What is added to attention scores: which token sees which, and how distance counts."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ms_medqa.models.config import ModelConfig
+from ms_medqa.models.positions import alibi_slopes
+
+# Added to float32 scores alone. Far below any score, also those in the tens of thousands that large key biases make, so
+# that none of it is left; yet finite, because masks are made by multiplying it with 0 and 1.
+MASKED = -1e30
+
+
+class AttentionMask(nn.Cell):
+    """Masks of a decoder, one for each size of window that its layers have.
+
+    Attributes:
+        of_layer: for each layer, the number of its mask.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
+        self.windows = tuple(sorted(set(windows)))
+        self.of_layer = tuple(self.windows.index(window) for window in windows)
+        self.kv_heads = config.num_key_value_heads
+        self.group = config.num_attention_heads // config.num_key_value_heads
+        self.alibi = config.positions == "alibi"
+        slopes = alibi_slopes(config.num_attention_heads).reshape(1, self.kv_heads, self.group, 1)
+        self.slopes = Tensor(slopes)
+
+    def of_sequences(self, segment_ids: Tensor) -> tuple[Tensor, ...]:
+        """Causal within a segment: a token sees earlier tokens of its own number.
+
+        Args:
+            segment_ids: int32 (batch, L).
+
+        Returns:
+            A mask for each window, float32, broadcastable to (batch, kv_heads, group * L, L): the query heads of a
+            group lie one after the other.
+        """
+        length = segment_ids.shape[1]
+        # Inside a segment, tokens lie as far apart as their positions.
+        behind = np.arange(length, dtype=np.float32)[:, None] - np.arange(length, dtype=np.float32)[None]
+        same = ops.equal(ops.expand_dims(segment_ids, 2), ops.expand_dims(segment_ids, 1))
+        same = ops.cast(same, ms.float32)
+        masks = ()
+        for window in self.windows:
+            reach = window if window > 0 else length
+            seen = Tensor(((behind >= 0) * (behind < reach)).astype(np.float32))
+            mask = ops.expand_dims(ops.tile((1.0 - same * seen) * MASKED, (1, self.group, 1)), 1)
+            if self.alibi:
+                slopes = ops.reshape(ops.tile(self.slopes, (1, 1, 1, length)), (1, self.kv_heads, -1, 1))
+                mask = mask - slopes * Tensor(np.tile(behind, (self.group, 1))[None, None])
+            masks = (*masks, mask)
+        return masks
+
+    def of_step(self, positions: Tensor, slots: Tensor) -> tuple[Tensor, ...]:
+        """One query a sequence over a cache whose slots are positions.
+
+        Args:
+            positions: int32 (batch,), where the query stands.
+            slots: int32 (1, T), 0 to T - 1.
+
+        Returns:
+            A mask for each window, float32, broadcastable to (batch, kv_heads, group, T).
+        """
+        behind = ops.cast(ops.expand_dims(positions, 1) - slots, ms.float32)
+        masks = ()
+        for window in self.windows:
+            seen = ops.cast(ops.greater_equal(behind, 0.0), ms.float32)
+            if window > 0:
+                seen = seen * ops.cast(ops.less(behind, float(window)), ms.float32)
+            mask = ops.reshape((1.0 - seen) * MASKED, (behind.shape[0], 1, 1, behind.shape[1]))
+            if self.alibi:
+                mask = mask - self.slopes * ops.reshape(behind, (behind.shape[0], 1, 1, behind.shape[1]))
+            masks = (*masks, mask)
+        return masks
