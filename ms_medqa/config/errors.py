@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import sys
+import traceback
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -37,3 +39,23 @@ def from_os_error(error: OSError) -> UserError | RunError | None:
     if error.filename and (isinstance(error, _WRONG_PATH) or error.errno in _WRONG_PATH_NUMBERS):
         return UserError(f"{error.filename}: {error.strerror}")
     return None
+
+
+def fail(program: str, error: Exception, debug: bool = False) -> int:
+    """Print an error that a user can mend as one line on standard error.
+
+    Args:
+        program: what the line starts with.
+        error: a UserError, RunError or OSError; anything else is a defect of the program and is raised again.
+        debug: print the traceback first.
+
+    Returns:
+        The exit status: 2 for the user's fault, 1 for a failed run.
+    """
+    known = from_os_error(error) if isinstance(error, OSError) else error
+    if not isinstance(known, (UserError, RunError)):
+        raise error
+    if debug:
+        traceback.print_exception(error)
+    print(f"{program}: error: {' '.join(str(known).splitlines())}", file=sys.stderr)
+    return 2 if isinstance(known, UserError) else 1

@@ -21,7 +21,7 @@ from tokenizers.normalizers import NFC
 from tokenizers.trainers import BpeTrainer
 
 from ms_medqa.config.console import progress, say
-from ms_medqa.config.errors import RunError, UserError, from_os_error
+from ms_medqa.config.errors import RunError, UserError, fail
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.example import Example, Record
@@ -155,11 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts = progress(read_texts(options.input), desc="reading", unit="text")
         train_tokenizer(texts, options.vocab_size, options.output)
     except (UserError, RunError, OSError) as error:
-        known = from_os_error(error) if isinstance(error, OSError) else error
-        if known is None:
-            raise
-        print(f"train_tokenizer: error: {known}", file=sys.stderr)
-        return 2 if isinstance(known, UserError) else 1
+        return fail("train_tokenizer", error)
     say(f"tokenizer: {options.output}")
     return 0
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from ms_medqa.config import RunError, UserError, load_config, split_overrides
 from ms_medqa.config.assets import LORA_CONFIG
-from ms_medqa.config.errors import from_os_error
+from ms_medqa.config.errors import fail
 from ms_medqa.config.scratch import redirect_droppings
 from ms_medqa.launch.rank_table import check_rank_table
 from ms_medqa.launch.workers import check_device_num, run_workers
@@ -31,13 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _train(arguments)
     except (UserError, RunError, OSError) as error:
-        known = from_os_error(error) if isinstance(error, OSError) else error
-        if known is None:
-            raise
-        if "--debug" in arguments:
-            traceback.print_exception(error)
-        print(f"{NAME}: error: {known}", file=sys.stderr)
-        return 2 if isinstance(known, UserError) else 1
+        return fail(NAME, error, debug="--debug" in arguments)
 
 
 def _train(arguments: Sequence[str]) -> int:

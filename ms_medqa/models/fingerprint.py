@@ -12,8 +12,8 @@ from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.loading import check_weights, load_config, naming_of, weight_files
 
-# Values taken of each tensor, evenly spread. Any training of all weights, and any merged adapter, changes most values of
-# the tensors that it touches.
+# Values taken of each tensor, evenly spread. A training of all weights, or a merged adapter, changes most values of the
+# tensors that it touches.
 _SAMPLES = 64
 
 

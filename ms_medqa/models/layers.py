@@ -100,7 +100,7 @@ class Attention(nn.Cell):
         Args:
             query: (batch * rows, heads * D).
             key, value: (batch * kv_heads, T, D).
-            mask: added to the scores, float32, broadcastable to (batch, kv_heads, group * rows, T); its first size is the batch.
+            mask: added to the scores, float32 (batch, 1 or kv_heads, group * rows, T).
 
         Returns:
             (batch * rows, heads * D).

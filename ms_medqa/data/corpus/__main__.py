@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ms_medqa.config.errors import RunError, UserError, from_os_error
+from ms_medqa.config.errors import RunError, UserError, fail
 from ms_medqa.data.corpus.mini import write_mini
 from ms_medqa.data.corpus.pretrain import write_pretrain
 
@@ -32,11 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for source, counts in {**report["sources"], "total": report["total"]}.items():
                 print(f"{source}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     except (UserError, RunError, OSError) as error:
-        known = from_os_error(error) if isinstance(error, OSError) else error
-        if known is None:
-            raise
-        print(f"{parser.prog}: error: {known}", file=sys.stderr)
-        return 2 if isinstance(known, UserError) else 1
+        return fail(parser.prog, error)
     return 0
 
 
