@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str], debug: bool) -> int:
     from ms_medqa.backend.device import quiet_environment
-    from ms_medqa.config.errors import RunError, UserError, from_os_error
+    from ms_medqa.config.errors import RunError, UserError, fail
 
     try:
         quiet_environment()
@@ -90,15 +90,8 @@ def _run(name: str, arguments: list[str], debug: bool) -> int:
         # Otherwise Python complains once more when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except UserError as error:
-        return _fail(name, f"error: {error}", 2, error if debug else None)
-    except RunError as error:
-        return _fail(name, f"error: {error}", 1, error if debug else None)
-    except OSError as error:
-        known = from_os_error(error)
-        if known is None:
-            raise
-        return _fail(name, f"error: {known}", 2 if isinstance(known, UserError) else 1, error if debug else None)
+    except (UserError, RunError, OSError) as error:
+        return fail(f"ms-medqa {name}", error, debug)
     except ImportError as error:
         # Not a fault of the program but of its installation, such as MindSpore under NumPy 2.
         if (error.name or "").startswith("ms_medqa"):
