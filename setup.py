@@ -27,6 +27,7 @@ CORE = [
     "pyyaml>=6.0.1,<7",
     "safetensors>=0.4.3,<1",
     "tokenizers>=0.20,<1",
+    "sentencepiece>=0.2,<0.3",
     "jinja2>=3.1.4,<4",
     "tqdm>=4.66,<5",
     "matplotlib>=3.8,<4",
@@ -36,7 +37,9 @@ CORE = [
 ]
 EXTRAS = {
     "test": ["pytest>=8,<10", "ruff>=0.17,<0.18"],
-    "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1"],
+    "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1", "tiktoken>=0.7,<1"],
+    # Reads checkpoints that exist only as PyTorch pickles, with PyTorch's loader for plain weights.
+    "import-bin": ["torch>=2.4,<3"],
     # The report needs nothing beyond the core; the name is there for scripts that ask for it.
     "report": [requirement for requirement in CORE if requirement.startswith(("matplotlib", "jinja2"))],
     "serve": ["fastapi>=0.115,<1", "uvicorn>=0.30,<1"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from ms_medqa.data.chat_template import ChatTemplate
 from ms_medqa.data.example import Example
 from ms_medqa.data.tokenizer import Tokenizer
 
-FORMAT_VERSION = 1
+# 2: text between two control tokens is tokenised as one.
+FORMAT_VERSION = 2
 FILE_NAME = "prompt.json"
 
 # `question` is used where the example has no context (and for all earlier rounds of a dialogue: the context belongs to
@@ -51,7 +52,7 @@ _SLOTS = {"system": {"system"}, "question": {"question"}, "question_with_context
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of the text, tokenised by itself.
+    """A piece of the text.
 
     Attributes:
         text: the piece.
@@ -75,9 +76,10 @@ class Encoded:
 class Prompt:
     """Renders examples. Build one with `Prompt.named`, or with `Prompt.load` from the folder of an adapter.
 
-    The text is tokenised segment by segment, so that a question has the same tokens wherever it stands, and the tokens
-    of a prompt do not depend on the answer: `encode` is `encode_prompt`, then the answer, then the end token, always.
-    Trained are every answer of the dialogue and the end token after it, nothing else.
+    What stands between two control tokens is tokenised as one text, as transformers does with a rendered template; only
+    prompt and answer are tokenised apart, so that the tokens of a prompt do not depend on the answer: `encode` is
+    `encode_prompt`, then the answer, then the end token, always. Trained are every answer of the dialogue and the end
+    token after it, nothing else.
 
     Attributes:
         name: `medqa`, `chat`, `alpaca` or `plain`.
@@ -108,7 +110,6 @@ class Prompt:
         self.end_token_id: int = ids[-1]
         self.stop_token_ids = tuple(dict.fromkeys((self.end_token_id, tokenizer.eos_token_id)))
         self._start = "".join(tokenizer.id_to_token(i) for i in tokenizer.prefix_ids)
-        self._template_ids: dict[str, list[int]] = {}
 
     @classmethod
     def named(cls, name: str, tokenizer: Tokenizer) -> Prompt:
@@ -136,15 +137,15 @@ class Prompt:
         """Tokens of prompt, answer and end token, and which of them are trained."""
         input_ids: list[int] = []
         loss_mask: list[int] = []
-        for segment in self.segments(example):
-            ids = self._encode(segment)
+        for run, train in self._runs(self.segments(example)):
+            ids = self._encode(run)
             input_ids += ids
-            loss_mask += [int(segment.train)] * len(ids)
+            loss_mask += [int(train)] * len(ids)
         return Encoded(input_ids, loss_mask)
 
     def encode_prompt(self, example: Example) -> list[int]:
         """Tokens up to where the final answer begins; `example.answer` is not looked at."""
-        return [i for segment in self.segments(example, generate=True) for i in self._encode(segment)]
+        return [i for run, _ in self._runs(self.segments(example, generate=True)) for i in self._encode(run)]
 
     def text(self, example: Example, *, generate: bool = False) -> str:
         """The text as people read it."""
@@ -220,14 +221,26 @@ class Prompt:
         except UserError as error:
             raise UserError(f"{path}: {error.message}", error.hint) from None
 
-    def _encode(self, segment: Segment) -> list[int]:
-        if not segment.template:
-            return self.tokenizer.encode(segment.text)
-        ids = self._template_ids.get(segment.text)
-        if ids is None:
-            # Templates have a handful of pieces, which every example repeats.
-            ids = self._template_ids[segment.text] = self.tokenizer.encode(segment.text, special=True)
-        return ids
+    def _runs(self, segments: Iterable[Segment]) -> Iterator[tuple[str | int, bool]]:
+        """(text or control token, whether it is trained): adjoining texts joined where that does not differ."""
+        text, text_train = "", False
+        for segment in segments:
+            # A user's text is never searched for control tokens.
+            parts = self.tokenizer.split_control(segment.text) if segment.template else (segment.text,)
+            for part in parts:
+                if isinstance(part, str) and (not text or segment.train == text_train):
+                    text, text_train = text + part, segment.train
+                    continue
+                if text:
+                    yield text, text_train
+                text, text_train = (part, segment.train) if isinstance(part, str) else ("", False)
+                if isinstance(part, int):
+                    yield part, segment.train
+        if text:
+            yield text, text_train
+
+    def _encode(self, run: str | int) -> list[int]:
+        return [run] if isinstance(run, int) else self.tokenizer.encode(run)
 
     def _pattern_segments(self, example: Example, generate: bool) -> Iterable[Segment]:
         yield Segment(self._start, True, False)

@@ -1,4 +1,4 @@
-"""A tokenizer folder in Hugging Face layout, read with the `tokenizers` library alone."""
+"""A tokenizer folder in Hugging Face layout; no code of the folder is run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,43 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
-from tokenizers import Tokenizer as Backend
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import atomic_write, write_json
+from ms_medqa.data import tokenizer_sentencepiece, tokenizer_tiktoken
+from ms_medqa.data.tokenizer_backend import Backend, TokenizersBackend
+from ms_medqa.data.tokenizer_settings import (
+    CHATML_TEMPLATE,
+    CHATML_TOKENS,
+    chat_template,
+    named_end_ids,
+    read_json,
+    read_settings,
+    talks_chatml,
+    token_content,
+)
 
-# What makes up a tokenizer in a model folder; only tokenizer.json is required.
+# The files that hold a vocabulary, and what reads them; of several in a folder the first is used.
+_READERS: dict[str, Callable[[Path, dict[str, Any]], Backend]] = {
+    "tokenizer.json": lambda folder, settings: TokenizersBackend.from_file(folder / "tokenizer.json"),
+    tokenizer_tiktoken.FILE_NAME: tokenizer_tiktoken.read_tiktoken,
+    tokenizer_sentencepiece.FILE_NAME: tokenizer_sentencepiece.SentencePieceBackend,
+}
+
+# What makes up a tokenizer in a model folder; only one of the vocabularies is required.
 TOKENIZER_FILES = (
-    "tokenizer.json",
+    *_READERS,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "tokenizer.model",
     "chat_template.jinja",
 )
 
@@ -32,7 +50,7 @@ TOKENIZER_FILES = (
 class Tokenizer:
     """Text to token ids and back. Build one with `Tokenizer.load`; safe to use from several threads.
 
-    Control tokens are the added tokens of `tokenizer.json` (also those that it does not flag as special, such as
+    Control tokens are the added tokens of the vocabulary (also those that it does not flag as special, such as
     `<tool_call>`). They are parsed only in text encoded with `special=True`, which is for templates, never for what a
     user wrote.
 
@@ -45,62 +63,53 @@ class Tokenizer:
         chat_template: Jinja source, or None.
     """
 
-    def __init__(self, backend: Backend, folder: Path, settings: dict[str, Any], chat_template: str | None) -> None:
+    def __init__(self, backend: Backend, folder: Path, settings: dict[str, Any]) -> None:
         self._backend = backend
         self.folder = folder
-        self.chat_template = chat_template
-        added = backend.get_added_tokens_decoder()
-        self._special_ids = frozenset(i for i, token in added.items() if token.special)
+        self._special_ids = frozenset(i for i, token in backend.added.items() if token.special)
         _check_added_tokens(backend, folder, settings.get("added_tokens_decoder"))
 
         self.eos_token, self.eos_token_id = _end_token(backend, folder, settings)
         self.special_tokens: dict[str, str] = {}
         ids: dict[str, int] = {}
         for name in ("bos_token", "pad_token", "unk_token"):
-            content = _content(settings.get(name))
+            content = token_content(settings.get(name)) or backend.roles.get(name)
             if content is not None and (i := backend.token_to_id(content)) is not None:
                 self.special_tokens[name], ids[name] = content, i
         self.special_tokens["eos_token"] = self.eos_token
         self.bos_token_id: int | None = ids.get("bos_token")
         self.pad_token_id: int = ids.get("pad_token", self.eos_token_id)
         self._special_ids |= {self.eos_token_id, self.pad_token_id}
+        self.prefix_ids = backend.prefix_ids
 
-        probe, bare = backend.encode("a").ids, backend.encode("a", add_special_tokens=False).ids
-        extra = len(probe) - len(bare)
-        self.prefix_ids = tuple(next((probe[:n] for n in range(extra + 1) if probe[n : n + len(bare)] == bare), ()))
-
-        control = {token.content: i for i, token in added.items()}
+        control = {token.content: i for i, token in backend.added.items()}
         control.update((text, backend.token_to_id(text)) for text in self.special_tokens.values())
         self._control = control
-        self._control_pattern = _control_pattern(added.values(), control)
-        # encode_special_tokens keeps a control token that a user typed as text, but only where it is flagged special.
-        backend.add_special_tokens(
-            [AddedToken(token.content, special=True, normalized=token.normalized) for token in added.values()]
-        )
-        backend.encode_special_tokens = True
+        self._control_pattern = _control_pattern(backend.added.values(), control)
+
+        self.chat_template = chat_template(folder, settings)
+        if self.chat_template is None and control.keys() >= set(CHATML_TOKENS) and talks_chatml(folder, settings):
+            self.chat_template = CHATML_TEMPLATE
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """Read `tokenizer.json` and, beside it, the files that name end, pad and start token and the chat template.
+        """Read the vocabulary and, beside it, the files that name control tokens and the chat template.
+
+        The vocabulary is `tokenizer.json`, `qwen.tiktoken` or `tokenizer.model`: the first of these that is there.
 
         Raises:
-            UserError: no `tokenizer.json`, an unreadable file, or no end token named anywhere.
+            UserError: no vocabulary, an unreadable file, files that contradict each other, or no end token anywhere.
         """
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise UserError(
-                f"{folder}: no tokenizer.json",
-                "give a model folder in Hugging Face layout; transformers' save_pretrained writes this file",
-            )
-        try:
-            backend = Backend.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{path}: not a tokenizer file ({error})") from None
-        backend.no_padding()
-        backend.no_truncation()
-        settings = read_settings(folder)
-        return cls(backend, folder, settings, _chat_template(folder, settings))
+        for name, read in _READERS.items():
+            if (folder / name).is_file():
+                settings = read_settings(folder)
+                return cls(read(folder, settings), folder, settings)
+        *others, last = _READERS
+        raise UserError(
+            f"{folder}: this needs a tokenizer, and there is no {', '.join(others)} or {last}",
+            "give a model folder in Hugging Face layout with one of these files",
+        )
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids of `text`, without start or end token.
@@ -115,29 +124,34 @@ class Tokenizer:
         if not special:
             return self._encode(text)
         ids: list[int] = []
+        for part in self.split_control(text):
+            ids += [part] if isinstance(part, int) else self._encode(part)
+        return ids
+
+    def split_control(self, text: str) -> Iterator[str | int]:
+        """The ids of the control tokens in a template's text, and the text between them."""
         start = 0
         for match in self._control_pattern.finditer(text):
             if match.start() > start:
-                ids += self._encode(text[start : match.start()])
-            ids.append(self._control_id(match[0]))
+                yield text[start : match.start()]
+            yield self._control_id(match[0])
             start = match.end()
         if start < len(text):
-            ids += self._encode(text[start:])
-        return ids
+            yield text[start:]
 
     def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
         """`encode` of each text; plain text is spread over the cores."""
         if special:
             return [self.encode(text, special=True) for text in texts]
         try:
-            return [encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)]
-        except TypeError:
+            return self._backend.encode_batch(texts)
+        except (TypeError, UnicodeEncodeError):
             return [self._encode(text) for text in texts]  # names the text at fault
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that make no character come out as U+FFFD."""
         kept = [int(i) for i in ids if not (skip_special and i in self._special_ids)]
-        return self._backend.decode(kept, skip_special_tokens=False)
+        return self._backend.decode(kept)
 
     def token_to_id(self, token: str) -> int | None:
         """The id of one token by its exact name, None when there is no such token."""
@@ -157,38 +171,51 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Number of tokens, added ones included; a model's embedding may have more rows, never fewer."""
-        return self._backend.get_vocab_size(with_added_tokens=True)
+        return self._backend.vocab_size
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over what decides ids: `tokenizer.json` without the parts that do not, end token, chat template.
+        """sha256 (hex) over what decides ids: the vocabulary without the parts that do not, end token, chat template.
 
         The same tokenizer saved by another tool or version keeps its fingerprint.
         """
-        raw = json.loads((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
-        for name in ("version", "padding", "truncation"):
-            raw.pop(name, None)
-        model = raw.get("model", {})
-        if "merges" in model:  # older files write a merge as "a b", newer ones as ["a", "b"]
-            model["merges"] = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-        content = {"tokenizer": raw, "eos_token": self.eos_token, "chat_template": self.chat_template}
+        content = {
+            "tokenizer": self._backend.definition(),
+            "eos_token": self.eos_token,
+            "chat_template": self.chat_template,
+        }
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        """Copy the tokenizer's files into `folder` (made when absent)."""
+        """Write the tokenizer into `folder` (made when absent), so that it loads there as the same tokenizer.
+
+        Files are copied as they are. What only the model's own folder says (an end token in its config, a chat format)
+        is added to the copy of tokenizer_config.json; a `qwen.tiktoken` gets a `tokenizer.json` of the same ids beside
+        it. Files of another tokenizer in `folder` are removed: they would be read in place of these.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.resolve() == self.folder.resolve():
+            return
         for name in TOKENIZER_FILES:
             source = self.folder / name
-            if source.is_file() and source.resolve() != (folder / name).resolve():
+            if source.is_file():
                 # copyfile, not copy: a read-only model folder must not make read-only copies.
                 shutil.copyfile(source, folder / name)
-        if _content(read_settings(folder).get("eos_token")) is None:
-            # The end token was named by the model's config, which does not travel with an adapter.
+            else:
+                (folder / name).unlink(missing_ok=True)
+        if self._backend.tokenizer_json is not None:
+            with atomic_write(folder / "tokenizer.json") as file:
+                file.write(self._backend.tokenizer_json)
+        settings, added = read_settings(folder), {}
+        if token_content(settings.get("eos_token")) is None:
+            added["eos_token"] = self.eos_token
+        if self.chat_template is not None and chat_template(folder, settings) is None:
+            added["chat_template"] = self.chat_template
+        if added:
             path = folder / "tokenizer_config.json"
-            settings = _read_json(path) | {"eos_token": self.eos_token}
-            path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            write_json(path, read_json(path) | added)
 
     def _control_id(self, matched: str) -> int:
         # Some tokens take the space around them along.
@@ -196,8 +223,8 @@ class Tokenizer:
 
     def _encode(self, text: str) -> list[int]:
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
-        except TypeError:
+            return self._backend.encode(text)
+        except (TypeError, UnicodeEncodeError):
             text.encode("utf-8", "replace")  # anything but a str is a programming error and raises here
             raise UserError(
                 "a text holds half a surrogate pair (such as \\ud83d alone), which is no character", "remove it"
@@ -237,65 +264,31 @@ class TextStream:
         return piece
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json over special_tokens_map.json; null entries of the first do not hide the second."""
-    settings = _read_json(folder / "special_tokens_map.json")
-    settings.update((k, v) for k, v in _read_json(folder / "tokenizer_config.json").items() if v is not None)
-    return settings
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a JSON object is needed")
-    return content
-
-
-def _content(token: Any) -> str | None:
-    """A special token as the configs write it: a string, or an object with `content`."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) and token else None
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether `Tokenizer.load` finds a vocabulary in `folder`."""
+    return any((Path(folder) / name).is_file() for name in _READERS)
 
 
 def _end_token(backend: Backend, folder: Path, settings: dict[str, Any]) -> tuple[str, int]:
-    content = _content(settings.get("eos_token"))
-    if content is not None:
-        i = backend.token_to_id(content)
-        if i is None:
-            raise UserError(f"{folder}: the end token {content!r} of tokenizer_config.json is not in tokenizer.json")
+    content = token_content(settings.get("eos_token"))
+    if content is not None and backend.token_to_id(content) is None:
+        raise UserError(f"{folder}: the end token {content!r} of tokenizer_config.json is not in {backend.source}")
+    content = content or backend.roles.get("eos_token")
+    if content is not None and (i := backend.token_to_id(content)) is not None:
         return content, i
-    for name in ("generation_config.json", "config.json"):
-        i = _read_json(folder / name).get("eos_token_id")
-        i = i[0] if isinstance(i, list) and i else i
-        if isinstance(i, int) and (token := backend.id_to_token(i)) is not None:
+    for i in named_end_ids(folder)[1][:1]:
+        if (token := backend.id_to_token(i)) is not None:
             return token, i
     raise UserError(f"{folder}: no end token", 'name it in tokenizer_config.json, such as "eos_token": "<|endoftext|>"')
 
 
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) and template else None
-
-
 def _check_added_tokens(backend: Backend, folder: Path, named: Any) -> None:
-    """A control token that tokenizer.json does not know would silently be spelt out as text."""
+    """A control token that the vocabulary does not know would silently be spelt out as text."""
     for i, token in (named if isinstance(named, dict) else {}).items():
-        content = _content(token)
-        if content is not None and backend.token_to_id(content) != int(i):
+        content = token_content(token)
+        if content is not None and str(backend.token_to_id(content)) != i:
             raise UserError(
-                f"{folder}: tokenizer_config.json gives {content!r} the id {i}, tokenizer.json does not",
+                f"{folder}: tokenizer_config.json gives {content!r} the id {i}, {backend.source} does not",
                 "save the tokenizer anew with transformers' save_pretrained",
             )
 

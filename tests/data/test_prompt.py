@@ -168,7 +168,7 @@ def test_faulty_definitions(tokenizer: Tokenizer, tmp_path: Path) -> None:
         Prompt.load(tmp_path, tokenizer)
     good, chat = Prompt.named("medqa", tokenizer).to_dict(), Prompt.named("chat", tokenizer).to_dict()
     for definition, message in (
-        (good | {"format_version": 2}, "format 2: this version reads format 1"),
+        (good | {"format_version": 3}, "format 3: this version reads format 2"),
         (good | {"name": "vicuna"}, "unknown name 'vicuna'"),
         (good | {"patterns": {}}, "incomplete patterns"),
         (good | {"patterns": good["patterns"] | {"question": "?"}}, r"'question' must hold \{question\}"),
@@ -248,3 +248,16 @@ def test_template_that_knows_no_system_message_says_so_when_there_is_one(
     prompt.encode(CONTEXT)
     with pytest.raises(UserError, match=r"system, user.*no system role"):
         prompt.encode(replace(CONTEXT, system="你是医生。"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("question", [" 发热怎么办？ ", "\n\n发热", "a\n", "  \t x"])
+def test_a_prompt_is_tokenised_as_one_text(tokenizer: Tokenizer, name: str, question: str) -> None:
+    prompt = Prompt.named(name, tokenizer)
+    for example in (replace(SINGLE, question=question), replace(DIALOGUE, question=question, context=" 高热 ")):
+        expected = tokenizer.encode(prompt.text(example, generate=True), special=True)
+        if not example.history:  # earlier answers are tokenised by themselves, because they are trained
+            assert prompt.encode_prompt(example) == expected
+        ids = prompt.encode(example).input_ids
+        assert ids[: len(prompt.encode_prompt(example))] == prompt.encode_prompt(example)
+        assert tokenizer.decode(ids, skip_special=False) == prompt.text(example)

@@ -1,0 +1,147 @@
+"""What turns text into ids and back: the contract of all formats, and the format of the `tokenizers` library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Library
+
+from ms_medqa.config.errors import UserError
+
+
+class Backend(Protocol):
+    """One vocabulary, read from one file. Text given to it is plain text: control tokens in it are not parsed.
+
+    Attributes:
+        source: name of the file, for messages.
+        added: the control tokens by id.
+        roles: the tokens that the format itself fixes as `eos_token`, `bos_token` or `unk_token`.
+        prefix_ids: ids that go before any text.
+        tokenizer_json: what to save as tokenizer.json; None where `source` itself is what to save.
+    """
+
+    source: str
+    added: Mapping[int, AddedToken]
+    roles: Mapping[str, str]
+    prefix_ids: tuple[int, ...]
+    tokenizer_json: str | None
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Raises TypeError or UnicodeEncodeError for half a surrogate pair."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`, control tokens by their names."""
+        ...
+
+    def token_to_id(self, token: str) -> int | None: ...
+
+    def id_to_token(self, token_id: int) -> str | None: ...
+
+    def definition(self) -> dict[str, Any]:
+        """All that decides ids, as JSON values that do not change with the version of a library."""
+        ...
+
+
+class TokenizersBackend:
+    """A `tokenizer.json`, from a file or made from another format. See `Backend`."""
+
+    def __init__(self, library: Library, source: str, roles: Mapping[str, str], content: Path | str) -> None:
+        self.source = source
+        self.roles = roles
+        self.tokenizer_json = content if isinstance(content, str) else None
+        self._content = content
+        self._library = library
+        library.no_padding()
+        library.no_truncation()
+        self.added = library.get_added_tokens_decoder()
+        self._byte_fallback = getattr(library.model, "byte_fallback", False)
+
+        probe, bare = library.encode("a").ids, library.encode("a", add_special_tokens=False).ids
+        extra = len(probe) - len(bare)
+        self.prefix_ids = tuple(next((probe[:n] for n in range(extra + 1) if probe[n : n + len(bare)] == bare), ()))
+
+        # encode_special_tokens keeps a control token that a user typed as text, but only where it is flagged special.
+        library.add_special_tokens(
+            [AddedToken(token.content, special=True, normalized=token.normalized) for token in self.added.values()]
+        )
+        library.encode_special_tokens = True
+
+    @classmethod
+    def from_file(cls, path: Path) -> TokenizersBackend:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            UserError: the library cannot read it.
+        """
+        try:
+            library = Library.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{path}: not a tokenizer file ({error})") from None
+        return cls(library, path.name, {}, path)
+
+    @classmethod
+    def from_definition(cls, definition: dict[str, Any], source: str, roles: Mapping[str, str]) -> TokenizersBackend:
+        """The content of a `tokenizer.json` that was made from the file `source`."""
+        content = json.dumps(definition, ensure_ascii=False)
+        return cls(Library.from_str(content), source, roles, content)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._library.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        return self._library.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._library.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        if not self._byte_fallback or self._library.decoder is None:
+            return self._library.decode(list(ids), skip_special_tokens=False)
+        tokens = [token for i in ids if (token := self._library.id_to_token(i)) is not None]
+        return self._library.decoder.decode(_join_bytes(tokens))
+
+    def token_to_id(self, token: str) -> int | None:
+        return self._library.token_to_id(token)
+
+    def id_to_token(self, token_id: int) -> str | None:
+        return self._library.id_to_token(token_id)
+
+    def definition(self) -> dict[str, Any]:
+        text = self._content if isinstance(self._content, str) else self._content.read_text(encoding="utf-8")
+        content = json.loads(text)
+        for name in ("version", "padding", "truncation"):
+            content.pop(name, None)
+        model = content.get("model", {})
+        if "merges" in model:  # older files write a merge as "a b", newer ones as ["a", "b"]
+            model["merges"] = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+        return content
+
+
+def _join_bytes(tokens: Iterable[str]) -> list[str]:
+    """Byte tokens such as `<0xE9>` as the characters that they spell.
+
+    The library's own decoder gives up a whole run of byte tokens where the run ends inside a character: in an answer
+    that grows token by token, the characters before would be lost.
+    """
+    result: list[str] = []
+    run = bytearray()
+    for token in (*tokens, ""):
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            run.append(int(token[3:5], 16))
+            continue
+        if run:
+            result.append(run.decode("utf-8", "replace"))
+            run.clear()
+        result.append(token)
+    return result[:-1]

@@ -1,0 +1,92 @@
+"""What the small JSON files of a model folder say about its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ms_medqa.config.errors import UserError
+
+# The dialogue format of Qwen chat models, whose first generation comes without a chat template.
+CHATML_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+_GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json over special_tokens_map.json; null entries of the first do not hide the second."""
+    settings = read_json(folder / "special_tokens_map.json")
+    settings.update((k, v) for k, v in read_json(folder / "tokenizer_config.json").items() if v is not None)
+    return settings
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty when there is no such file.
+
+    Raises:
+        UserError: not JSON, or not an object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a JSON object is needed")
+    return content
+
+
+def read_vocabulary(path: Path) -> bytes:
+    """The content of a vocabulary file.
+
+    Raises:
+        UserError: the file is empty or a mere pointer, as a clone without Git LFS leaves it.
+    """
+    content = path.read_bytes()
+    if not content.strip():
+        raise UserError(f"{path}: empty", "copy or download the file anew")
+    if content.startswith(_GIT_LFS_POINTER):
+        raise UserError(f"{path}: a Git LFS pointer in place of the file", "run git lfs pull in the model folder")
+    return content
+
+
+def token_content(token: Any) -> str | None:
+    """A special token as the configs write it: a string, or an object with `content`."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) and token else None
+
+
+def named_end_ids(folder: Path) -> tuple[str, list[int]]:
+    """The file of the model that names the ids ending an answer, and those ids; empty where none does."""
+    for name in ("generation_config.json", "config.json"):
+        ids = read_json(folder / name).get("eos_token_id")
+        ids = ids if isinstance(ids, list) else [ids]
+        if ids := [i for i in ids if isinstance(i, int)]:
+            return name, ids
+    return "", []
+
+
+def chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    """The folder's chat template: chat_template.jinja, else that of the settings; None where there is none."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) and template else None
+
+
+def talks_chatml(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether the folder says, in a way older than chat templates, that its model talks ChatML."""
+    if settings.get("tokenizer_class") == "QWenTokenizer":
+        return True
+    return read_json(folder / "generation_config.json").get("chat_format") == "chatml"
