@@ -1,15 +1,33 @@
-"""Small decoders on disk in several shapes, and what they compute, written a second time in NumPy float64."""
+"""Small decoders on disk, in the key style of each family."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reference import Names, head_dim, logits, token_losses
+
+__all__ = [
+    "VOCAB",
+    "Weights",
+    "baichuan_config",
+    "config_of",
+    "graph_mode",
+    "head_dim",
+    "logits",
+    "padded",
+    "qwen_config",
+    "random_weights",
+    "serialize",
+    "tensor_shapes",
+    "token_losses",
+    "write",
+]
 
 VOCAB = 97
 Weights = dict[str, np.ndarray]
@@ -31,7 +49,7 @@ def graph_mode() -> Iterator[None]:
 
 
 def config_of(family: str = "Qwen2ForCausalLM", **changes: Any) -> dict[str, Any]:
-    """A `config.json`: hidden 32, 2 layers, 4 heads on 2 key heads."""
+    """A `config.json` as transformers 4 writes it: hidden 32, 2 layers, 4 heads on 2 key heads."""
     return {
         "architectures": [family],
         "model_type": family.removesuffix("ForCausalLM").lower(),
@@ -50,36 +68,103 @@ def config_of(family: str = "Qwen2ForCausalLM", **changes: Any) -> dict[str, Any
     }
 
 
-def head_dim(config: Mapping[str, Any]) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+def qwen_config(**changes: Any) -> dict[str, Any]:
+    """A `config.json` with the keys of Qwen-7B; `intermediate_size` counts both halves of the gated MLP."""
+    return {
+        "architectures": ["QWenLMHeadModel"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"},
+        "attn_dropout_prob": 0.0,
+        "bf16": False,
+        "emb_dropout_prob": 0.0,
+        "fp16": False,
+        "fp32": False,
+        "hidden_size": 32,
+        "intermediate_size": 96,
+        "initializer_range": 0.02,
+        "kv_channels": 8,
+        "layer_norm_epsilon": 1e-5,
+        "max_position_embeddings": 128,
+        "model_type": "qwen",
+        "no_bias": True,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "onnx_safe": None,
+        "rotary_emb_base": 5000,
+        "rotary_pct": 1.0,
+        "scale_attn_weights": True,
+        "seq_length": 64,
+        "tie_word_embeddings": False,
+        "tokenizer_class": "QWenTokenizer",
+        "use_cache": True,
+        "use_dynamic_ntk": True,
+        "use_flash_attn": "auto",
+        "use_logn_attn": True,
+        "vocab_size": VOCAB,
+        **changes,
+    }
+
+
+def baichuan_config(release: str = "7B", **changes: Any) -> dict[str, Any]:
+    """A `config.json` with the keys of Baichuan-`7B` or `13B`, or Baichuan2 (`2-7B`, `2-13B`)."""
+    first_7b, rotary, second = release == "7B", release.endswith("7B"), release.startswith("2-")
+    return {
+        "architectures": ["BaiChuanForCausalLM" if first_7b else "BaichuanForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"},
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "hidden_size": 32,
+        "initializer_range": 0.02,
+        "intermediate_size": 48,
+        "model_type": "baichuan",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "use_cache": True,
+        "vocab_size": VOCAB,
+        **({"max_position_embeddings": 64} if rotary else {"gradient_checkpointing": [False]}),
+        **({} if first_7b else {"model_max_length": 64}),
+        **({"z_loss_weight": 0} if second else {}),
+        **changes,
+    }
+
+
+def tensor_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint with its shape."""
+    names, hidden, dim, heads = Names(config), config["hidden_size"], head_dim(config), config["num_attention_heads"]
+    q, kv = heads * dim, (config.get("num_key_value_heads") or heads) * dim
+    inner = config["intermediate_size"] // (2 if "seq_length" in config else 1)
+    qkv = (q + 2 * kv,) if len(names.qkv) == 1 else (q, kv, kv)
+    shapes: dict[str, tuple[int, ...]] = {f"{names.embedding}.weight": (config["vocab_size"], hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = names.layer.format(layer)
+        for name, out, width in (
+            *((name, rows, hidden) for name, rows in zip(names.qkv, qkv, strict=True)),
+            (names.out, hidden, q),
+            (names.gate, inner, hidden),
+            (names.up, inner, hidden),
+            (names.down, hidden, inner),
+        ):
+            shapes[f"{prefix}{name}.weight"] = (out, width)
+            if name in names.biased:
+                shapes[f"{prefix}{name}.bias"] = (out,)
+        if config["architectures"] == ["Qwen3ForCausalLM"]:
+            shapes |= {f"{prefix}self_attn.{name}_norm.weight": (dim,) for name in "qk"}
+        shapes |= {f"{prefix}{name}.weight": (hidden,) for name in names.norms}
+    shapes[f"{names.norm}.weight"] = (hidden,)
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    return shapes
 
 
 def random_weights(config: Mapping[str, Any], seed: int = 0, scale: float = 0.2) -> Weights:
-    """Weights under the names of Hugging Face checkpoints, biases and norms far from zero and one."""
-    hidden, inner, dim = config["hidden_size"], config["intermediate_size"], head_dim(config)
-    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
-    for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        for name, out, width in (
-            ("self_attn.q_proj", q, hidden),
-            ("self_attn.k_proj", kv, hidden),
-            ("self_attn.v_proj", kv, hidden),
-            ("self_attn.o_proj", hidden, q),
-            ("mlp.gate_proj", inner, hidden),
-            ("mlp.up_proj", inner, hidden),
-            ("mlp.down_proj", hidden, inner),
-        ):
-            shapes[f"{prefix}{name}.weight"] = (out, width)
-            if config["architectures"] == ["Qwen2ForCausalLM"] and name[-6:] in ("q_proj", "k_proj", "v_proj"):
-                shapes[f"{prefix}{name}.bias"] = (out,)
-        shapes[f"{prefix}input_layernorm.weight"] = shapes[f"{prefix}post_attention_layernorm.weight"] = (hidden,)
-    shapes["model.norm.weight"] = (hidden,)
-    if not config["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    """Weights under the checkpoint's names, biases and norms far from zero and one."""
     rng = np.random.default_rng(seed)
+    shapes = tensor_shapes(config)
     weights = {name: rng.normal(0, scale, shape).astype(np.float32) for name, shape in shapes.items()}
-    return {name: 1 + value if "norm" in name else value for name, value in weights.items()}
+    return {name: 1 + value if "norm" in name or ".ln_" in name else value for name, value in weights.items()}
 
 
 def write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, np.ndarray] | None = None) -> Weights:
@@ -103,47 +188,10 @@ def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
     return file.getvalue()
 
 
-def logits(weights: Mapping[str, np.ndarray], config: Mapping[str, Any], ids: list[int]) -> np.ndarray:
-    """float64 (len(ids), vocab): the logits of one unpadded sequence."""
-    w = {name: value.astype(np.float64) for name, value in weights.items()}
-    heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], head_dim(config)
-    length, eps = len(ids), config["rms_norm_eps"]
-
-    def norm(x: np.ndarray, name: str) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w[f"{name}.weight"]
-
-    def linear(x: np.ndarray, name: str) -> np.ndarray:
-        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0)
-
-    angles = np.outer(np.arange(length), config["rope_theta"] ** (-np.arange(0, dim, 2) / dim))
-    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-
-    def rotate(x: np.ndarray) -> np.ndarray:
-        a, b = np.split(x, 2, axis=-1)
-        return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
-
-    x = w["model.embed_tokens.weight"][ids]
-    future = np.triu(np.ones((length, length), bool), 1)
-    for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        inner = norm(x, f"{prefix}input_layernorm")
-        q = rotate(linear(inner, f"{prefix}self_attn.q_proj").reshape(length, heads, dim))
-        k = rotate(linear(inner, f"{prefix}self_attn.k_proj").reshape(length, kv_heads, dim))
-        v = linear(inner, f"{prefix}self_attn.v_proj").reshape(length, kv_heads, dim)
-        k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
-        scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim)
-        scores[:, future] = -np.inf
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed = np.einsum("hqk,khd->qhd", scores / scores.sum(-1, keepdims=True), v)
-        x = x + linear(mixed.reshape(length, -1), f"{prefix}self_attn.o_proj")
-        inner = norm(x, f"{prefix}post_attention_layernorm")
-        gate = linear(inner, f"{prefix}mlp.gate_proj")
-        x = x + linear(gate / (1 + np.exp(-gate)) * linear(inner, f"{prefix}mlp.up_proj"), f"{prefix}mlp.down_proj")
-    return norm(x, "model.norm") @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
-
-
-def token_losses(weights: Mapping[str, np.ndarray], config: Mapping[str, Any], ids: list[int]) -> np.ndarray:
-    """float64 (len(ids) - 1,): cross entropy of each next token."""
-    values = logits(weights, config, ids)[:-1]
-    values = values - values.max(-1, keepdims=True)
-    return np.log(np.exp(values).sum(-1)) - values[np.arange(len(ids) - 1), ids[1:]]
+def padded(sequences: Sequence[Sequence[int]], side: str, width: int, fill: int = 31) -> tuple[np.ndarray, np.ndarray]:
+    """int32 (batch, width) each: ids, with padding on the `left` or `right`, and the attention mask."""
+    ids, mask = np.full((len(sequences), width), fill, np.int32), np.zeros((len(sequences), width), np.int32)
+    for row, sequence in enumerate(sequences):
+        place = slice(width - len(sequence), width) if side == "left" else slice(0, len(sequence))
+        ids[row, place], mask[row, place] = sequence, 1
+    return ids, mask

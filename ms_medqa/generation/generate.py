@@ -10,7 +10,7 @@ import numpy as np
 
 from ms_medqa import models
 from ms_medqa.config.errors import UserError
-from ms_medqa.generation.engine import Engine
+from ms_medqa.generation.engine import Engine, bucket
 from ms_medqa.generation.many import decode_many
 from ms_medqa.generation.sampling import SamplingParams
 from ms_medqa.models.decoder import CausalLM
@@ -88,9 +88,9 @@ def generate(
     engine = Engine.of(model)
     for prompt in prompts:
         engine.check(prompt, max_new_tokens)
-    answers = decode_many(
-        engine, prompts, params, max_new_tokens, frozenset(ends), batch_size=max(1, len(prompts)), seed=seed
-    )
+    # Rounded up, or three prompts would run as two and one.
+    size = bucket(max(1, len(prompts)))
+    answers = decode_many(engine, prompts, params, max_new_tokens, frozenset(ends), batch_size=size, seed=seed)
     return [answer.tokens for answer in answers]
 
 

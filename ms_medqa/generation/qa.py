@@ -13,7 +13,7 @@ from ms_medqa.config.schema import GenerateSection
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
-from ms_medqa.data.tokenizer import TextStream, Tokenizer
+from ms_medqa.data.tokenizer import TextStream, Tokenizer, has_tokenizer
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter, load_model
 from ms_medqa.generation.many import decode_many
@@ -215,7 +215,7 @@ def find_tokenizer(model: CausalLM, folders: Sequence[Path]) -> Tokenizer:
     if not folders:
         raise UserError("a model that was made in memory has no tokenizer", "pass tokenizer=Tokenizer.load(folder)")
     # An adapter that another tool saved often comes without a tokenizer.
-    folder = next((f for f in folders if (f / "tokenizer.json").is_file()), folders[-1])
+    folder = next(filter(has_tokenizer, folders), folders[-1])
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
@@ -228,10 +228,11 @@ def find_tokenizer(model: CausalLM, folders: Sequence[Path]) -> Tokenizer:
 
 def _check_same_ids(tokenizer: Tokenizer, model_folder: Path) -> None:
     """Refuse an adapter's tokenizer whose ids are not the model's; more tokens and another end token are its own."""
-    own, base = (folder / "tokenizer.json" for folder in (tokenizer.folder, model_folder))
-    if not base.is_file() or own.read_bytes() == base.read_bytes():
+    if tokenizer.folder == model_folder or not has_tokenizer(model_folder):
         return
     other = Tokenizer.load(model_folder)
+    if other.fingerprint == tokenizer.fingerprint:
+        return
     for token_id in range(other.vocab_size):
         token = other.id_to_token(token_id)
         if token is not None and tokenizer.token_to_id(token) != token_id:

@@ -56,6 +56,7 @@ class CausalLM(nn.Cell):
     Attributes:
         config: its shape.
         folder: where it was loaded from, None for one made in memory.
+        normalize_head: whether the head's rows must be scaled to length 1 when it is used. Set it before the first run.
     """
 
     def __init__(self, config: ModelConfig, dtype: str = "float32", folder: Path | None = None) -> None:
@@ -69,6 +70,8 @@ class CausalLM(nn.Cell):
             self.lm_head = None
         else:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, False, ms_dtype)
+        # Loading normalizes a head once and for all; one that is trained is normalized wherever it is used.
+        self.normalize_head = config.normalized_head
         self.to_vocabulary = ops.MatMul(transpose_b=True)
         self.update_parameters_name()
 
@@ -76,8 +79,7 @@ class CausalLM(nn.Cell):
         """Hidden states (N, H) -> float32 logits (N, vocab)."""
         if self.lm_head is None:
             logits = self.to_vocabulary(hidden, self.model.embed_tokens.weight)
-        elif self.config.normalized_head and self.lm_head.weight.requires_grad:
-            # A frozen head has been normalized when it was loaded.
+        elif self.normalize_head:
             logits = self.to_vocabulary(hidden, ops.L2Normalize(1, 1e-12)(self.lm_head.weight))
         else:
             logits = self.lm_head(hidden)

@@ -131,6 +131,7 @@ def _fill(model: CausalLM, folder: Path) -> None:
     if model.config.normalized_head:
         assert model.lm_head is not None
         normalize_rows(model.lm_head.weight)
+        model.normalize_head = False
 
 
 def check_weights(naming: Naming, files: dict[str, SafetensorsFile], folder: Path) -> None:

@@ -44,6 +44,8 @@ class Naming:
         self.contents: dict[str, list[str]] = {}
         for name, place in self.places.items():
             self.contents.setdefault(place.name, []).append(name)
+        for parts in self.contents.values():
+            parts.sort(key=lambda name: self.places[name].start)
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of a checkpoint's tensor."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,43 @@ SIZES = {
     "max_position_embeddings": 64,
     "initializer_range": 0.2,
 }
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+UPPER_WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {"rms_norm_eps": 1e-5}),
+    "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),
+    "llama with wide heads": ("Llama", {"head_dim": 12, "rope_theta": 5e5}),
+    "llama with one key head": ("Llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "llama linear": ("Llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.5}}),
+    # Longer than 11 positions is only the longest row; the base grows for all rows of the batch.
+    "llama dynamic": (
+        "Llama",
+        {"max_position_embeddings": 11, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+    ),
+    "llama 3": ("Llama", {"head_dim": 16, "rope_scaling": LLAMA3}),
+    "deepseek-coder": ("Llama", {"rope_theta": 1e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    "mistral": ("Mistral", {"sliding_window": 6}),
+    "mistral without a window": ("Mistral", {"sliding_window": None, "head_dim": 6}),
     "qwen2": ("Qwen2", {"rope_theta": 1e6}),
     "qwen2 tied": ("Qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-5}),
-    "llama": ("Llama", {"head_dim": 12, "rms_norm_eps": 1e-5}),
-    "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),
+    "qwen2 with a key head for each": ("Qwen2", {"num_key_value_heads": 4}),
+    "qwen2 with one key head": ("Qwen2", {"num_key_value_heads": 1, **UPPER_WINDOW}),
+    "qwen3": ("Qwen3", {"tie_word_embeddings": True, "head_dim": 12, "rope_theta": 1e6}),
+    "qwen3 with a window": ("Qwen3", {"head_dim": 8, "attention_bias": True, **UPPER_WINDOW}),
 }
+STORED = [
+    ("qwen2 tied", "bfloat16", None),
+    ("qwen2", "float16", None),
+    ("llama with biases", "bfloat16", "12KB"),
+    ("qwen3", "float32", "12KB"),
+]
+LENGTHS = [16, 11, 5]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,8 +75,11 @@ def _set_up() -> Iterator[None]:
 
 
 def reference(kind: str, changes: dict[str, Any]) -> Any:
+    """A model of transformers with random weights."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**(SIZES | changes), attn_implementation="eager")
+    config = getattr(transformers, f"{kind}Config")(**copy.deepcopy(SIZES | changes))
+    if "max_window_layers" in changes and not hasattr(config, "layer_types"):
+        pytest.skip("this transformers gives all layers one mask")
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -53,20 +88,40 @@ def reference(kind: str, changes: dict[str, Any]) -> Any:
     return model
 
 
-@pytest.mark.parametrize(("name", "stored"), [*((name, "float32") for name in MODELS), ("qwen2 tied", "bfloat16")])
-def test_logits(tmp_path: Path, name: str, stored: str) -> None:
-    reference(*MODELS[name]).to(getattr(torch, stored)).save_pretrained(tmp_path)
-    # Both read the rounded weights and compute in float32.
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+def load_float32(folder: Path) -> Any:
+    """The folder in transformers, computing in float32 whatever is stored, with the plain attention."""
+    name = "dtype" if int(transformers.__version__.split(".")[0]) > 4 else "torch_dtype"
+    options = {name: torch.float32, "attn_implementation": "eager"}
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+
+
+def compare(folder: Path) -> None:
+    """Left and right padded, a batch of unequal lengths gives the same logits here and there."""
+    theirs, ours = load_float32(folder), load_model(folder, dtype="float32")
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, 97, (3, 16)).astype(np.int32)
-    mask = (np.arange(16) >= np.array([[0], [5], [11]])).astype(np.int32)
-    with torch.no_grad():
-        expected = model(
-            torch.tensor(ids).long(),
-            attention_mask=torch.tensor(mask),
-            position_ids=torch.tensor(np.maximum(mask.cumsum(1) - 1, 0)),
-        ).logits.numpy()
-    found = load_model(tmp_path)(Tensor(ids), Tensor(mask)).asnumpy()
-    assert expected[mask == 1].std() > 0.5
-    np.testing.assert_allclose(found[mask == 1], expected[mask == 1], atol=5e-5, rtol=1e-4)
+    rows = [rng.integers(0, 97, length).tolist() for length in LENGTHS]
+    for side in ("left", "right"):
+        ids, mask = decoders.padded(rows, side, max(LENGTHS))
+        with torch.no_grad():
+            expected = theirs(
+                torch.tensor(ids).long(),
+                attention_mask=torch.tensor(mask).long(),
+                position_ids=torch.tensor(np.maximum(mask.cumsum(1) - 1, 0)),
+            ).logits.numpy()
+        found = ours(Tensor(ids), Tensor(mask)).asnumpy()
+        assert expected[mask == 1].std() > 0.5
+        np.testing.assert_allclose(found[mask == 1], expected[mask == 1], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits(tmp_path: Path, name: str) -> None:
+    reference(*MODELS[name]).save_pretrained(tmp_path)
+    compare(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "stored", "shard"), STORED)
+def test_stored(tmp_path: Path, name: str, stored: str, shard: str | None) -> None:
+    model = reference(*MODELS[name]).to(getattr(torch, stored))
+    model.save_pretrained(tmp_path, **({} if shard is None else {"max_shard_size": shard}))
+    assert (len([*tmp_path.glob("*.safetensors")]) > 2) == (shard is not None)
+    compare(tmp_path)

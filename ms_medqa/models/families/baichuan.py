@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields, whole
+from ms_medqa.models.families.base import Family, common_fields, only, whole
 
 BAICHUAN2_VOCABULARY = 125696
 
@@ -17,6 +17,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     No key says which kind of positions a model has. The 7B models (rotary) name `max_position_embeddings`; those of 13B
     (ALiBi) know only `model_max_length`. Baichuan2 is told by its vocabulary, or by its key `z_loss_weight`.
     """
+    only(raw, "tie_word_embeddings", (False,))
     rotary = "max_position_embeddings" in raw
     length = raw["max_position_embeddings"] if rotary else whole(raw, "model_max_length", 4096)
     second = raw.get("vocab_size") == BAICHUAN2_VOCABULARY or "z_loss_weight" in raw

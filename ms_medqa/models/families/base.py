@@ -124,8 +124,8 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
 
 
 def _rope(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`rope_parameters` of transformers 5, or `rope_scaling` of transformers 4."""
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    """`rope_scaling` of transformers 4, or `rope_parameters` of transformers 5; the first where a file has both."""
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     if not isinstance(rope, Mapping):
         raise UserError(f"rope scaling {rope!r} must be an object")
     only(rope, "partial_rotary_factor", (1.0, None))

@@ -11,8 +11,8 @@ from ms_medqa.models.families.base import Family, common_fields, windows
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     """Mistral; `sliding_window: null`, as from version 0.2 on, sees everything."""
-    # As transformers does for files that leave it out.
-    raw = {"num_key_value_heads": 8, **raw}
+    # What transformers takes where a file leaves them out.
+    raw = {"num_key_value_heads": 8, "sliding_window": 4096, **raw}
     return ModelConfig("mistral", windows=windows(raw), **common_fields(raw))
 
 

@@ -18,6 +18,7 @@ def upper_windows(raw: Mapping[str, Any]) -> tuple[int, ...]:
     """Windows only under `use_sliding_window`, and in the layers from `max_window_layers` up."""
     if not raw.get("use_sliding_window"):
         return ()
+    raw = {"sliding_window": 4096, **raw}
     return windows(raw, 0 if raw.get("max_window_layers") == 0 else whole(raw, "max_window_layers", 28))
 
 

@@ -1,0 +1,228 @@
+"""Each family's model against the reference, without and with a cache; folders that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import decoders
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from ms_medqa.backend.device import setup
+from ms_medqa.config import UserError
+from ms_medqa.generation import MedicalQA
+from ms_medqa.models import load_model
+from ms_medqa.models.cache import CachedDecoder
+from ms_medqa.models.families import ARCHITECTURES
+from ms_medqa.models.loading import assign
+
+PROMPTS = [[5, 9, 2, 33, 60, 61, 7], [90, 1, 1, 4], [8, 77, 21, 3, 3, 96, 50, 12, 13, 14, 15]]
+ANSWERS = [[4, 70, 71, 4, 9, 88, 0, 1], [2, 2, 45, 46, 47, 3, 12, 80], [19, 33, 5, 6, 6, 94, 93, 7]]
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+def llama(**changes: Any) -> dict[str, Any]:
+    return decoders.config_of("LlamaForCausalLM", **changes)
+
+
+def mistral(window: int | None) -> dict[str, Any]:
+    return decoders.config_of("MistralForCausalLM", sliding_window=window, rms_norm_eps=1e-5)
+
+
+def qwen3(**changes: Any) -> dict[str, Any]:
+    return decoders.config_of("Qwen3ForCausalLM", **({"head_dim": 12, "rope_theta": 1e6} | changes))
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": llama(rms_norm_eps=1e-5),
+    "llama with biases, a key head for each query head": llama(
+        attention_bias=True, mlp_bias=True, num_key_value_heads=4
+    ),
+    "llama with one key head for all and wide heads": llama(num_key_value_heads=1, head_dim=12),
+    "deepseek-coder: linear scaling": llama(rope_theta=1e5, rope_scaling={"type": "linear", "factor": 4.0}),
+    "llama with dynamic scaling, longer from the start": llama(
+        max_position_embeddings=9, rope_scaling={"type": "dynamic", "factor": 3.0}
+    ),
+    "llama with dynamic scaling, longer while it answers": llama(
+        max_position_embeddings=14, rope_scaling={"rope_type": "dynamic", "factor": 2.0}
+    ),
+    # Its pairs turn over 6, 20, 63 and more positions: one keeps its frequency, one is mixed, the others are stretched.
+    "llama 3": llama(head_dim=16, rope_scaling=LLAMA3),
+    "mistral with a window": mistral(4),
+    "mistral without": mistral(None),
+    "qwen2": decoders.config_of(),
+    "qwen2, tied, one key head for all": decoders.config_of(num_key_value_heads=1, tie_word_embeddings=True),
+    "qwen2 with a window above": decoders.config_of(use_sliding_window=True, sliding_window=3, max_window_layers=1),
+    "qwen2 with a window where layer_types says": decoders.config_of(
+        use_sliding_window=True, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "qwen3": qwen3(tie_word_embeddings=True),
+    "qwen3 with biases and a window": qwen3(
+        attention_bias=True, use_sliding_window=True, sliding_window=4, max_window_layers=0
+    ),
+    "qwen": decoders.qwen_config(),
+    "qwen with all biases": decoders.qwen_config(no_bias=False),
+    "baichuan-7b": decoders.baichuan_config("7B"),
+    "baichuan-13b": decoders.baichuan_config("13B"),
+    "baichuan-13b with six heads": decoders.baichuan_config("13B", hidden_size=48, num_attention_heads=6),
+    "baichuan2-7b": decoders.baichuan_config("2-7B"),
+    "baichuan2-13b": decoders.baichuan_config("2-13B", hidden_size=40, num_attention_heads=5),
+}
+
+# Those that a cache treats like one of the others.
+CACHED = SHAPES.keys() - {
+    "llama with biases, a key head for each query head",
+    "mistral without",
+    "qwen2",
+    "qwen with all biases",
+    "baichuan-13b",
+}
+
+Made = tuple[Any, dict[str, Any], decoders.Weights]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pynative() -> Iterator[None]:
+    before = ms.get_context("mode")
+    setup("CPU", mode="pynative")
+    yield
+    ms.set_context(mode=before)
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    config = SHAPES[request.param]
+    folder = tmp_path_factory.mktemp("family")
+    weights = decoders.write(folder, config)
+    return load_model(folder), config, weights
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    assert expected.std() > 0.5
+    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits(made: Made, side: str) -> None:
+    model, config, weights = made
+    ids, mask = decoders.padded(PROMPTS, side, 13)
+    out = model(Tensor(ids), Tensor(mask)).asnumpy()
+    assert out.dtype == np.float32
+    for row, prompt in enumerate(PROMPTS):
+        close(out[row][mask[row] == 1], decoders.logits(weights, config, prompt, [11] * len(prompt)))
+
+
+@pytest.mark.parametrize("made", sorted(CACHED), indirect=True)
+def test_logits_with_a_cache(made: Made) -> None:
+    model, config, weights = made
+    cached = CachedDecoder(model, batch=3, length=20)
+    ids, mask = decoders.padded(PROMPTS, "right", 13)
+    lengths = mask.sum(1).astype(np.int32)
+    found = [cached.prefill(Tensor(ids), Tensor(lengths)).asnumpy()]
+    for step, tokens in enumerate(np.array(ANSWERS, np.int32).T):
+        found.append(cached.step(Tensor(tokens), Tensor(lengths + np.int32(step))).asnumpy())
+    for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        # What the longest row had when each token was read.
+        longest = [11] * len(prompt) + [12 + step for step in range(len(answer))]
+        expected = decoders.logits(weights, config, prompt + answer, longest)
+        close(np.stack(found)[:, row], expected[len(prompt) - 1 :])
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["qwen with all biases", "baichuan2-7b"])
+def test_fused_rows_are_read_from_each_stored_type(name: str, stored: str, tmp_path: Path) -> None:
+    config = SHAPES[name]
+    # Eight significant bits, and none so small that float16 would round them.
+    weights = {
+        tensor: (value.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        for tensor, value in decoders.random_weights(config, seed=5).items()
+    }
+    weights = {tensor: np.where(np.abs(value) < 1e-3, 0.25, value) for tensor, value in weights.items()}
+    decoders.write(tmp_path, config)
+    (tmp_path / "model.safetensors").write_bytes(decoders.serialize(weights, stored))
+    out = load_model(tmp_path, dtype="float32")(Tensor(np.array(PROMPTS[:1], np.int32))).asnumpy()
+    close(out[0], decoders.logits(weights, config, PROMPTS[0]))
+
+
+def test_baichuan2_is_known_by_its_vocabulary_alone(tmp_path: Path) -> None:
+    config = decoders.baichuan_config(
+        "7B", architectures=["BaichuanForCausalLM"], vocab_size=125696, hidden_size=8, num_attention_heads=2
+    )
+    assert "z_loss_weight" not in config
+    weights = decoders.write(tmp_path, config)
+    out = load_model(tmp_path)(Tensor(np.array(PROMPTS[:1], np.int32))).asnumpy()
+    close(out[0], decoders.logits(weights, config, PROMPTS[0]))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_normalized_head_computes_the_same_loaded_or_trained(trained: bool, tmp_path: Path) -> None:
+    config = SHAPES["baichuan2-7b"]
+    weights = decoders.write(tmp_path, config)
+    model = load_model(tmp_path)
+    model.normalize_head = trained
+    if trained:  # its rows leave length 1
+        assign(model.lm_head.weight, weights["lm_head.weight"] * 2)
+    out = model(Tensor(np.array(PROMPTS[:1], np.int32))).asnumpy()
+    close(out[0], decoders.logits(weights, config, PROMPTS[0]))
+
+
+def test_frequency_buffers_of_old_checkpoints_are_no_fault(tmp_path: Path) -> None:
+    config = SHAPES["baichuan-7b"]
+    weights = decoders.random_weights(config)
+    buffers = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32) for i in range(2)}
+    decoders.write(tmp_path, config, weights | buffers)
+    out = load_model(tmp_path)(Tensor(np.array(PROMPTS[:1], np.int32))).asnumpy()
+    close(out[0], decoders.logits(weights, config, PROMPTS[0]))
+
+
+def test_a_folder_without_a_tokenizer_is_a_model_but_answers_no_question(tmp_path: Path) -> None:
+    decoders.write(tmp_path, SHAPES["qwen"])
+    load_model(tmp_path)
+    with pytest.raises(UserError, match="tokenizer") as error:
+        MedicalQA(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ChatGLMModel", "GPT2LMHeadModel"])
+def test_another_family_is_refused_with_the_list_of_those_that_work(name: str, tmp_path: Path) -> None:
+    decoders.write(tmp_path, llama(architectures=[name]))
+    with pytest.raises(UserError, match=rf"config\.json: '{name}' is not a supported") as error:
+        load_model(tmp_path)
+    listed = str(error.value).split("supported: ")[-1]
+    assert {*ARCHITECTURES} <= {part.strip(" )") for part in listed.split(",")}
+    assert {"QWenLMHeadModel", "BaiChuanForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM"} < {*ARCHITECTURES}
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral without", "qwen2", "qwen3", "qwen", "baichuan-7b", "baichuan-13b"])
+def test_quantized_weights_are_refused(name: str, tmp_path: Path) -> None:
+    decoders.write(tmp_path, SHAPES[name] | {"quantization_config": {"quant_method": "gptq", "bits": 4}})
+    with pytest.raises(UserError, match=r"config\.json: quantization_config"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rotary_pct": 0.25}, "rotary_pct = 0.25 is not supported"),
+        ({"scale_attn_weights": False}, "scale_attn_weights = False is not supported"),
+        ({"intermediate_size": 97}, "intermediate_size = 97 must be even"),
+        ({"layer_norm_epsilon": "1e-6"}, "1e-6' must be a number"),
+    ],
+)
+def test_options_of_qwen_that_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    decoders.write(tmp_path, decoders.qwen_config(**changes), {"none": np.zeros(1, np.float32)})
+    with pytest.raises(UserError, match=words) as error:
+        load_model(tmp_path)
+    assert str(tmp_path / "config.json") in str(error.value)

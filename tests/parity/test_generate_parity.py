@@ -1,0 +1,79 @@
+"""The same greedy tokens as transformers' own loop, with the caches of both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import decoders
+import mindspore as ms
+import numpy as np
+import pytest
+
+from ms_medqa import generate
+from ms_medqa.backend.device import setup
+from ms_medqa.models import load_model
+
+torch = pytest.importorskip("torch", reason="parity with transformers needs PyTorch")
+transformers = pytest.importorskip("transformers", reason="parity with transformers needs transformers")
+pytestmark = pytest.mark.parity
+
+NEW = 64
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    # Wide enough apart that no two tokens are as good as each other.
+    "initializer_range": 0.4,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-5}),
+    "llama dynamic": (
+        "Llama",
+        {"max_position_embeddings": 40, "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+    ),
+    "deepseek-coder": ("Llama", {"rope_theta": 1e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    "mistral": ("Mistral", {"sliding_window": 12}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    "qwen3": ("Qwen3", {"head_dim": 12, "tie_word_embeddings": True}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _set_up() -> Iterator[None]:
+    torch.set_num_threads(1)
+    before = ms.get_context("mode")
+    setup("CPU", mode="pynative")
+    yield
+    ms.set_context(mode=before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_tokens(tmp_path: Path, name: str) -> None:
+    kind, changes = MODELS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**copy.deepcopy(SIZES | changes))
+    theirs = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    theirs.save_pretrained(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 97, length).tolist() for length in (20, 13, 6)]
+    ids, mask = decoders.padded(rows, "left", 20)
+    options = {"do_sample": False, "max_new_tokens": NEW, "pad_token_id": 0}
+    with torch.no_grad():
+        out = theirs.generate(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long(), **options)
+    expected = out[:, 20:].tolist()
+    assert [len(row) for row in expected] == [NEW] * 3
+    assert all(len(set(row)) > 5 for row in expected)  # answers that go somewhere
+    found = generate(
+        load_model(tmp_path), ids, mask, max_new_tokens=NEW, greedy=True, repetition_penalty=1.0, eos_token_id=[]
+    )
+    assert found == expected
