@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("ms_medqa.cli.train", "train as a config says"),
     "eval": ("ms_medqa.cli.eval", "measure a model on questions with known answers"),
     "ask": ("ms_medqa.cli.ask", "answer a question, a dialogue or a file of questions"),
+    "export": ("ms_medqa.cli.export", "write a model, an adapter merged into it, for other tools"),
+    "merge": ("ms_medqa.cli.merge", "merge an adapter into its base: short for export --format hf"),
+    "import-bin": ("ms_medqa.cli.import_bin", "turn PyTorch's *.bin weights into safetensors"),
     "doctor": ("ms_medqa.cli.doctor", "check this machine: versions, devices, known traps"),
     "demo": ("ms_medqa.cli.demo", "run convert, train, eval and ask on the shipped sample"),
 }

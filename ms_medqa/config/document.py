@@ -75,13 +75,15 @@ def _type(annotation: Any) -> str:
         return " or ".join(map(_type, arguments))
     if origin is list:
         return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"mapping to {_type(arguments[1])}"
     assert origin is tuple, annotation
     return f"list of {len(arguments)} {_type(arguments[0])}s"
 
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if value is None or value == []:
+    if value in (None, [], {}):
         return "empty"
     if isinstance(value, float):
         return f"`{value:.12g}`"

@@ -14,6 +14,8 @@ from pydantic import (
     field_validator,
 )
 
+from ms_medqa.config import lora_values
+
 _SHARES = "three shares of at least 0 whose sum is 1, such as [0.8, 0.1, 0.1]"
 
 
@@ -103,9 +105,63 @@ class LoraSection(Section):
     r: int = Field(16, ge=1, description="Rank.")
     alpha: float = Field(32.0, gt=0, description="The update is scaled by alpha / r.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input.")
-    target_modules: list[str] = Field(
-        ["q_proj", "k_proj", "v_proj"], min_length=1, description="Names of the layers that get an adapter."
+    target_modules: list[str] | str = Field(
+        ["q_proj", "k_proj", "v_proj"],
+        description="Names of the layers that get an adapter (the last parts of their paths, as the decoder or the "
+        "checkpoint spells them); or one regular expression for whole paths; or `all-linear`, every linear layer but "
+        "the head.",
     )
+    exclude_modules: list[str] | str | None = Field(
+        None, description="Layers to leave out: names, or one regular expression for whole paths."
+    )
+    layers_to_transform: int | list[int] | None = Field(
+        None, description="Numbers of the decoder layers to stay in, from 0; empty: all. Not with a regular expression."
+    )
+    layers_pattern: str | list[str] | None = Field(
+        None, description="Name of the list that these numbers count, such as `layers`; empty: any."
+    )
+    rank_pattern: dict[str, int] = Field(
+        default_factory=dict,
+        description="Other ranks: name of a layer, or a regular expression for the end of its path -> rank.",
+    )
+    alpha_pattern: dict[str, float] = Field(default_factory=dict, description="Other alphas, in the same way.")
+    use_rslora: bool = Field(False, description="Scale by alpha / sqrt(r) instead of alpha / r.")
+    fan_in_fan_out: bool = Field(
+        False, description="For layers stored (in, out); no layer here is, so `true` is set back with a notice."
+    )
+    modules_to_save: list[str] = Field(
+        default_factory=list,
+        description="Modules that are trained whole and saved with the adapter: `embed_tokens`, `lm_head`, norms. "
+        "An embedding and a head that share their weights are trained as one.",
+    )
+
+    @field_validator("target_modules", "exclude_modules", mode="before")
+    @classmethod
+    def _check_layers(cls, value: Any, info: ValidationInfo) -> Any:
+        optional = info.field_name == "exclude_modules" and value is None
+        return value if optional else lora_values.names_or_expression(value)
+
+    @field_validator("layers_to_transform", mode="before")
+    @classmethod
+    def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return value
+        targets = info.data.get("target_modules")
+        if isinstance(targets, str) and targets.lower() != "all-linear":
+            raise ValueError("not beside a regular expression: write the layers into lora.target_modules")
+        return lora_values.layer_numbers(value)
+
+    @field_validator("layers_pattern", mode="before")
+    @classmethod
+    def _check_list_name(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("layers_to_transform") is None:
+            raise ValueError("it means nothing without lora.layers_to_transform")
+        return None if value is None else lora_values.name_or_names(value)
+
+    @field_validator("rank_pattern", "alpha_pattern", mode="before")
+    @classmethod
+    def _check_pattern(cls, value: Any, info: ValidationInfo) -> Any:
+        return lora_values.pattern(value, whole=info.field_name == "rank_pattern")
 
 
 class TrainSection(Section):

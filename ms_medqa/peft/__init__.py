@@ -1,14 +1,21 @@
 """LoRA: inject, freeze, save and load in the Hugging Face PEFT format, merge. Knows nothing of training."""
 
-from ms_medqa.peft.adapter import Adapter, load_adapter, read_adapter, save_adapter
+from ms_medqa.peft.adapter import Adapter, read_adapter
+from ms_medqa.peft.base import check_base
+from ms_medqa.peft.delta import Change, changes, unties
 from ms_medqa.peft.dropout import DropoutKeys
 from ms_medqa.peft.inject import count_parameters, inject_lora, lora_layers, merge, trainable_parameters
+from ms_medqa.peft.load import load_adapter
 from ms_medqa.peft.lora import LoraLinear
+from ms_medqa.peft.save import save_adapter
 
 __all__ = [
     "Adapter",
+    "Change",
     "DropoutKeys",
     "LoraLinear",
+    "changes",
+    "check_base",
     "count_parameters",
     "inject_lora",
     "load_adapter",
@@ -17,4 +24,5 @@ __all__ = [
     "read_adapter",
     "save_adapter",
     "trainable_parameters",
+    "unties",
 ]

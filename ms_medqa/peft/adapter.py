@@ -1,112 +1,81 @@
-"""Adapters on disk, in the format of Hugging Face PEFT, both ways."""
+"""An adapter on disk, in the format of Hugging Face PEFT."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import atomic_write, write_json
-from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.layers import Linear
-from ms_medqa.models.loading import assign, read_json
 from ms_medqa.models.safetensors import SafetensorsFile
-from ms_medqa.peft.inject import add_to_weight, inject_lora, lora_layers
+from ms_medqa.peft.options import CONFIG_FILE, read_options, scaling_of
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 
-# Options of PEFT that do not change what a trained adapter computes, whatever they say: names, the course of the
-# training, and settings of options that are refused themselves.
-_HARMLESS = frozenset(
-    (
-        "auto_mapping",
-        "base_model_name_or_path",
-        "corda_config",
-        "eva_config",
-        "inference_mode",
-        "layers_pattern",
-        "loftq_config",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_ga_config",
-        "megatron_core",
-        "peft_type",
-        "peft_version",
-        "qalora_group_size",
-        "r",
-        "revision",
-        "runtime_config",
-        "target_modules",
-        "task_type",
-        "velora_config",
-    )
-)
-# Every other option, also one that is unknown here, must say nothing.
-_NOTHING: tuple[Any, ...] = (None, False, [], {})
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    # Other starts (PiSSA, OLoRA, CorDA, LoftQ, …) change the base weights, which the adapter's files do not tell.
-    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
-}
+
+@dataclass(frozen=True)
+class LoraPair:
+    """The two halves of one layer's update.
+
+    Attributes:
+        a: float32 (r, in).
+        b: float32 (out, r).
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    alpha: float
+    use_rslora: bool = False
+
+    @property
+    def r(self) -> int:
+        """Rank."""
+        return len(self.a)
+
+    @property
+    def scaling(self) -> float:
+        """What B A is multiplied by."""
+        return scaling_of(self.r, self.alpha, self.use_rslora)
+
+
+@dataclass(frozen=True)
+class SavedTensor:
+    """A tensor that the adapter's file holds whole. It stays there until it is read: an embedding is large."""
+
+    file: SafetensorsFile
+    key: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.file.shape(self.key)
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """float32: its rows from `start` to `stop`, by default all."""
+        rows, *width = self.shape
+        out = np.empty((min(rows, rows if stop is None else stop) - start, *width), np.float32)
+        self.file.read_into(self.key, out, start)
+        return out
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter read from disk: (A, B) for each layer's path, float32, and the scale of their product."""
+    """An adapter read from disk. Paths and names are those of the base's checkpoint, as the files have them.
+
+    Attributes:
+        layers: path of a module -> its update.
+        saved: tensors that replace the base's, by name (`modules_to_save`); an update of the same layer comes on top.
+        modules_to_save: ends of the paths of the modules that were trained whole.
+        notes: what a user should know about its options, a line each.
+    """
 
     folder: Path
-    r: int
-    alpha: float
-    layers: dict[str, tuple[np.ndarray, np.ndarray]]
-
-    @property
-    def scaling(self) -> float:
-        """alpha / r."""
-        return self.alpha / self.r
-
-
-def save_adapter(model: CausalLM, folder: Path, base: str) -> None:
-    """Write the adapters of a model so that PEFT loads them.
-
-    Args:
-        model: with injected adapters.
-        folder: made if absent.
-        base: what `base_model_name_or_path` shall say.
-    """
-    layers = lora_layers(model)
-    assert layers, "there is no adapter to save"
-    first = layers[0][1]
-    targets = sorted({path.rsplit(".", 1)[-1] for path, _ in layers})
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": first.r,
-        "lora_alpha": _plain_number(first.scaling * first.r),
-        "lora_dropout": first.dropout.rate if first.dropout is not None else 0.0,
-        "target_modules": targets,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "use_rslora": False,
-        "modules_to_save": None,
-    }
-    tensors = {}
-    for path, layer in layers:
-        tensors[f"{_PREFIX}{path}.lora_A.weight"] = layer.lora_a.asnumpy()
-        tensors[f"{_PREFIX}{path}.lora_B.weight"] = layer.lora_b.asnumpy()
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / WEIGHTS_FILE, "wb") as file:
-        file.write(save(tensors, metadata={"format": "pt"}))
-    write_json(folder / CONFIG_FILE, config)
+    layers: dict[str, LoraPair]
+    saved: dict[str, SavedTensor]
+    modules_to_save: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_adapter(folder: str | Path) -> Adapter:
@@ -116,74 +85,33 @@ def read_adapter(folder: str | Path) -> Adapter:
         UserError: files are missing or broken, or an option is set that this framework does not apply.
     """
     folder = Path(folder).expanduser()
-    config = read_json(folder / CONFIG_FILE, "is this an adapter folder?")
-    where = folder / CONFIG_FILE
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{where}: peft_type {config.get('peft_type')!r} is not supported", "supported: LORA")
-    for option, value in config.items():
-        if option not in _HARMLESS and value not in _NEUTRAL.get(option, _NOTHING):
-            raise UserError(f"{where}: option {option} = {json.dumps(value)} is not supported")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
-        raise UserError(f"{where}: r = {rank!r} and lora_alpha = {alpha!r} must be numbers, r at least 1")
+    options = read_options(folder)
     file = SafetensorsFile(folder / WEIGHTS_FILE)
     halves: dict[str, dict[str, np.ndarray]] = {}
+    saved: dict[str, SavedTensor] = {}
     for key in file.keys():  # noqa: SIM118
-        path, _, kind = key.removeprefix(_PREFIX).rpartition(".lora_")
-        if not path or kind not in ("A.weight", "B.weight"):
+        name = key.removeprefix(PREFIX)
+        path, _, kind = name.rpartition(".lora_")
+        if path and kind in ("A.weight", "B.weight"):
+            halves.setdefault(path, {})[kind[0]] = file.read(key).astype(np.float32)
+        elif ".lora_" not in name and name.endswith((".weight", ".bias")):
+            # Beside an adapter on the head, PEFT also saves the weights below it.
+            saved[name.replace(".base_layer.", ".")] = SavedTensor(file, key)
+        else:
             raise UserError(f"{file.path}: unexpected tensor {key}")
-        halves.setdefault(path, {})[kind[0]] = file.read(key).astype(np.float32)
+    layers = {}
     for path, pair in halves.items():
-        a, b = pair.get("A"), pair.get("B")
-        if a is None or b is None or a.shape[:1] != (rank,) or b.shape[1:] != (rank,):
+        a, b, rank = pair.get("A"), pair.get("B"), options.rank_of(path)
+        if a is None or b is None or a.ndim != 2 or b.ndim != 2 or (a.shape[0], b.shape[1]) != (rank, rank):
             raise UserError(f"{file.path}: {path} needs lora_A ({rank}, in) and lora_B (out, {rank})")
-    if not halves:
+        layers[path] = LoraPair(a, b, options.alpha_of(path), options.use_rslora)
+    if not layers and not saved:
         raise UserError(f"{file.path}: no adapter tensors")
-    return Adapter(folder, rank, float(alpha), {path: (pair["A"], pair["B"]) for path, pair in halves.items()})
-
-
-def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Adapter:
-    """Apply an adapter to a model in place.
-
-    Args:
-        model: a base model.
-        folder: the adapter.
-        merge: fold it into the weights (the Cells stay, so nothing compiles anew); otherwise keep it apart.
-
-    Raises:
-        UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
-    """
-    adapter = read_adapter(folder)
-    if lora_layers(model) or model.__dict__.get("_merged_adapter"):
-        raise UserError("this model has an adapter already", "load the base model anew")
-    cells = dict(model.cells_and_names())
-    faults = []
-    for path, (a, b) in adapter.layers.items():
-        cell = cells.get(path)
-        if not isinstance(cell, Linear):
-            faults.append(f"{path} is not in the model")
-        elif (b.shape[0], a.shape[1]) != (cell.out_features, cell.in_features):
-            shape = (cell.out_features, cell.in_features)
-            faults.append(f"{path} is ({b.shape[0]}, {a.shape[1]}), the model's is {shape}")
-    if faults:
-        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise UserError(f"adapter {adapter.folder} was made for another model", f"{faults[0]}{more}")
-    if merge:
-        for path, (a, b) in adapter.layers.items():
-            add_to_weight(cells[path].weight, (b @ a) * np.float32(adapter.scaling))
-        # Nothing else tells that these are no base weights any more, and a second adapter would add to the first.
-        model.__dict__["_merged_adapter"] = adapter.folder
-        return adapter
-    targets = {path.rsplit(".", 1)[-1] for path in adapter.layers}
-    inject_lora(model, adapter.r, adapter.alpha, sorted(targets))
-    for path, layer in lora_layers(model):
-        # A layer that the adapter leaves out keeps its zero B, which changes nothing.
-        if path in adapter.layers:
-            a, b = adapter.layers[path]
-            assign(layer.lora_a, a)
-            assign(layer.lora_b, b)
-    return adapter
-
-
-def _plain_number(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else value
+    if options.modules_to_save and not saved:
+        names = ", ".join(options.modules_to_save)
+        raise UserError(f"{file.path}: no tensor of modules_to_save = {names}")
+    notes = ()
+    if options.fan_in_fan_out:
+        # PEFT does so, too: the option tells how a base stores its weights, and the adapter's halves never change.
+        notes = (f"{folder / CONFIG_FILE}: fan_in_fan_out = true is for layers stored (in, out); here it is false",)
+    return Adapter(folder, layers, saved, options.modules_to_save, notes)

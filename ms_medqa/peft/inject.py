@@ -2,61 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
+import mindspore as ms
 from mindspore import Parameter, nn
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import Linear
-from ms_medqa.models.loading import assign
+from ms_medqa.models.loading import assign, naming_of
+from ms_medqa.peft.delta import Change, LowRank
 from ms_medqa.peft.dropout import DropoutKeys, KeyedDropout
 from ms_medqa.peft.lora import LoraLinear
+from ms_medqa.peft.options import LoraOptions, pattern_key
+from ms_medqa.peft.select import Targets, select
+from ms_medqa.peft.whole import train_whole, whole_modules
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer's adapter: its rank, and the number that scales it."""
+
+    path: str
+    r: int
+    alpha: float
+    use_rslora: bool = False
 
 
 def inject_lora(
     model: CausalLM,
     r: int,
     alpha: float,
-    target_modules: Sequence[str],
+    target_modules: Sequence[str] | str,
     dropout: float = 0.0,
     seed: int = 0,
+    *,
+    exclude_modules: Sequence[str] | str | None = None,
+    layers_to_transform: Sequence[int] | int | None = None,
+    layers_pattern: Sequence[str] | str | None = None,
+    rank_pattern: Mapping[str, int] | None = None,
+    alpha_pattern: Mapping[str, float] | None = None,
+    use_rslora: bool = False,
+    modules_to_save: Sequence[str] | None = None,
 ) -> DropoutKeys | None:
     """Replace the targeted linear layers by adapted ones, in place, and freeze every other weight.
 
     Args:
         model: gets the adapters.
         r: rank.
-        alpha: scale is alpha / r.
-        target_modules: names of layers (the last part of their path), such as `q_proj`.
+        alpha: scale is alpha / r, with `use_rslora` alpha / sqrt(r).
+        target_modules, exclude_modules, layers_to_transform, layers_pattern, modules_to_save: see `Targets`.
         dropout: rate on the adapters' input.
         seed: key of the random start.
+        rank_pattern, alpha_pattern: see `LoraOptions`; the first key that fits a layer counts.
 
     Returns:
         The dropout keys to renew before each micro-batch, None without dropout.
 
     Raises:
-        UserError: a name matches no linear layer (the names that exist are listed).
+        UserError: a name or a pattern matches no layer (what exists is listed).
     """
-    if lora_layers(model):
-        raise UserError("this model has an adapter already", "load the base model anew")
-    found = [(path, cell) for path, cell in model.cells_and_names() if type(cell) is Linear]
-    known = sorted({path.rsplit(".", 1)[-1] for path, _ in found})
-    wrong = sorted(set(target_modules) - set(known))
-    if wrong:
-        raise UserError(f"lora.target_modules: no layer named {', '.join(wrong)}", f"layers here: {', '.join(known)}")
-    targets = [(path, cell) for path, cell in found if path.rsplit(".", 1)[-1] in set(target_modules)]
+    check_plain(model)
+    naming = naming_of(model)
+    targets = Targets(target_modules, exclude_modules or (), layers_to_transform, layers_pattern, modules_to_save or ())
+    paths, whole = select(model, naming, targets)
+    names = {path: (path, naming.module(path)) for path in paths}
+    options = LoraOptions(r, alpha, rank_pattern or {}, alpha_pattern or {}, use_rslora)
+    for key, patterns in (("rank_pattern", options.rank_pattern), ("alpha_pattern", options.alpha_pattern)):
+        unused = [pattern for pattern in patterns if not any(pattern_key([pattern], n) for n in names.values())]
+        if unused:
+            hint = f"it is matched with the end of a path, such as {paths[0]}"
+            raise UserError(f"lora.{key}: {unused[0]!r} fits no layer that has an adapter", hint)
+    plans = [LayerPlan(path, options.rank_of(*n), options.alpha_of(*n), use_rslora) for path, n in names.items()]
+    keys = put_adapters(model, plans, dropout, seed)
+    train_whole(model, whole)
+    renew(model)
+    return keys
+
+
+def put_adapters(
+    model: CausalLM, plans: Sequence[LayerPlan], dropout: float = 0.0, seed: int = 0
+) -> DropoutKeys | None:
+    """Adapters as planned, everything else frozen; `renew` must follow."""
     for parameter in model.get_parameters():
         parameter.requires_grad = False
-    keys = DropoutKeys(len(targets)) if dropout > 0 else None
+    keys = DropoutKeys(len(plans)) if dropout > 0 else None
     cells = dict(model.cells_and_names())
-    for index, (path, base) in enumerate(targets):
+    for index, plan in enumerate(plans):
         drop = KeyedDropout(dropout, index, keys) if keys is not None else None
-        parent, _, name = path.rpartition(".")
-        setattr(cells[parent], name, LoraLinear(base, r, alpha, drop, (seed, index)))
-    _renew(model)
+        parent, _, name = plan.path.rpartition(".")
+        base = cells[plan.path]
+        layer = LoraLinear(base, plan.r, plan.alpha, drop, (seed, index), plan.use_rslora)
+        setattr(cells[parent], name, layer)
     return keys
+
+
+def check_plain(model: CausalLM) -> None:
+    """Raise UserError where a model has an adapter, in its weights or beside them."""
+    if lora_layers(model) or whole_modules(model) or model.__dict__.get("_merged_adapter"):
+        raise UserError("this model has an adapter already", "load the base model anew")
 
 
 def lora_layers(model: nn.Cell) -> list[tuple[str, LoraLinear]]:
@@ -70,22 +115,24 @@ def merge(model: CausalLM) -> None:
     for path, layer in lora_layers(model):
         base = Linear(layer.in_features, layer.out_features, layer.bias is not None, layer.weight.dtype)
         base.weight, base.bias = layer.weight, layer.bias
-        add_to_weight(base.weight, layer.delta())
+        change(base.weight, LowRank(layer.lora_a.asnumpy(), layer.lora_b.asnumpy(), layer.scaling))
         parent, _, name = path.rpartition(".")
         setattr(cells[parent], name, base)
-    _renew(model)
+    renew(model)
 
 
-def _renew(model: CausalLM) -> None:
+def change(parameter: Parameter, what: Change) -> None:
+    """Apply a change in place, computed in float32 whatever type the parameter has."""
+    value = parameter.float() if parameter.dtype == ms.bfloat16 else parameter
+    assign(parameter, what.apply(value.asnumpy()))
+
+
+def renew(model: CausalLM) -> None:
+    """Make the names of parameters and the compiled graphs those of the model as it is now."""
     # An injected cell's parameters carry only their local name until the whole tree is named anew.
     model.update_parameters_name()
     # A graph that was compiled before the change would go on running without it.
     model.compile_cache.clear()
-
-
-def add_to_weight(weight: Parameter, delta: np.ndarray) -> None:
-    """weight += delta, added in float32 whatever type the weight has."""
-    assign(weight, weight.float().asnumpy() + delta)
 
 
 def trainable_parameters(model: nn.Cell) -> list[Parameter]:

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (Hu et al. 2021, eq. 3): y = x W^T + b + (alpha / r) * dropout(x) A^T B^T."""
+"""Low-rank adaptation (Hu et al. 2021, eq. 3): y = x W^T + b + scaling * dropout(x) A^T B^T."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from ms_medqa.backend import ops as backend_ops
 from ms_medqa.models.layers import Linear
 from ms_medqa.peft.dropout import KeyedDropout
+from ms_medqa.peft.options import scaling_of
 
 
 class LoraLinear(nn.Cell):
@@ -21,18 +22,28 @@ class LoraLinear(nn.Cell):
     Args:
         base: the layer to adapt.
         r: rank.
-        alpha: the update is scaled by alpha / r.
+        alpha: the update is scaled by alpha / r, with `use_rslora` by alpha / sqrt(r).
         dropout: applied to the adapter's input while training; None for none.
         seed: key of A's random start, U(-1/sqrt(in), 1/sqrt(in)) as in PEFT; B starts at zero, so the layer
             starts as its base.
     """
 
-    def __init__(self, base: Linear, r: int, alpha: float, dropout: KeyedDropout | None, seed: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        base: Linear,
+        r: int,
+        alpha: float,
+        dropout: KeyedDropout | None,
+        seed: tuple[int, ...],
+        use_rslora: bool = False,
+    ) -> None:
         super().__init__()
         self.in_features = base.in_features
         self.out_features = base.out_features
         self.r = r
-        self.scaling = alpha / r
+        self.alpha = alpha
+        self.use_rslora = use_rslora
+        self.scaling = scaling_of(r, alpha, use_rslora)
         self.weight = base.weight
         self.bias = base.bias
         bound = 1.0 / math.sqrt(base.in_features)
@@ -50,7 +61,3 @@ class LoraLinear(nn.Cell):
             inner = self.dropout(inner)
         update = backend_ops.linear(backend_ops.linear(inner, self.lora_a, None), self.lora_b, None)
         return out + ops.cast(update * self.scaling, out.dtype)
-
-    def delta(self) -> np.ndarray:
-        """What merging adds to the weight: float32 (out, in)."""
-        return (self.lora_b.asnumpy() @ self.lora_a.asnumpy()) * np.float32(self.scaling)

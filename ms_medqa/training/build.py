@@ -10,6 +10,7 @@ from mindspore import Tensor, nn
 
 from ms_medqa.backend import distributed
 from ms_medqa.backend.device import Device, setup_runtime
+from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.data import manifest
@@ -18,6 +19,7 @@ from ms_medqa.data.manifest import load_split
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.models import CausalLM, load_model, resolve_model
+from ms_medqa.models.fingerprint import base_fingerprint
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import DropoutKeys, inject_lora, trainable_parameters
 from ms_medqa.training.loss import TokenLoss
@@ -44,7 +46,11 @@ class TrainingData:
 
 @dataclass
 class Run:
-    """Everything a training loop needs."""
+    """Everything a training loop needs.
+
+    Attributes:
+        base: fingerprint of the weights that training starts from, None where they are drawn anew.
+    """
 
     config: Config
     device: Device
@@ -55,6 +61,7 @@ class Run:
     data: TrainingData
     dropout: DropoutKeys | None
     total_steps: int
+    base: str | None = None
 
     @property
     def dtype(self) -> str:
@@ -80,13 +87,20 @@ def build_run(config: Config) -> Run:
     ms.set_seed(seed)
     model = load_model(folder, _weight_dtype(config, device), config.model.init, seed)
     _check_positions(model, config, folder)
+    base = None if config.model.init == "random" else base_fingerprint(folder, model.config)
     dropout = None
     if config.lora is not None and config.train.stage == "sft":
         lora = config.lora
-        dropout = inject_lora(model, lora.r, lora.alpha, lora.target_modules, lora.dropout, seed)
+        if lora.fan_in_fan_out:
+            say("note: lora.fan_in_fan_out is for layers stored (in, out); here it is false")
+        options = lora.model_dump(exclude={"fan_in_fan_out"})
+        dropout = inject_lora(model, seed=seed, **options)
+    else:
+        # Loading normalizes such a head once and for all; one that is trained is normalized at each step.
+        model.normalize_head = model.config.normalized_head
     steps = data.train_plan.steps_per_epoch * config.train.epochs
     total = min(steps, config.train.max_steps or steps)
-    return Run(config, device, world, model, tokenizer, prompt, data, dropout, total)
+    return Run(config, device, world, model, tokenizer, prompt, data, dropout, total, base)
 
 
 def build_step(run: Run) -> TrainStep:

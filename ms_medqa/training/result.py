@@ -13,12 +13,14 @@ from ms_medqa.training.build import Run
 def save_result(run: Run, output: Path) -> Path:
     """Write `adapter/` or `model/` into the run's folder, with tokenizer and prompt.
 
+    The adapter's `base.json` says on which weights it was trained.
+
     Returns:
         The folder.
     """
     if lora_layers(run.model):
         folder = output / "adapter"
-        save_adapter(run.model, folder, run.config.model.path)
+        save_adapter(run.model, folder, run.config.model.path, run.base)
     else:
         folder = output / "model"
         save_model(run, folder)

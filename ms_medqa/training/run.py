@@ -10,7 +10,7 @@ from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.loader import dump_config
-from ms_medqa.config.schema import Config
+from ms_medqa.config.schema import Config, LoraSection
 from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import Run, build_run
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState
@@ -89,7 +89,7 @@ def describe(run: Run) -> str:
     config, rows = run.config, run.data.train
     trainable, total = count_parameters(run.model)
     lora = config.lora if trainable < total else None
-    kind = f"LoRA r={lora.r} alpha={lora.alpha:g} on {', '.join(lora.target_modules)}" if lora else "all weights"
+    kind = _adapter_line(lora) if lora else "all weights"
     train, val = run.data.records
     share = rows.token_counts.sum() / (len(rows) * rows.max_length)
     plan = run.data.train_plan
@@ -109,6 +109,12 @@ def describe(run: Run) -> str:
     if run.device.notice:
         lines.append(("note", run.device.notice))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _adapter_line(lora: LoraSection) -> str:
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+    whole = f", whole: {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
+    return f"LoRA r={lora.r} alpha={lora.alpha:g} on {targets}{whole}"
 
 
 def _put_earlier_run_aside(output: Path) -> None:

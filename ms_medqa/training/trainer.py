@@ -216,6 +216,7 @@ def run_settings(run: Run) -> dict[str, Any]:
     settings = {f"train.{key}": value for key, value in config.train.model_dump().items() if key not in free}
     settings["global batch"] = run.data.train_plan.global_batch
     settings["model"] = repr(replace(run.model.config, dtype="", eos_token_ids=()))
+    settings["base weights"] = run.base
     settings["model.init"] = config.model.init
     settings["runtime.dtype"] = run.dtype
     settings["lora"] = config.lora.model_dump() if config.lora else None

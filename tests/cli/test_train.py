@@ -61,7 +61,7 @@ class TestLoraRun:
             *("config.yaml", "metrics.jsonl", "tensorboard", "loss.png", "checkpoints", "adapter")
         }
         assert {path.name for path in (output / "adapter").iterdir()} == {
-            *("adapter_config.json", "adapter_model.safetensors", "prompt.json"),
+            *("adapter_config.json", "adapter_model.safetensors", "base.json", "prompt.json"),
             *("tokenizer.json", "tokenizer_config.json"),
         }
         assert (output / "loss.png").read_bytes().startswith(b"\x89PNG")

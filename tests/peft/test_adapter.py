@@ -101,7 +101,8 @@ def test_what_was_saved_comes_back(base: Path, made: tuple[Path, np.ndarray], me
     model = load_model(base)
     plain = run(model)  # compiled before the adapter comes
     assert np.abs(plain - expected).max() > 0.05
-    assert load_adapter(model, folder, merge=merged).scaling == 1.5
+    loaded = load_adapter(model, folder, merge=merged)
+    assert {pair.scaling for pair in loaded.layers.values()} == {1.5}
     assert bool(lora_layers(model)) is not merged
     assert np.abs(run(model) - expected).max() <= 2e-5
 
@@ -109,18 +110,20 @@ def test_what_was_saved_comes_back(base: Path, made: tuple[Path, np.ndarray], me
 def test_layers_that_the_adapter_leaves_out_stay_as_they_are(base: Path, adapter: Path) -> None:
     path = adapter / "adapter_model.safetensors"
     tensors = safetensors.numpy.load_file(path)
-    kept = {name: value for name, value in tensors.items() if "layers.1." in name}
+    kept = {name: value for name, value in tensors.items() if "layers.0." in name}
     safetensors.numpy.save_file(kept, path)
     merged, apart = load_model(base), load_model(base)
     before = weights_of(merged)
     load_adapter(merged, adapter, merge=True)
     load_adapter(apart, adapter, merge=False)
     layers = dict(lora_layers(apart))
+    assert {path.split(".")[2] for path in layers} == {"0"}
     for name, value in weights_of(merged).items():
         layer = layers.get(name.removesuffix(".weight"))
-        assert np.array_equal(value, before[name]) is (layer is None or "layers.0." in name)
+        assert np.array_equal(value, before[name]) is (layer is None)
         if layer is not None:
-            np.testing.assert_allclose(value, before[name] + layer.delta(), atol=1e-6)
+            update = 1.5 * (layer.lora_b.asnumpy() @ layer.lora_a.asnumpy())
+            np.testing.assert_allclose(value, before[name] + update, atol=1e-6)
 
 
 @pytest.mark.parametrize("merged", [True, False])
@@ -165,21 +168,14 @@ def test_a_second_adapter_is_refused_and_changes_nothing(
     "option",
     [
         {"use_dora": True},
-        {"use_rslora": True},
         {"use_qalora": True},
         {"use_bdlora": {"nblocks": 2}},
-        {"rank_pattern": {"q_proj": 8}},
-        {"alpha_pattern": {"q_proj": 8}},
         {"bias": "lora_only"},
         {"lora_bias": True},
-        {"modules_to_save": ["lm_head"]},
-        {"layers_to_transform": [1]},
         {"layer_replication": [[0, 1]]},
-        {"fan_in_fan_out": True},
         {"trainable_token_indices": [3]},
         {"alora_invocation_tokens": [3, 4]},
         {"kasa_config": {"beta": 1e-4}},
-        {"ensure_weight_tying": True},
         # Options that are not known here: a later version of PEFT may have them.
         {"use_something_new": True},
         {"something_new_config": {"rate": 0}},

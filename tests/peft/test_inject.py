@@ -140,7 +140,7 @@ def test_adapters_of_a_float16_model_are_float32(base: tuple[Path, dict[str, Any
     np.testing.assert_allclose(run(model)[0], decoders.logits(adapted(weights, model), config, IDS[0]), atol=0.03)
 
 
-@pytest.mark.parametrize("names", [["q_proj", "wq"], ["self_attn.q_proj"], ["embed_tokens"], ["norm"], [".*"], [""]])
+@pytest.mark.parametrize("names", [["q_proj", "wq"], ["attn.q_proj"], ["embed_tokens"], ["norm"], [".*"], [""]])
 def test_unknown_layers_are_named_with_those_that_exist(
     base: tuple[Path, dict[str, Any], decoders.Weights], names: list[str]
 ) -> None:

@@ -1,0 +1,121 @@
+"""A model folder that is either whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ms_medqa import __version__
+from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.files import space_checked, sync_folder
+from ms_medqa.models.loading import read_json
+
+# Lists the files of a folder that was written here: only such a folder is ever replaced.
+RECORD_FILE = "export.json"
+
+
+def check_output(output: Path, sources: Iterable[Path]) -> Path:
+    """The resolved output folder, once it is clear that writing it can harm nothing.
+
+    Raises:
+        UserError: it holds something that was not written here, or it is, holds or lies in a folder that is read.
+    """
+    output = output.expanduser().resolve()
+    for source in (folder.expanduser().resolve() for folder in sources):
+        if output == source or output in source.parents or source in output.parents:
+            raise UserError(f"output {output}: overlaps with {source}, which is only read", "name another folder")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output {output}: not a folder", "choose another name")
+    found = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    own = _recorded(output) if RECORD_FILE in found else set()
+    strange = [name for name in found if name not in own]
+    if strange:
+        raise UserError(f"output {output}: holds {strange[0]}, which no export wrote", "name a new or empty folder")
+    return output
+
+
+@contextmanager
+def whole_folder(output: Path, needed: int, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary folder beside `output` that takes its place, synced, at the end of the block.
+
+    If the block raises, `output` is as it was and nothing is left behind.
+
+    Args:
+        output: from `check_output`.
+        needed: bytes that will be written.
+        record: what `export.json` shall say about where the files come from.
+
+    Raises:
+        RunError: no space for `needed` bytes, or it runs out on the way.
+    """
+    _check_space(output, needed)
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = output.with_name(f".{output.name}.{mark}.tmp")
+    made = [folder for folder in output.parents if not folder.exists()]
+    try:
+        with space_checked(output):
+            temporary.mkdir(parents=True)
+            yield temporary
+            files = sorted(path.name for path in temporary.iterdir())
+            text = json.dumps({"ms_medqa": __version__, **record, "files": files}, ensure_ascii=False, indent=2)
+            (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
+            for path in temporary.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(temporary)
+        _take_place(temporary, output, mark)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def amount(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:.2f} GB" if size >= 10**8 else f"{size / 1e6:.2f} MB"
+
+
+def written(size: int, files: int) -> str:
+    """Bytes and number of files for people."""
+    return f"{amount(size)} in {files} file{'' if files == 1 else 's'}"
+
+
+def _take_place(temporary: Path, output: Path, mark: str) -> None:
+    old = output.with_name(f".{output.name}.{mark}.old")
+    replaced = output.exists()
+    if replaced:
+        os.rename(output, old)
+    try:
+        os.rename(temporary, output)
+    except BaseException:
+        if replaced:
+            os.rename(old, output)
+        raise
+    sync_folder(output.parent)
+    if replaced:
+        shutil.rmtree(old)
+
+
+def _check_space(output: Path, needed: int) -> None:
+    place = next(folder for folder in output.parents if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed <= free:
+        return
+    text = f"{output} needs {amount(needed)}, and {amount(free)} are free"
+    # Only a process that was killed leaves one.
+    left = sorted(place.glob(f".{output.name}.*.tmp"))
+    raise RunError(text + (f": remove {left[0]}, the rest of an export that was stopped" if left else ""))
+
+
+def _recorded(output: Path) -> set[str]:
+    record = read_json(output / RECORD_FILE)
+    files = record.get("files")
+    return {RECORD_FILE, *files} if "ms_medqa" in record and isinstance(files, list) else set()

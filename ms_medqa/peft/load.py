@@ -1,0 +1,91 @@
+"""Apply an adapter from disk to a model."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ms_medqa.config.console import is_main_rank
+from ms_medqa.config.errors import UserError
+from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.layers import Linear
+from ms_medqa.models.loading import assign, naming_of, normalize_rows
+from ms_medqa.models.naming import Naming
+from ms_medqa.peft.adapter import Adapter, read_adapter
+from ms_medqa.peft.base import check_base
+from ms_medqa.peft.delta import EMBEDDING, HEAD, Change, changes, replacements, unties
+from ms_medqa.peft.inject import LayerPlan, change, check_plain, lora_layers, put_adapters, renew
+from ms_medqa.peft.whole import mark_whole
+
+
+def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Adapter:
+    """Apply an adapter to a model in place.
+
+    Args:
+        model: a base model.
+        folder: the adapter.
+        merge: fold it into the weights (the Cells stay, so nothing compiles anew); otherwise keep it apart. Modules
+            that it holds whole take the place of the base's either way.
+
+    Raises:
+        UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
+    """
+    adapter = read_adapter(folder)
+    check_plain(model)
+    naming = naming_of(model)
+    apart = unties(adapter, naming)
+    if apart:
+        naming = Naming(model.config, {**naming.shapes, HEAD: naming.shapes[EMBEDDING]})
+    found = changes(adapter, naming)
+    if model.config.normalized_head and "lm_head" in adapter.layers:
+        raise UserError(f"adapter {adapter.folder}: the head of this model is normalized, it takes no adapter")
+    check_base(adapter.folder, model.folder, model.config)
+    for note in adapter.notes if is_main_rank() else ():
+        print(f"note: {note}", file=sys.stderr)
+    if apart:
+        _untie(model)
+    whole = replacements(adapter, naming)
+    _change_weights(model, naming, found if merge else whole)
+    if merge:
+        # Nothing else tells that these are no base weights any more, and a second adapter would add to the first.
+        model.__dict__["_merged_adapter"] = adapter.folder
+    else:
+        _put_apart(model, naming, adapter)
+        parts = [part for name in whole for part in naming.contents[name]]
+        mark_whole(model, list(dict.fromkeys(part.rpartition(".")[0] for part in parts)))
+    return adapter
+
+
+def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change]) -> None:
+    parameters = {parameter.name: parameter for parameter in model.get_parameters()}
+    for name, what in found.items():
+        for part in naming.contents[name]:
+            place = naming.places[part]
+            change(parameters[part], what if place.whole else what.rows(place.start, place.stop))
+    if model.config.normalized_head and HEAD in found:
+        normalize_rows(parameters[HEAD])
+
+
+def _put_apart(model: CausalLM, naming: Naming, adapter: Adapter) -> None:
+    """Adapters beside the weights; those of a fused layer share A and take their rows of B."""
+    pairs = {}
+    for path, pair in adapter.layers.items():
+        for part in naming.contents[f"{path}.weight"]:
+            place = naming.places[part]
+            pairs[part.removesuffix(".weight")] = replace(pair, b=pair.b[place.start : place.stop])
+    put_adapters(model, [LayerPlan(path, pair.r, pair.alpha, pair.use_rslora) for path, pair in pairs.items()])
+    for path, layer in lora_layers(model):
+        assign(layer.lora_a, pairs[path].a)
+        assign(layer.lora_b, pairs[path].b)
+    renew(model)
+
+
+def _untie(model: CausalLM) -> None:
+    """Give the head a copy of the embedding's weights."""
+    embedding = model.model.embed_tokens.weight
+    head = Linear(*reversed(embedding.shape), False, embedding.dtype)
+    assign(head.weight, embedding.float().asnumpy())
+    model.lm_head = head
+    model.config = replace(model.config, tie_word_embeddings=False)
+    renew(model)

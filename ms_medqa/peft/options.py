@@ -1,0 +1,156 @@
+"""`adapter_config.json` of Hugging Face PEFT: what is applied, what changes nothing, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ms_medqa.config.errors import UserError
+from ms_medqa.models.loading import read_json
+
+CONFIG_FILE = "adapter_config.json"
+
+# Options of PEFT that do not change what a trained adapter computes, whatever they say: names, the course of the
+# training, settings of options that are refused themselves, and which modules have an adapter or are saved whole, for
+# that is told by the tensors.
+_HARMLESS = frozenset(
+    (
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "velora_config",
+    )
+)
+# Options that are read below.
+_READ = frozenset(("alpha_pattern", "lora_alpha", "modules_to_save", "r", "rank_pattern", "use_rslora"))
+# Every other option, also one that is unknown here, must say nothing.
+_NOTHING: tuple[Any, ...] = (None, False, [], {})
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    # Other starts (PiSSA, OLoRA, CorDA, LoftQ, …) change the base weights, which the adapter's files do not tell.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+}
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Ranks and scales of an adapter.
+
+    Attributes:
+        r, alpha: of every layer that no pattern names.
+        rank_pattern, alpha_pattern: regular expressions on the end of a module's path -> its rank, its alpha.
+        use_rslora: the scale is alpha / sqrt(r) (Kalajdzievski 2023) instead of alpha / r.
+        modules_to_save: ends of the paths of modules that were trained whole.
+        fan_in_fan_out: asked for; no layer here is stored that way.
+    """
+
+    r: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    use_rslora: bool = False
+    modules_to_save: tuple[str, ...] = ()
+    fan_in_fan_out: bool = False
+
+    def rank_of(self, *paths: str) -> int:
+        """Rank of a module; several paths are several names of it."""
+        key = pattern_key(self.rank_pattern, paths)
+        return self.r if key is None else self.rank_pattern[key]
+
+    def alpha_of(self, *paths: str) -> float:
+        """Alpha of a module; several paths are several names of it."""
+        key = pattern_key(self.alpha_pattern, paths)
+        return self.alpha if key is None else self.alpha_pattern[key]
+
+
+def pattern_key(patterns: Iterable[str], paths: Sequence[str]) -> str | None:
+    """The first pattern that a path, or the end of it behind a dot, matches; None if there is none.
+
+    A pattern means the same layers as in PEFT (`get_pattern_key`).
+    """
+    matched = (key for key in patterns if any(re.match(_at_the_end(key), path) for path in paths))
+    return next(matched, None)
+
+
+def _at_the_end(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
+
+
+def scaling_of(r: int, alpha: float, use_rslora: bool) -> float:
+    """What B A is multiplied by."""
+    return alpha / (math.sqrt(r) if use_rslora else r)
+
+
+def read_options(folder: Path) -> LoraOptions:
+    """Options of an adapter folder.
+
+    Raises:
+        UserError: no such file, an option that is not applied here, or a value that makes no sense.
+    """
+    where = folder / CONFIG_FILE
+    config = read_json(where, "is this an adapter folder?")
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{where}: peft_type {config.get('peft_type')!r} is not supported", "supported: LORA")
+    for option, value in config.items():
+        if option not in _HARMLESS | _READ and value not in _NEUTRAL.get(option, _NOTHING):
+            raise UserError(f"{where}: option {option} = {json.dumps(value)} is not supported")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not _is_rank(rank) or not _is_number(alpha):
+        raise UserError(f"{where}: r = {rank!r} and lora_alpha = {alpha!r} must be numbers, r at least 1")
+    saved = config.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        raise UserError(f"{where}: modules_to_save = {json.dumps(saved)} must be a list of names")
+    if not isinstance(config.get("use_rslora"), (bool, type(None))):
+        raise UserError(f"{where}: use_rslora = {json.dumps(config['use_rslora'])} must be true or false")
+    return LoraOptions(
+        r=rank,
+        alpha=float(alpha),
+        rank_pattern=_pattern(config, "rank_pattern", _is_rank, where),
+        alpha_pattern=_pattern(config, "alpha_pattern", _is_number, where),
+        use_rslora=bool(config.get("use_rslora")),
+        modules_to_save=tuple(saved),
+        fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+    )
+
+
+def _pattern(config: Mapping[str, Any], option: str, fits: Any, where: Path) -> dict[str, Any]:
+    pattern = config.get(option) or {}
+    if not isinstance(pattern, dict) or not all(map(fits, pattern.values())):
+        raise UserError(f"{where}: {option} = {json.dumps(pattern)} must give a number for each layer")
+    for key in pattern:
+        try:
+            re.compile(_at_the_end(key))
+        except re.error as error:
+            raise UserError(f"{where}: {option}: {key!r} is not a regular expression ({error})") from None
+    return pattern
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

@@ -1,0 +1,447 @@
+"""Exported folders: what is in them, what is never written, and that they are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import decoders
+import mindspore as ms
+import numpy as np
+import pytest
+import safetensors.numpy
+from mindspore import Tensor
+
+from ms_medqa.backend.device import setup
+from ms_medqa.config import RunError, UserError
+from ms_medqa.models import CausalLM, load_model, output, shards
+from ms_medqa.models.fingerprint import base_fingerprint
+from ms_medqa.models.loading import load_config
+from ms_medqa.models.safetensors import SafetensorsFile, encode
+from ms_medqa.models.shards import Stored, parse_size, plan_shards
+from ms_medqa.peft import load_adapter
+from ms_medqa.peft.export import export
+from ms_medqa.peft.export_summary import summary
+
+IDS = Tensor(np.random.default_rng(0).integers(0, decoders.VOCAB, (2, 12)).astype(np.int32))
+QKV = [f"model.layers.{layer}.self_attn.{name}_proj" for layer in range(2) for name in "qv"]
+PACKED = ["model.layers.1.self_attn.W_pack", "model.layers.0.mlp.down_proj"]
+FUSED = ["transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_proj"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _set_up() -> Iterator[None]:
+    # As the command runs it: a model that computes once is not worth compiling.
+    before = ms.get_context("mode")
+    setup("CPU", mode="pynative")
+    yield
+    ms.set_context(mode=before)
+
+
+def write_adapter(
+    folder: Path, config: dict[str, Any], modules: list[str], scale: float = 0.3, **options: Any
+) -> dict[str, np.ndarray]:
+    """A LoRA adapter with alpha = 2 r; returns what it adds to each tensor, float64."""
+    shapes, rng = decoders.tensor_shapes(config), np.random.default_rng(1)
+    tensors, added = {}, {}
+    for path in modules:
+        out, width = shapes[f"{path}.weight"]
+        a, b = (rng.normal(0, scale, shape).astype(np.float32) for shape in ((4, width), (out, 4)))
+        tensors |= {f"base_model.model.{path}.lora_A.weight": a, f"base_model.model.{path}.lora_B.weight": b}
+        added[f"{path}.weight"] = 2.0 * b.astype(np.float64) @ a.astype(np.float64)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": modules, **options}
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    safetensors.numpy.save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return added
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def tensors_of(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """(stored type, raw bytes) of every tensor in a folder."""
+    files = [SafetensorsFile(path) for path in folder.glob("*.safetensors")]
+    return {key: (file.dtype(key), bytes(file.raw(key))) for file in files for key in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """LLaMA in bfloat16, with rotary frequencies as old files have them."""
+    config = decoders.config_of("LlamaForCausalLM", torch_dtype="bfloat16")
+    decoders.write(tmp_path / "base", config)
+    weights = decoders.random_weights(config)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(4, np.float32)
+    (tmp_path / "base" / "model.safetensors").write_bytes(decoders.serialize(weights, "bfloat16"))
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    write_adapter(tmp_path / "adapter", decoders.config_of("LlamaForCausalLM"), QKV)
+    return tmp_path / "adapter"
+
+
+class TestMerging:
+    """Changed tensors are exact, all others keep their bytes."""
+
+    @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+    @pytest.mark.parametrize(
+        ("config", "modules"),
+        [
+            (decoders.config_of("Qwen2ForCausalLM", tie_word_embeddings=True), QKV),
+            (decoders.baichuan_config("2-13B"), PACKED),
+            (decoders.qwen_config(), FUSED),
+        ],
+        ids=["tied", "W_pack", "c_attn"],
+    )
+    def test_weights(self, tmp_path: Path, config: dict[str, Any], modules: list[str], stored: str) -> None:
+        weights = decoders.write(tmp_path / "base", config)
+        (tmp_path / "base" / "model.safetensors").write_bytes(decoders.serialize(weights, stored))
+        added = write_adapter(tmp_path / "adapter", config, modules)
+        result = export(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+        before, after = tensors_of(tmp_path / "base"), tensors_of(tmp_path / "out")
+        assert list(after) == list(before)
+        assert (result.changed, result.copied) == (len(modules), len(before) - len(modules))
+        file, steps = SafetensorsFile(tmp_path / "out" / "model.safetensors"), {"float32": 2**-22, "float16": 2**-11}
+        old = SafetensorsFile(tmp_path / "base" / "model.safetensors")
+        for name in before:
+            if name not in added:
+                assert after[name] == before[name], name
+                continue
+            assert after[name][0] == before[name][0]
+            expected = old.read(name).astype(np.float64) + added[name]
+            np.testing.assert_allclose(file.read(name), expected, rtol=steps.get(stored, 2**-8), atol=1e-6)
+            assert np.abs(added[name]).max() > 0.5
+
+    @pytest.mark.parametrize(
+        "config", [decoders.qwen_config(), decoders.baichuan_config("2-7B")], ids=["c_attn", "head"]
+    )
+    def test_logits_are_those_of_the_unmerged_model(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        decoders.write(tmp_path / "base", config)
+        write_adapter(tmp_path / "adapter", config, FUSED if "seq_length" in config else PACKED, scale=0.1)
+        model = load_model(tmp_path / "base")
+        plain = model(IDS).asnumpy()
+        load_adapter(model, tmp_path / "adapter", merge=False)
+        expected = model(IDS).asnumpy()
+        result = export(tmp_path / "base", tmp_path / "adapter", tmp_path / "out", max_shard_size="20KB", check=True)
+        assert result.comparison is not None
+        assert result.comparison.ok
+        np.testing.assert_allclose(load_model(tmp_path / "out")(IDS).asnumpy(), expected, atol=2e-5, rtol=1e-5)
+        assert np.abs(expected - plain).max() > 0.05
+
+    def test_a_head_of_its_own_is_untied(self, tmp_path: Path) -> None:
+        config = decoders.config_of(tie_word_embeddings=True)
+        weights = decoders.write(tmp_path / "base", config)
+        # The copy of the head that some files carry is stale once the embedding changes.
+        weights["lm_head.weight"] = np.zeros_like(weights["model.embed_tokens.weight"])
+        decoders.write(tmp_path / "base", config, weights)
+        write_adapter(tmp_path / "adapter", config, QKV, modules_to_save=["embed_tokens"])
+        path = tmp_path / "adapter" / "adapter_model.safetensors"
+        saved, name = safetensors.numpy.load_file(path), "base_model.model.model.embed_tokens.weight"
+        saved[name] = weights["model.embed_tokens.weight"] + 1
+        safetensors.numpy.save_file(saved, path, metadata={"format": "pt"})
+        result = export(tmp_path / "base", tmp_path / "adapter", tmp_path / "out", check=True)
+        assert result.comparison is not None
+        assert result.comparison.ok
+        merged = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
+        assert np.array_equal(merged["model.embed_tokens.weight"], weights["model.embed_tokens.weight"] + 1)
+        assert np.array_equal(merged["lm_head.weight"], weights["model.embed_tokens.weight"])
+        assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is False
+
+    def test_tensors_that_follow_from_others_are_left_out(self, base: Path, adapter: Path, tmp_path: Path) -> None:
+        result = export(base, adapter, tmp_path / "out")
+        assert result.left_out == ["model.layers.0.self_attn.rotary_emb.inv_freq"]
+        assert not any("inv_freq" in name for name in tensors_of(tmp_path / "out"))
+        assert any("inv_freq" in line for line in summary(result))
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_another_type(self, base: Path, tmp_path: Path, dtype: str) -> None:
+        weights = decoders.random_weights(decoders.config_of("LlamaForCausalLM"))
+        (base / "model.safetensors").write_bytes(decoders.serialize(weights, "float32"))
+        result = export(base, None, tmp_path / "out", dtype=dtype)
+        for name, (_, data) in tensors_of(tmp_path / "out").items():
+            assert data == encode(weights[name], dtype).tobytes(), name
+        assert (result.copied == result.total) == (dtype == "float32")
+        assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["torch_dtype"] == dtype
+
+    def test_numbers_that_float16_cannot_hold(self, base: Path, tmp_path: Path) -> None:
+        weights = decoders.random_weights(decoders.config_of("LlamaForCausalLM"))
+        weights["model.layers.1.mlp.up_proj.weight"][3, 3] = -70000
+        (base / "model.safetensors").write_bytes(decoders.serialize(weights, "float32"))
+        with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds 7e\+04.*--dtype bfloat16"):
+            export(base, None, tmp_path / "out", dtype="float16")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_broken_adapter(self, base: Path, adapter: Path, tmp_path: Path) -> None:
+        tensors = safetensors.numpy.load_file(adapter / "adapter_model.safetensors")
+        next(iter(tensors.values()))[0, 0] = np.nan
+        safetensors.numpy.save_file(tensors, adapter / "adapter_model.safetensors")
+        with pytest.raises(UserError, match="NaN or infinity"):
+            export(base, adapter, tmp_path / "out")
+
+
+class TestRefusals:
+    """Merging what does not belong together."""
+
+    def test_other_shapes(self, base: Path, tmp_path: Path) -> None:
+        write_adapter(tmp_path / "wide", decoders.config_of("LlamaForCausalLM", hidden_size=64), QKV)
+        with pytest.raises(UserError) as error:
+            export(base, tmp_path / "wide", tmp_path / "out")
+        text = str(error.value)
+        assert "model.layers.0.self_attn.q_proj" in text
+        assert "(64, 64)" in text
+        assert "(32, 32)" in text
+        assert not (tmp_path / "out").exists()
+
+    def test_another_base(self, base: Path, adapter: Path, tmp_path: Path) -> None:
+        note = {"fingerprint": base_fingerprint(base), "model": "llama"}
+        (adapter / "base.json").write_text(json.dumps(note), encoding="utf-8")
+        export(base, adapter, tmp_path / "out")
+        weights = decoders.random_weights(decoders.config_of("LlamaForCausalLM"), seed=5)
+        (base / "model.safetensors").write_bytes(decoders.serialize(weights, "bfloat16"))
+        with pytest.raises(UserError, match="was trained on llama"):
+            export(base, adapter, tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+
+    @pytest.mark.parametrize("name", ["base", "base/merged", "adapter", "."])
+    def test_an_output_that_is_read(self, base: Path, adapter: Path, tmp_path: Path, name: str) -> None:
+        before = contents(base)
+        with pytest.raises(UserError, match="overlaps"):
+            export(base, adapter, tmp_path / name)
+        assert contents(base) == before
+
+
+class TestWholeOrAbsent:
+    """The output folder is never half written, and nothing of the user's is replaced."""
+
+    def test_an_earlier_export_is_replaced(self, base: Path, adapter: Path, tmp_path: Path) -> None:
+        export(base, adapter, tmp_path / "out", max_shard_size="10KB")
+        export(base, adapter, tmp_path / "out")
+        assert sorted(contents(tmp_path / "out")) == ["config.json", "export.json", "model.safetensors"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "out"]
+
+    def test_an_empty_folder_is_used(self, base: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        export(base, None, tmp_path / "out")
+        assert (tmp_path / "out" / "config.json").exists()
+
+    @pytest.mark.parametrize("earlier", [False, True])
+    def test_foreign_files_stay(self, base: Path, tmp_path: Path, earlier: bool) -> None:
+        if earlier:
+            export(base, None, tmp_path / "out")
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+        before = contents(tmp_path / "out")
+        with pytest.raises(UserError, match=r"holds notes\.txt, which no export wrote"):
+            export(base, None, tmp_path / "out")
+        assert contents(tmp_path / "out") == before
+
+    def test_a_file_is_no_folder(self, base: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("mine")
+        with pytest.raises(UserError, match="not a folder"):
+            export(base, None, tmp_path / "out")
+
+    @pytest.mark.parametrize("format", ["hf", "ckpt"])
+    @pytest.mark.parametrize("earlier", [False, True])
+    def test_a_disk_that_fills_up(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, earlier: bool
+    ) -> None:
+        out = tmp_path / "new" / "out"
+        if earlier:
+            export(base, None, out)
+        before, calls = contents(out) if earlier else None, []
+
+        def full(function: Any) -> Any:
+            def write(*args: Any) -> None:
+                calls.append(1)
+                if len(calls) == 3:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                function(*args)
+
+            return write
+
+        monkeypatch.setattr(shards, "write_safetensors", full(shards.write_safetensors))
+        monkeypatch.setattr(ms, "save_checkpoint", full(ms.save_checkpoint))
+        with pytest.raises(RunError, match=f"no space left writing {out}"):
+            export(base, None, out, format=format, max_shard_size="10KB")
+        assert len(calls) == 3
+        assert (contents(out) if out.exists() else None) == before
+        found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()]
+        assert sorted(found) == (["base", "new", "new/out"] if earlier else ["base"])
+
+    def test_space_is_checked_before_writing(self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = type("Usage", (), {"free": 10**6})
+        monkeypatch.setattr(output.shutil, "disk_usage", lambda path: usage)
+        (tmp_path / ".out.17-abc.tmp").mkdir()
+        with pytest.raises(RunError, match=r"needs 1\.\d+ MB, and 1\.00 MB are free: remove .*\.out\.17-abc\.tmp"):
+            export(base, None, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_the_base_is_only_read(self, base: Path, adapter: Path, tmp_path: Path) -> None:
+        for path in (*base.iterdir(), *adapter.iterdir()):
+            path.chmod(0o444)
+        before = contents(base)
+        export(base, adapter, tmp_path / "out", check=True)
+        assert contents(base) == before
+        assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "out").iterdir())
+
+
+class TestCompanions:
+    """Config, tokenizer, prompt; never code."""
+
+    def test_files(self, base: Path, adapter: Path, tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(tiny_tokenizer_folder / name, adapter / name)
+        (base / "tokenizer.json").write_text("{}")
+        for name in ("tokenizer.model", "generation_config.json", "README.md", "LICENSE", "modeling_x.py"):
+            (base / name).write_text("{}")
+        (adapter / "prompt.json").write_text('{"name": "plain"}')
+        export(base, adapter, tmp_path / "out")
+        found = contents(tmp_path / "out")
+        assert sorted(found) == [
+            "config.json",
+            "export.json",
+            "generation_config.json",
+            "model.safetensors",
+            "prompt.json",
+            "tokenizer.json",
+            "tokenizer.model",
+            "tokenizer_config.json",
+        ]
+        assert found["tokenizer.json"] == (tiny_tokenizer_folder / "tokenizer.json").read_bytes()
+        assert found["prompt.json"] == b'{"name": "plain"}'
+        assert found["config.json"] == (base / "config.json").read_bytes()
+
+    def test_code_that_transformers_does_not_need(self, base: Path, tmp_path: Path) -> None:
+        raw = json.loads((base / "config.json").read_text("utf-8"))
+        auto_map = {"AutoModelForCausalLM": "modeling_x.Model"}
+        (base / "config.json").write_text(json.dumps(raw | {"auto_map": auto_map}))
+        (base / "modeling_x.py").write_text("")
+        result = export(base, None, tmp_path / "out")
+        assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8")) == raw
+        assert not any("not copied" in line for line in summary(result))
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_code_that_transformers_needs(self, tmp_path: Path, there: bool) -> None:
+        base, config = tmp_path / "base", decoders.qwen_config(torch_dtype="float32")
+        decoders.write(base, config)
+        settings = {"auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", None]}, "model_max_length": 8192}
+        (base / "tokenizer_config.json").write_text(json.dumps(settings))
+        (base / "qwen.tiktoken").write_text("")
+        code = ["modeling_qwen.py", "qwen_generation_utils.py", "tokenization_qwen.py"]
+        for name in code if there else ():
+            (base / name).write_text("raise SystemExit('code was run')")
+        lines = summary(export(base, None, tmp_path / "out"))
+        raw, tokenizer = (
+            json.loads((tmp_path / "out" / name).read_text("utf-8"))
+            for name in ("config.json", "tokenizer_config.json")
+        )
+        assert not list((tmp_path / "out").glob("*.py"))
+        assert ("auto_map" in raw, "auto_map" in tokenizer) == (there, there)
+        assert tokenizer["model_max_length"] == 8192
+        assert any("--trust-remote-code" in line for line in lines)
+        if there:
+            assert any(", ".join(code) in line for line in lines)
+            assert f"  cp {base}/*.py {tmp_path / 'out'}/" in lines
+        else:
+            assert any("does not have it" in line for line in lines)
+
+
+class TestCheckpoint:
+    """`--format ckpt`: what MindSpore's own functions load."""
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_load_param_into_net(self, base: Path, adapter: Path, tmp_path: Path, dtype: str) -> None:
+        export(base, adapter, tmp_path / "hf", dtype=dtype)
+        export(base, adapter, tmp_path / "out", format="ckpt", dtype=dtype)
+        assert sorted(contents(tmp_path / "out")) == ["config.json", "export.json", "model.ckpt"]
+        parameters = ms.load_checkpoint(str(tmp_path / "out" / "model.ckpt"))
+        assert {str(value.dtype).lower() for value in parameters.values()} == {dtype}
+        model = CausalLM(load_config(tmp_path / "out"))
+        assert ms.load_param_into_net(model, parameters) == ([], [])
+        assert np.array_equal(model(IDS).asnumpy(), load_model(tmp_path / "hf")(IDS).asnumpy())
+
+    @pytest.mark.parametrize(
+        "config", [decoders.qwen_config(), decoders.baichuan_config("2-7B")], ids=["c_attn", "normalized head"]
+    )
+    def test_families_with_other_names(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        decoders.write(tmp_path / "base", config)
+        export(tmp_path / "base", None, tmp_path / "out", format="ckpt")
+        model = CausalLM(load_config(tmp_path / "out"))
+        # As in a training with adapters, whose head is frozen.
+        for parameter in model.get_parameters():
+            parameter.requires_grad = False
+        assert ms.load_param_into_net(model, ms.load_checkpoint(str(tmp_path / "out" / "model.ckpt"))) == ([], [])
+        expected = load_model(tmp_path / "base")(IDS).asnumpy()
+        np.testing.assert_allclose(model(IDS).asnumpy(), expected, atol=1e-5, rtol=1e-5)
+
+
+class TestCheck:
+    """`--check` tells rounding from a wrong merge."""
+
+    @pytest.mark.parametrize("format", ["hf", "ckpt"])
+    @pytest.mark.parametrize("dtype", ["auto", "float32", "float16"])
+    def test_a_right_export(self, base: Path, adapter: Path, tmp_path: Path, format: str, dtype: str) -> None:
+        found = export(base, adapter, tmp_path / "out", format=format, dtype=dtype, check=True).comparison
+        assert found is not None
+        assert found.ok
+        assert 0 < found.difference <= found.bound < found.largest
+
+    def test_copies_are_exact(self, base: Path, tmp_path: Path) -> None:
+        found = export(base, None, tmp_path / "out", check=True).comparison
+        assert found is not None
+        assert found.ok
+        assert found.difference == 0
+        assert "no weight was rounded" in found.lines()[1]
+
+    def test_a_wrong_export(self, base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from ms_medqa.peft import export as module
+
+        right = module.changes
+
+        def wrong(*args: Any) -> Any:
+            found = right(*args)
+            found.popitem()
+            return found
+
+        monkeypatch.setattr(module, "changes", wrong)
+        found = export(base, adapter, tmp_path / "out", check=True).comparison
+        assert found is not None
+        assert not found.ok
+        assert "do not use this export" in found.lines()[-1]
+
+
+class TestShards:
+    """Sizes, names and the index."""
+
+    def test_sizes(self) -> None:
+        assert [parse_size(text) for text in ("5GB", "1.5 mb", "2GiB", "1000")] == [5 * 10**9, 1500000, 2**31, 1000]
+        for text in ("", "5 apples", "-1GB", "0GB", "GB"):
+            with pytest.raises(UserError, match="is not a size"):
+                parse_size(text)
+
+    def test_files_are_filled_in_order(self) -> None:
+        sizes = {"a": 60, "b": 60, "c": 20, "d": 300, "e": 20, "f": 99}
+        plan = plan_shards({name: Stored("bfloat16", (size // 2,)) for name, size in sizes.items()}, 100)
+        assert [list(tensors) for tensors in plan.files.values()] == [["a"], ["d"], ["b", "c", "e"], ["f"]]
+        assert list(plan.files)[1] == "model-00002-of-00004.safetensors"
+        assert plan.total_size == 558
+
+    def test_index(self, base: Path, tmp_path: Path) -> None:
+        result = export(base, None, tmp_path / "out", max_shard_size="10KB")
+        index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text("utf-8"))
+        paths = sorted((tmp_path / "out").glob("*.safetensors"))
+        assert [path.name for path in paths] == [
+            f"model-{i:05d}-of-{len(paths):05d}.safetensors" for i in range(1, len(paths) + 1)
+        ]
+        assert len(paths) == result.files > 2
+        where = {key: path.name for path in paths for key in SafetensorsFile(path).keys()}  # noqa: SIM118
+        assert index["weight_map"] == where
+        assert index["metadata"]["total_size"] == sum(len(data) for _, data in tensors_of(tmp_path / "out").values())
+        assert all(SafetensorsFile(path).metadata == {"format": "pt"} for path in paths)
