@@ -20,6 +20,8 @@ from ms_medqa.models.families import read_config, read_end_tokens
 from ms_medqa.models.naming import Naming
 from ms_medqa.models.safetensors import SafetensorsFile
 
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
     """A model with its weights.
@@ -166,6 +168,13 @@ def normalize_rows(weight: Parameter) -> None:
     assign(weight, out)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has files of weights, of whatever kind; `weight_files` tells what is wrong with them."""
+    return any(
+        path for pattern in ("*.safetensors", "*.safetensors.index.json", *_PICKLES) for path in folder.glob(pattern)
+    )
+
+
 def weight_files(folder: Path) -> dict[str, SafetensorsFile]:
     """Tensor name -> the file that holds it.
 
@@ -187,7 +196,7 @@ def weight_files(folder: Path) -> dict[str, SafetensorsFile]:
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+        pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
         if not pickles:
             raise UserError(f"{folder}: weights must be *.safetensors", "none found")
         raise UserError(

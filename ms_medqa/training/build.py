@@ -66,7 +66,7 @@ class Run:
     @property
     def dtype(self) -> str:
         """What the model computes in."""
-        return _weight_dtype(self.config, self.device)
+        return weight_dtype(self.config, self.device)
 
 
 def build_run(config: Config) -> Run:
@@ -82,25 +82,32 @@ def build_run(config: Config) -> Run:
     prompt = Prompt.named(config.data.prompt, tokenizer)
     device = setup_runtime(config.runtime)
     world = distributed.start()
-    data = _load_data(config, tokenizer, prompt, world)
+    data = load_data(config, tokenizer, prompt, world)
     seed = config.train.seed
     ms.set_seed(seed)
-    model = load_model(folder, _weight_dtype(config, device), config.model.init, seed)
-    _check_positions(model, config, folder)
+    model = load_model(folder, weight_dtype(config, device), config.model.init, seed)
+    check_positions(model, config, folder)
     base = None if config.model.init == "random" else base_fingerprint(folder, model.config)
-    dropout = None
-    if config.lora is not None and config.train.stage == "sft":
-        lora = config.lora
-        if lora.fan_in_fan_out:
-            say("note: lora.fan_in_fan_out is for layers stored (in, out); here it is false")
-        options = lora.model_dump(exclude={"fan_in_fan_out"})
-        dropout = inject_lora(model, seed=seed, **options)
-    else:
+    dropout = add_adapter(model, config)
+    return Run(config, device, world, model, tokenizer, prompt, data, dropout, steps_of(config, data), base)
+
+
+def add_adapter(model: CausalLM, config: Config) -> DropoutKeys | None:
+    """Make trainable what the config wants trained: an adapter, or everything."""
+    lora = config.lora
+    if lora is None or config.train.stage == "pretrain":
         # Loading normalizes such a head once and for all; one that is trained is normalized at each step.
         model.normalize_head = model.config.normalized_head
+        return None
+    if lora.fan_in_fan_out:
+        say("note: lora.fan_in_fan_out is for layers stored (in, out); here it is false")
+    return inject_lora(model, seed=config.train.seed, **lora.model_dump(exclude={"fan_in_fan_out"}))
+
+
+def steps_of(config: Config, data: TrainingData) -> int:
+    """Optimizer steps of the whole run."""
     steps = data.train_plan.steps_per_epoch * config.train.epochs
-    total = min(steps, config.train.max_steps or steps)
-    return Run(config, device, world, model, tokenizer, prompt, data, dropout, total, base)
+    return min(steps, config.train.max_steps or steps)
 
 
 def build_step(run: Run) -> TrainStep:
@@ -126,13 +133,15 @@ def restore(run: Run, weights: dict) -> None:
         assign(parameter, weights[parameter.name])
 
 
-def _weight_dtype(config: Config, device: Device) -> str:
+def weight_dtype(config: Config, device: Device) -> str:
+    """The type that the base weights get."""
     # Training all weights keeps them in float32: updates are smaller than the steps between float16 numbers.
     trains_all = config.lora is None or config.train.stage == "pretrain"
     return "float32" if trains_all else device.dtype
 
 
-def _load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: distributed.World) -> TrainingData:
+def load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: distributed.World) -> TrainingData:
+    """Rows and their order, checked against tokenizer and prompt."""
     assert config.data.path is not None
     path = Path(config.data.path)
     description = manifest.check(path, tokenizer, prompt, files=[])
@@ -160,7 +169,8 @@ def _load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: dist
     return TrainingData(train, plan, val, val_plan, digest)
 
 
-def _check_positions(model: CausalLM, config: Config, folder: Path) -> None:
+def check_positions(model: CausalLM, config: Config, folder: Path) -> None:
+    """Raise UserError where rows are longer than the model reaches."""
     limit = model.config.position_limit
     if config.data.max_length > limit:
         raise UserError(

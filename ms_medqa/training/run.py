@@ -10,10 +10,10 @@ from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.loader import dump_config
-from ms_medqa.config.schema import Config, LoraSection
-from ms_medqa.peft import count_parameters
-from ms_medqa.training.build import Run, build_run
+from ms_medqa.config.schema import Config
+from ms_medqa.training.build import build_run
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState
+from ms_medqa.training.plan import describe, plan_of, plan_run
 from ms_medqa.training.result import save_result
 from ms_medqa.training.trainer import Trainer
 
@@ -40,7 +40,7 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
 
     Args:
         config: the run.
-        dry_run: load and check everything, print the plan, and stop before the first step.
+        dry_run: check everything that needs no weights, print the plan, and stop.
 
     Raises:
         UserError: config, data, model or checkpoint do not fit together.
@@ -48,10 +48,11 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
     """
     began = time.perf_counter()
     output = Path(config.output_dir)
-    run = build_run(config)
-    say(describe(run))
     if dry_run:
+        say(describe(plan_run(config)))
         return TrainResult(None, None, time.perf_counter() - began)
+    run = build_run(config)
+    say(describe(plan_of(run)))
     resume = find_checkpoint(config, output)
     # Before anything is written: a checkpoint that does not fit must not cost the files of the run it belongs to.
     trainer = Trainer(run, output, resume)
@@ -82,39 +83,6 @@ def find_checkpoint(config: Config, output: Path) -> Path | None:
     if not found:
         say(f"nothing to resume in {output}: starting from the beginning")
     return found[-1] if found else None
-
-
-def describe(run: Run) -> str:
-    """The plan of a run as a few aligned lines."""
-    config, rows = run.config, run.data.train
-    trainable, total = count_parameters(run.model)
-    lora = config.lora if trainable < total else None
-    kind = _adapter_line(lora) if lora else "all weights"
-    train, val = run.data.records
-    share = rows.token_counts.sum() / (len(rows) * rows.max_length)
-    plan = run.data.train_plan
-    ranks = f" x {run.world.size} ranks" if run.world.size > 1 else ""
-    lines = [
-        ("model", f"{config.model.path}, {run.model.config.family}, {run.dtype} on {run.device.name}{ranks}"),
-        ("parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / total:.2f} %): {kind}"),
-        ("data", f"{train:,} training and {val:,} validation records from {config.data.path}"),
-        ("rows", f"{len(rows):,} of {rows.max_length} tokens, {100 * share:.1f} % full"),
-        (
-            "steps",
-            f"{run.total_steps:,} of {plan.global_batch} rows "
-            f"({plan.batch_size} a device x {plan.accumulation} accumulated{ranks}), {plan.steps_per_epoch:,} an epoch",
-        ),
-        ("output", config.output_dir),
-    ]
-    if run.device.notice:
-        lines.append(("note", run.device.notice))
-    return "\n".join(f"{name:<12}{text}" for name, text in lines)
-
-
-def _adapter_line(lora: LoraSection) -> str:
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
-    whole = f", whole: {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
-    return f"LoRA r={lora.r} alpha={lora.alpha:g} on {targets}{whole}"
 
 
 def _put_earlier_run_aside(output: Path) -> None:

@@ -1,0 +1,148 @@
+"""Every shipped config is valid and plans a run on the model it is for, from that model's `config.json` alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ms_medqa.cli.main import main
+from ms_medqa.config import load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+COMMON: dict[str, Any] = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "initializer_range": 0.02}
+# What the released files say, and the number of parameters of the released weights.
+MODELS: dict[str, tuple[dict[str, Any], int]] = {
+    "lora_qwen2.5_0.5b.yaml": (
+        {
+            "architectures": ["Qwen2ForCausalLM"],
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "vocab_size": 151936,
+            "max_position_embeddings": 32768,
+            "rope_theta": 1000000.0,
+            "use_sliding_window": False,
+            "sliding_window": 32768,
+            "max_window_layers": 24,
+            "tie_word_embeddings": True,
+        },
+        494_032_768,
+    ),
+    "lora_qwen2.5_7b_instruct.yaml": (
+        {
+            "architectures": ["Qwen2ForCausalLM"],
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 152064,
+            "max_position_embeddings": 32768,
+            "rope_theta": 1000000.0,
+            "use_sliding_window": False,
+            "tie_word_embeddings": False,
+        },
+        7_615_616_512,
+    ),
+    "lora_llama_13b.yaml": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 5120,
+            "intermediate_size": 13824,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "vocab_size": 32000,
+            "max_position_embeddings": 2048,
+        },
+        13_015_864_320,
+    ),
+    "lora_deepseek_coder_7b.yaml": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 32256,
+            "max_position_embeddings": 16384,
+            "rope_theta": 100000,
+            "rope_scaling": {"type": "linear", "factor": 4.0},
+        },
+        6_740_512_768,
+    ),
+    "lora_qwen_7b.yaml": (
+        {
+            "architectures": ["QWenLMHeadModel"],
+            "hidden_size": 4096,
+            "intermediate_size": 22016,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "kv_channels": 128,
+            "layer_norm_epsilon": 1e-6,
+            "rotary_emb_base": 10000,
+            "rotary_pct": 1.0,
+            "no_bias": True,
+            "seq_length": 8192,
+            "max_position_embeddings": 32768,
+            "use_dynamic_ntk": True,
+            "use_logn_attn": True,
+            "vocab_size": 151936,
+        },
+        7_721_324_544,
+    ),
+    "lora_baichuan2_13b.yaml": (
+        {
+            "architectures": ["BaichuanForCausalLM"],
+            "hidden_size": 5120,
+            "intermediate_size": 13696,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "model_max_length": 4096,
+            "vocab_size": 125696,
+        },
+        13_896_668_160,
+    ),
+}
+
+
+def test_every_config_is_here() -> None:
+    shipped = {path.name for path in CONFIGS.glob("*.yaml")}
+    assert shipped == {*MODELS, "lora_medqa_tiny.yaml", "pretrain_medqa_tiny.yaml"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_plans_a_run_without_weights(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape, parameters = MODELS[name]
+    (tmp_path / "config.json").write_text(json.dumps(COMMON | shape), encoding="utf-8")
+    arguments = ["train", str(CONFIGS / name), "--dry-run", f"model.path={tmp_path}", "runtime.device=CPU"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    trainable, total = (
+        int(number.replace(",", "")) for number in re.search(r"([\d,]+) trainable of ([\d,]+)", text).groups()
+    )
+    assert total - trainable == parameters
+    # Rank 16 on every linear layer of the decoder: between a thousandth and a fiftieth of it.
+    assert 0.001 < trainable / parameters < 0.02
+    assert f"{shape['num_hidden_layers']} layers of {shape['hidden_size']}" in text
+    assert re.search(r"^memory +.* GB", text, re.MULTILINE)
+    for word in ("weights", "tokenizer", "data.path"):
+        assert re.search(rf"^missing .*{word}", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_its_head_names_the_commands_that_use_it(name: str) -> None:
+    head = (CONFIGS / name).read_text(encoding="utf-8").split("\nmodel:")[0]
+    config = load_config(CONFIGS / name, [])
+    for command in ("convert", "train", "eval", "ask", "merge"):
+        assert re.search(rf"^#   ms-medqa {command} ", head, re.MULTILINE), command
+    assert f"run_distribute_train.sh 8 configs/{name}" in head
+    assert f"--model {config.model.path}" in head
+    assert f"--adapter {config.output_dir}/adapter" in head
+    assert re.search(r"^# Memory: .* GB", head, re.MULTILINE)
