@@ -42,7 +42,7 @@ class RMSNorm(nn.Cell):
         super().__init__()
         self.eps = eps
         self.weight = empty_parameter((width,), dtype, "ones")
-        self.norm = backend_ops.rms_norm_fused if backend_ops.on_ascend() else backend_ops.rms_norm_portable
+        self.norm = backend_ops.rms_norm_form()
 
     def construct(self, x: Tensor) -> Tensor:
         return self.norm(x, self.weight, self.eps)
@@ -79,6 +79,7 @@ class Attention(nn.Cell):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, dtype) if config.qk_norm else None
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
+        self.softmax = backend_ops.softmax_cell()
 
     def project(self, x: Tensor, rope: RopeTables | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (N, heads * D), keys and values (N, kv_heads * D), positions applied; `rope` is None without any."""
@@ -111,7 +112,7 @@ class Attention(nn.Cell):
         query = ops.reshape(query * self.scale, (batch, rows, self.kv_heads, group, self.head_dim))
         query = ops.reshape(ops.transpose(query, (0, 2, 3, 1, 4)), (batch * self.kv_heads, group * rows, self.head_dim))
         scores = ops.reshape(self.scores(query, key), (batch, self.kv_heads, group * rows, length))
-        weights = ops.softmax(ops.cast(scores, ms.float32) + mask, -1)
+        weights = self.softmax(ops.cast(scores, ms.float32) + mask)
         weights = ops.reshape(ops.cast(weights, value.dtype), (batch * self.kv_heads, group * rows, length))
         out = ops.reshape(self.mix(weights, value), (batch, self.kv_heads, group, rows, self.head_dim))
         return ops.reshape(ops.transpose(out, (0, 3, 1, 2, 4)), (batch * rows, self.heads * self.head_dim))

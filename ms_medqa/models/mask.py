@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ms_medqa.backend import ops as backend_ops
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.positions import alibi_slopes
 
@@ -28,6 +29,8 @@ class AttentionMask(nn.Cell):
         self.of_layer = tuple(self.windows.index(window) for window in windows)
         self.kv_heads = config.num_key_value_heads
         self.group = config.num_attention_heads // config.num_key_value_heads
+        # One mask serves all heads, unless each addition would cost more than the copies.
+        self.copies = self.kv_heads if backend_ops.costly_broadcast() else 1
         self.alibi = config.positions == "alibi"
         slopes = alibi_slopes(config.num_attention_heads).reshape(1, self.kv_heads, self.group, 1)
         self.slopes = Tensor(slopes)
@@ -51,7 +54,7 @@ class AttentionMask(nn.Cell):
         for window in self.windows:
             reach = window if window > 0 else length
             seen = Tensor(((behind >= 0) * (behind < reach)).astype(np.float32))
-            mask = ops.expand_dims(ops.tile((1.0 - same * seen) * MASKED, (1, self.group, 1)), 1)
+            mask = ops.tile(ops.expand_dims((1.0 - same * seen) * MASKED, 1), (1, self.copies, self.group, 1))
             if self.alibi:
                 slopes = ops.reshape(ops.tile(self.slopes, (1, 1, 1, length)), (1, self.kv_heads, -1, 1))
                 mask = mask - slopes * Tensor(np.tile(behind, (self.group, 1))[None, None])
