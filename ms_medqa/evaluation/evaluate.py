@@ -71,7 +71,7 @@ class Evaluator:
         prepared = prepare(
             examples[: self.settings.limit],
             prompt,
-            model.config.max_position_embeddings,
+            model.config.position_limit,
             self.settings.max_new_tokens,
         )
         if not prepared.examples:

@@ -80,7 +80,9 @@ class CausalLM(nn.Cell):
         if self.lm_head is None:
             logits = self.to_vocabulary(hidden, self.model.embed_tokens.weight)
         elif self.normalize_head:
-            logits = self.to_vocabulary(hidden, ops.L2Normalize(1, 1e-12)(self.lm_head.weight))
+            # In float16 the 1e-12 would be zero, which the operator refuses.
+            rows = ops.L2Normalize(1, 1e-12)(ops.cast(self.lm_head.weight, ms.float32))
+            logits = self.to_vocabulary(hidden, ops.cast(rows, hidden.dtype))
         else:
             logits = self.lm_head(hidden)
         return ops.cast(logits, ms.float32)
@@ -90,11 +92,19 @@ class CausalLM(nn.Cell):
         return self.model(input_ids, position_ids, segment_ids)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """`construct`, once it is clear that the model has positions for the longest row.
+        """`construct`, once it is clear that the model has these tokens, and positions for the longest row.
 
         Raises:
-            UserError: it has not.
+            UserError: it has not, or there is no token.
         """
+        if input_ids.ndim != 2 or 0 in input_ids.shape:
+            raise UserError(f"input_ids must be (batch, length), both at least 1, not {tuple(input_ids.shape)}")
+        ids = input_ids.asnumpy()
+        for token in (int(ids.min()), int(ids.max())):
+            if not 0 <= token < self.config.vocab_size:
+                raise UserError(
+                    f"input_ids has {token}, but the model's vocabulary has {self.config.vocab_size} tokens"
+                )
         longest, limit = input_ids.shape[1], self.config.position_limit
         if longest > limit and attention_mask is not None:
             longest = int(attention_mask.asnumpy().sum(1).max())

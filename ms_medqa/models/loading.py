@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_medqa.backend.device import resolve_dtype
 from ms_medqa.config.assets import resolve_model
+from ms_medqa.config.console import is_main_rank
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
@@ -21,6 +24,8 @@ from ms_medqa.models.naming import Naming
 from ms_medqa.models.safetensors import SafetensorsFile
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
+# Codes of safetensors.
+_FLOATS = ("F32", "F16", "BF16", "F64")
 
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
@@ -63,7 +68,7 @@ def read_json(path: Path, hint: str | None = None) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable JSON ({error})") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: not a JSON object", hint)
@@ -118,35 +123,38 @@ def naming_of(model: CausalLM) -> Naming:
 def _fill(model: CausalLM, folder: Path) -> None:
     naming, files = naming_of(model), weight_files(folder)
     check_weights(naming, files, folder)
+    _note_other_head(naming, files, folder)
     parameters = list(model.get_parameters())
     # The largest first: while it is converted, nothing else is in memory yet.
     for parameter in sorted(parameters, key=lambda p: -p.size):
         place = naming.places[parameter.name]
         file = files[place.name]
-        if parameter.dtype == ms.bfloat16:
-            assign(parameter, file.read(place.name)[place.start : place.stop])
-            file.release(place.name)
-            continue
         value = empty_array(parameter.shape, np.float16 if parameter.dtype == ms.float16 else np.float32)
         file.read_into(place.name, value, place.start)
-        give(parameter, value)
-    if model.config.normalized_head:
-        assert model.lm_head is not None
-        normalize_rows(model.lm_head.weight)
-        model.normalize_head = False
+        if model.config.normalized_head and parameter.name == "lm_head.weight":
+            _normalize(value)
+            model.normalize_head = False
+        if parameter.dtype == ms.bfloat16:
+            assign(parameter, value)
+        else:
+            give(parameter, value)
 
 
 def check_weights(naming: Naming, files: dict[str, SafetensorsFile], folder: Path) -> None:
     """Compare what a checkpoint holds with what a model needs.
 
     Raises:
-        UserError: tensors are missing, unexpected or of another shape; all of them are counted, the first ten named.
+        UserError: tensors are missing, unexpected, of another shape or no floating-point numbers; all of them are
+            counted, the first ten named.
     """
     faults = [f"missing {name}" for name in naming.contents if name not in files]
     faults += [f"unexpected {name}" for name in files if name not in naming.contents and not _is_computed(name, naming)]
-    for name in naming.contents:
-        if name in files and files[name].shape(name) != naming.shape(name):
-            faults.append(f"{name} has shape {files[name].shape(name)}, expected {naming.shape(name)}")
+    for name in [name for name in naming.contents if name in files]:
+        shape, code = files[name].shape(name), files[name].dtype(name)
+        if shape != naming.shape(name):
+            faults.append(f"{name} has shape {shape}, expected {naming.shape(name)}")
+        elif code not in _FLOATS:
+            faults.append(f"{name} has type {code}, expected {', '.join(_FLOATS)}")
     if faults:
         more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise UserError(f"{folder}: the weights do not fit config.json: {'; '.join(faults[:10])}{more}")
@@ -158,14 +166,35 @@ def _is_computed(name: str, naming: Naming) -> bool:
     return tied or name.endswith("rotary_emb.inv_freq")
 
 
+def _note_other_head(naming: Naming, files: dict[str, SafetensorsFile], folder: Path) -> None:
+    """Say where a tied model's files carry a head that is not the embedding: some programs would take it."""
+    head, embedding = "lm_head.weight", naming.places["model.embed_tokens.weight"].name
+    if head in naming.shapes or head not in files or not is_main_rank():
+        return
+    places = np.linspace(0, math.prod(naming.shape(embedding)) - 1, 1024).astype(np.int64)
+    same = files[head].shape(head) == naming.shape(embedding) and np.array_equal(
+        files[head].values_at(head, places), files[embedding].values_at(embedding, places)
+    )
+    if not same:
+        print(
+            f"note: {folder}: {head} is not used: config.json says that the head is {embedding} "
+            "(tie_word_embeddings), from which it differs",
+            file=sys.stderr,
+        )
+
+
 def normalize_rows(weight: Parameter) -> None:
-    """Scale each row to length 1 in place, a block of rows at a time."""
-    value = weight.float().asnumpy() if weight.dtype == ms.bfloat16 else weight.asnumpy()
-    out = empty_array(value.shape, value.dtype)
+    """Scale each row to length 1 in place."""
+    value = (weight.float() if weight.dtype == ms.bfloat16 else weight).asnumpy().copy()
+    _normalize(value)
+    assign(weight, value)
+
+
+def _normalize(value: np.ndarray) -> None:
+    # In blocks: the matrix is among the largest of a model, and a second one beside it would set the peak of memory.
     for start in range(0, len(value), 4096):
         block = value[start : start + 4096].astype(np.float32)
-        out[start : start + 4096] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
-    assign(weight, out)
+        value[start : start + 4096] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
 
 
 def has_weights(folder: Path) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from ms_medqa.config import UserError
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 
@@ -76,6 +77,22 @@ def test_left_padded_equals_unpadded(qwen: tuple[Any, Path, dict[str, Any], deco
     for row, sequence in enumerate(SEQUENCES):
         alone = model(Tensor(np.array([sequence], np.int32))).asnumpy()[0]
         np.testing.assert_allclose(together[row, -len(sequence) :], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([[5, 97, 2]], r"input_ids has 97, but the model's vocabulary has 97 tokens"),
+        ([[5, -1, 2]], r"input_ids has -1, but"),
+        ([[]], r"input_ids must be \(batch, length\), both at least 1, not \(1, 0\)"),
+        ([5, 9], r"input_ids must be .* not \(2,\)"),
+    ],
+)
+def test_ids_that_a_model_cannot_read(
+    ids: list[Any], words: str, qwen: tuple[Any, Path, dict[str, Any], decoders.Weights]
+) -> None:
+    with pytest.raises(UserError, match=words):
+        qwen[0](Tensor(np.array(ids, np.int32)))
 
 
 def test_a_row_of_padding_alone_stays_finite_and_disturbs_nobody(

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from ms_medqa.config import UserError
-from ms_medqa.models import load_model, resolve_model
+from ms_medqa.models import load_model, loading, resolve_model
 from ms_medqa.models.loading import load_config
 from ms_medqa.models.safetensors import SafetensorsFile
 
@@ -56,6 +56,23 @@ class TestTypes:
         assert loaded.keys() == weights.keys()
         for name, value in weights.items():
             assert np.array_equal(loaded[name], value), name
+
+    def test_a_device_with_bfloat16_gets_the_very_numbers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = decoders.qwen_config()
+        weights = decoders.random_weights(config)
+        weights = {name: (value.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, value in weights.items()}
+        decoders.write(tmp_path, config)
+        (tmp_path / "model.safetensors").write_bytes(decoders.serialize(weights, "bfloat16"))
+        given: decoders.Weights = {}
+        monkeypatch.setattr(loading, "_compute_dtype", lambda dtype: "bfloat16")
+        # The CPU cannot write such numbers into a parameter.
+        monkeypatch.setattr(loading, "assign", lambda parameter, value: given.update({parameter.name: value}))
+        places = loading.naming_of(load_model(tmp_path)).places
+        assert given.keys() == places.keys()
+        for name, value in given.items():
+            assert np.array_equal(value, weights[places[name].name][places[name].start : places[name].stop]), name
 
     def test_bfloat16_is_the_upper_half_of_float32(self, tmp_path: Path) -> None:
         bits = np.array([0x3F80, 0xBFC0, 0x0000, 0x7F7F, 0x0001], np.uint16)
@@ -119,9 +136,23 @@ class TestFolder:
         for name, value in values_of(folder).items():
             assert np.array_equal(value, weights[name])
 
-    def test_a_tied_head_needs_no_matrix_and_ignores_a_stored_one(self, folder: Path) -> None:
+    def test_a_tied_head_needs_no_matrix_and_says_when_it_ignores_another(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         edit(folder, tie_word_embeddings=True)
-        assert "lm_head.weight" not in values_of(folder)
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        embedding = weights["model.embed_tokens.weight"]
+        for head, differs in ((embedding, False), (embedding + 1e-3, True), (embedding[:5], True), (None, False)):
+            stored = {**weights, "lm_head.weight": head} if head is not None else weights
+            if head is None:
+                del stored["lm_head.weight"]
+            safetensors.numpy.save_file(stored, folder / "model.safetensors")
+            assert "lm_head.weight" not in values_of(folder)
+            told = capsys.readouterr().err
+            assert bool(told) == differs
+            if differs:
+                assert told.startswith(f"note: {folder}: lm_head.weight is not used")
+                assert told.count("\n") == 1
 
     def test_old_rotary_buffers_are_no_fault(self, folder: Path) -> None:
         weights = safetensors.numpy.load_file(folder / "model.safetensors")
@@ -151,6 +182,9 @@ class TestFolder:
         edit(folder, rope_theta="absent", rope_parameters=rope, dtype="bfloat16")
         config = load_config(folder)
         assert (config.rope_theta, config.dtype) == (5e5, "bfloat16")
+        # Where a file has both, transformers takes this one.
+        edit(folder, rope_theta=1e4)
+        assert load_config(folder).rope_theta == 5e5
 
     def test_a_folder_goes_before_a_shipped_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -174,7 +208,7 @@ class TestConfigFaults:
         with pytest.raises(UserError, match=r"model/config\.json: no such file: is this a model folder"):
             load_model(folder)
 
-    @pytest.mark.parametrize("text", ["{", "[1]", "\x00\xff", ""])
+    @pytest.mark.parametrize("text", ["{", "[1]", "\x00\xff", "", "[" * 100_000], ids=lambda text: text[:5])
     def test_no_json_object(self, folder: Path, text: str) -> None:
         (folder / "config.json").write_text(text, encoding="latin-1")
         with pytest.raises(UserError, match=r"model/config\.json: not "):
@@ -213,6 +247,15 @@ class TestConfigFaults:
             ({"num_attention_heads": 0}, "num_attention_heads"),
             ({"hidden_size": None}, "hidden_size"),
             ({"vocab_size": True}, "vocab_size"),
+            ({"num_attention_heads": 5, "num_key_value_heads": 5}, "5 does not divide hidden_size = 32"),
+            ({"num_attention_heads": 64, "num_key_value_heads": 64}, "64 does not divide hidden_size = 32"),
+            ({"hidden_size": 10**30}, "hidden_size = 10+ must be a whole number from 1 to 2147483647"),
+            ({"rope_theta": 10**400}, "rope_theta"),
+            ({"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false' must be true or false"),
+            ({"use_sliding_window": "false"}, "use_sliding_window"),
+            ({"use_sliding_window": True, "sliding_window": 4, "layer_types": [{}, 1]}, "layer_types must name one"),
+            ({"dual_chunk_attention_config": {"local_size": 8}}, "'chunk_size' is missing"),
+            ({"dual_chunk_attention_config": 8}, "dual_chunk_attention_config = 8 must be an object"),
             ({"rms_norm_eps": "1e-6"}, "rms_norm_eps"),
             ({"rope_theta": -1}, "rope_theta"),
             ({"rope_scaling": "linear"}, "rope scaling 'linear'"),
@@ -245,6 +288,16 @@ class TestWeightFaults:
         assert "missing model.layers.1.mlp.up_proj.weight" in text
         assert "unexpected model.layers.2.mlp.up_proj.weight" in text
         assert "model.norm.weight has shape (31,), expected (32,)" in text
+
+    def test_whole_numbers_are_no_weights(self, folder: Path) -> None:
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        for name, dtype in (("model.layers.0.mlp.up_proj.weight", np.uint8), ("model.norm.weight", np.int64)):
+            weights[name] = weights[name].astype(dtype)
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        with pytest.raises(
+            UserError, match=r"up_proj\.weight has type U8, expected F32, F16.*norm\.weight has type I64"
+        ):
+            load_model(folder)
 
     def test_a_long_list_is_cut(self, folder: Path) -> None:
         edit(folder, num_hidden_layers=9)

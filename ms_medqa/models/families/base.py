@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig, RopeScaling
+
+# What an int32 holds: positions, ids and widths of a layer are such numbers.
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ def common_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     if heads % kv_heads:
         raise UserError(f"num_key_value_heads = {kv_heads} does not divide num_attention_heads = {heads}")
     hidden = whole(raw, "hidden_size")
+    if raw.get("head_dim") is None and hidden % heads:
+        raise UserError(
+            f"num_attention_heads = {heads} does not divide hidden_size = {hidden}, and no head_dim is given"
+        )
     head_dim = whole(raw, "head_dim", hidden // heads)
     if head_dim % 2:
         raise UserError(f"head_dim = {head_dim} must be even, rotary embedding turns pairs of numbers")
@@ -60,9 +68,9 @@ def common_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "head_dim": head_dim,
         "max_position_embeddings": positions,
         "rms_norm_eps": positive(raw, "rms_norm_eps", 1e-6),
-        "rope_theta": positive(raw, "rope_theta", None) or positive(rope, "rope_theta", 10000.0),
+        "rope_theta": positive(rope, "rope_theta", None) or positive(raw, "rope_theta", 10000.0),
         "rope_scaling": _scaling(rope, positions),
-        "tie_word_embeddings": bool(raw.get("tie_word_embeddings", False)),
+        "tie_word_embeddings": flag(raw, "tie_word_embeddings"),
         "initializer_range": positive(raw, "initializer_range", 0.02),
     }
 
@@ -82,20 +90,30 @@ def windows(raw: Mapping[str, Any], first_full: int = 0) -> tuple[int, ...]:
     if kinds is None:
         return tuple(0 if layer < first_full else size for layer in range(layers))
     known = {"full_attention": 0, "sliding_attention": size}
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in [*known] for kind in kinds):
         raise UserError(f"layer_types must name one of {', '.join(known)} for each of the {layers} layers")
     return tuple(known[kind] for kind in kinds)
 
 
 def whole(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """A whole number of at least 1; absent or null gives the default, and without one a KeyError."""
+    """A whole number from 1 on; absent or null gives the default, and without one a KeyError."""
     value = raw.get(key)
     if value is None and default is not None:
         return default
     if key not in raw:
         raise KeyError(key)
-    if type(value) is not int or value < 1:
-        raise UserError(f"{key} = {value!r} must be a whole number of at least 1")
+    if type(value) is not int or not 1 <= value <= _LARGEST:
+        raise UserError(f"{key} = {value!r} must be a whole number from 1 to {_LARGEST}")
+    return value
+
+
+def flag(raw: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    """true or false; absent or null gives the default."""
+    value = raw.get(key)
+    if value is None:
+        return default
+    if type(value) is not bool:
+        raise UserError(f"{key} = {value!r} must be true or false")
     return value
 
 
@@ -104,7 +122,7 @@ def positive(raw: Mapping[str, Any], key: str, default: Any) -> Any:
     value = raw.get(key)
     if value is None:
         return default
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
+    if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
         raise UserError(f"{key} = {value!r} must be a number above 0")
     return float(value)
 

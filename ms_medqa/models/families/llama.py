@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields
+from ms_medqa.models.families.base import Family, common_fields, flag
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     """LLaMA; `attention_bias` also gives the attention output a bias."""
-    bias = bool(raw.get("attention_bias", False))
-    mlp_bias = bool(raw.get("mlp_bias", False))
+    if "max_sequence_length" in raw:
+        # The only name of it in the first conversions of LLaMA 1.
+        raw = {"max_position_embeddings": raw["max_sequence_length"], **raw}
+    bias, mlp_bias = flag(raw, "attention_bias"), flag(raw, "mlp_bias")
     return ModelConfig("llama", attention_bias=bias, output_bias=bias, mlp_bias=mlp_bias, **common_fields(raw))
 
 

@@ -7,12 +7,18 @@ from typing import Any
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields, only, whole
+from ms_medqa.models.families.base import Family, common_fields, flag, only, whole
 
 _KEYS = {
     "head_dim": "kv_channels",
     "rms_norm_eps": "layer_norm_epsilon",
     "rope_theta": "rotary_emb_base",
+    # The first release of Qwen-7B.
+    "hidden_size": "n_embd",
+    "intermediate_size": "ffn_hidden_size",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
 }
 
 
@@ -24,13 +30,14 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     """
     only(raw, "rotary_pct", (1.0,))
     only(raw, "scale_attn_weights", (True,))
-    fields = {ours: raw[theirs] for ours, theirs in _KEYS.items() if theirs in raw}
+    only(raw, "apply_residual_connection_post_layernorm", (False,))
+    raw = {**raw, **{ours: raw[theirs] for ours, theirs in _KEYS.items() if theirs in raw}}
     both = whole(raw, "intermediate_size")
     if both % 2:
         raise UserError(f"intermediate_size = {both} must be even: it counts gate and up together")
     length = whole(raw, "seq_length", whole(raw, "max_position_embeddings", 8192))
-    fields |= {"intermediate_size": both // 2, "max_position_embeddings": length, "num_key_value_heads": None}
-    bias = not raw.get("no_bias", True)
+    fields = {"intermediate_size": both // 2, "max_position_embeddings": length, "num_key_value_heads": None}
+    bias = not flag(raw, "no_bias", True)
     return ModelConfig("qwen", attention_bias=True, output_bias=bias, mlp_bias=bias, **common_fields({**raw, **fields}))
 
 
