@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from ms_medqa.backend import ops as backend_ops
 from ms_medqa.backend.device import setup
 
 ROWS, HEADS, WIDTH, VOCABULARY = 1024, 14, 64, 32000
@@ -57,6 +58,37 @@ def broadcast_product(x: Tensor, y: Tensor) -> Tensor:
     return x * y
 
 
+def norm_equal_shapes(x: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of a norm whose factors were copied to one shape."""
+    return ms.grad(backend_ops.rms_norm_equal_shapes)(x, weight, 1e-6)
+
+
+def norm_broadcast(x: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of a norm that multiplies by a column and a row."""
+    return ms.grad(backend_ops.rms_norm_portable)(x, weight, 1e-6)
+
+
+def softmax_equal_shapes(scores: Tensor) -> Tensor:
+    """The gradient of a softmax, times itself so that it is not zero."""
+    return ms.grad(_softmax_square)(scores)
+
+
+def softmax_broadcast(scores: Tensor) -> Tensor:
+    """The same with MindSpore's own gradient."""
+    return ms.grad(_plain_softmax_square)(scores)
+
+
+_SOFTMAX = backend_ops.SoftmaxEqualShapes()
+
+
+def _softmax_square(scores: Tensor) -> Tensor:
+    return ops.square(_SOFTMAX(scores)).sum()
+
+
+def _plain_softmax_square(scores: Tensor) -> Tensor:
+    return ops.square(ops.softmax(scores, -1)).sum()
+
+
 def cases() -> list[tuple[str, Callable[..., Tensor], tuple, str, Callable[..., Tensor], tuple]]:
     """(our form, function, arguments, other form, function, arguments)."""
     heads = random(ROWS * HEADS, WIDTH)
@@ -64,7 +96,10 @@ def cases() -> list[tuple[str, Callable[..., Tensor], tuple, str, Callable[..., 
     logits = random(ROWS, VOCABULARY)
     labels = Tensor(np.arange(ROWS, dtype=np.int32) % VOCABULARY)
     wide, table, narrow = random(ROWS, HEADS, WIDTH), random(ROWS, HEADS, WIDTH), random(ROWS, 1, WIDTH)
+    rows, weight, scores = random(ROWS, HEADS * WIDTH), random(HEADS * WIDTH), random(4, 2, 7 * 256, 256)
     return [
+        ("norm, equal shapes", norm_equal_shapes, (rows, weight), "norm, broadcast", norm_broadcast, (rows, weight)),
+        ("softmax, equal shapes", softmax_equal_shapes, (scores,), "softmax, its own", softmax_broadcast, (scores,)),
         ("rotary by product", rotate_by_product, (heads, turn), "by cat", rotate_by_concatenation, (heads, turn)),
         ("averaging loss kernel", mean_loss, (logits, labels), "ops.cross_entropy", general_loss, (logits, labels)),
         ("equal-shape product", product, (wide, table), "broadcast product", broadcast_product, (wide, narrow)),

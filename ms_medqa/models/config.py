@@ -31,14 +31,14 @@ class ModelConfig:
     Attributes:
         family: name of the family that the checkpoint belongs to.
         head_dim: width of one attention head; need not be hidden_size / num_attention_heads.
-        max_position_embeddings: positions that `config.json` names.
+        max_position_embeddings: positions that `config.json` names, as far as plain attention serves them.
         positions: `rope`, or `alibi` (Press et al. 2021): scores fall linearly with distance, nothing is turned.
         windows: for each layer, how many positions back a token sees, itself included; 0 for all. Empty: all layers 0.
         qk_norm: whether queries and keys are normed, head by head, before they are turned.
         normalized_head: whether the rows of the vocabulary matrix are scaled to length 1.
         attention_bias: whether q, k and v have biases.
         output_bias: whether the attention output has one.
-        dtype: type of the stored weights.
+        dtype: type of the weights that `config.json` names, float32 where it names none.
         eos_token_ids: tokens that end an answer; may be empty.
     """
 
