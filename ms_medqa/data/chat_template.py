@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -24,18 +25,36 @@ _MARK = re.compile("\ufdd0([0-9]+)\ufdd1")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where message number `message` stands, or with `end` the end token after an answer."""
+    """Where message number `message` stands, or with `end` the end token after an answer.
+
+    `left` and `right` are the characters that the template strips from the message, None for all white space.
+    """
 
     message: int
     answer: bool = False
     end: bool = False
+    left: str | None = ""
+    right: str | None = ""
+
+    def strip(self, text: str) -> str:
+        """What the template makes of a message."""
+        return text.lstrip(self.left).rstrip(self.right)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A dialogue's text up to the final answer (template text and slots), and what the template adds after its end."""
+    """The text of a dialogue.
+
+    Attributes:
+        prompt: template text and slots up to where generation begins.
+        before: white space that the template puts there before the final answer.
+        answer: the final answer's slot.
+        after: what the template adds after the end token.
+    """
 
     prompt: tuple[str | Slot, ...]
+    before: str
+    answer: Slot
     after: str
 
 
@@ -68,10 +87,10 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, RecursionError) as error:
             raise UserError(f"{self._folder}: the chat template is not valid Jinja ({error})") from None
-        suffix = self._suffix(has_system=False, rounds=0)
-        self.end_token = (tokenizer.first_control_token(suffix) or (tokenizer.eos_token, 0))[0]
+        parts, _ = self._answered(has_system=False, rounds=0)
+        self.end_token = (tokenizer.first_control_token(parts[-1]) or (tokenizer.eos_token, 0))[0]
         self.layout(has_system=False, rounds=0)
 
     def layout(self, has_system: bool, rounds: int) -> Layout:
@@ -87,33 +106,62 @@ class ChatTemplate:
     def _make_layout(self, has_system: bool, rounds: int) -> Layout:
         roles = _roles(has_system, rounds)
         pieces: list[str | Slot] = []
-        parts = _MARK.split(self._render(roles, add_generation_prompt=True))
-        if sorted(set(map(int, parts[1::2]))) != list(range(len(roles))):
+        parts, slots = self._parts(roles, add_generation_prompt=True)
+        if {slot.message for slot in slots} != set(range(len(roles))):
             raise UserError(f"{self._folder}: the chat template leaves out a message", "choose another prompt")
-        for i, part in enumerate(parts):
-            if i % 2:
-                pieces.append(Slot(int(part), answer=roles[int(part)] == "assistant"))
-                continue
+        for part, slot in itertools.zip_longest(parts, slots):
             previous = pieces[-1] if pieces else None
             if isinstance(previous, Slot) and previous.answer and part.startswith(self.end_token):
                 pieces.append(Slot(previous.message, answer=True, end=True))
                 part = part.removeprefix(self.end_token)
-            pieces.append(part)
-        after = self._suffix(has_system, rounds)
-        return Layout(tuple(pieces), after.removeprefix(self.end_token) if after.startswith(self.end_token) else "")
+            pieces += [part] if slot is None else [part, slot]
+        all_parts, all_slots = self._answered(has_system, rounds)
+        goes_on = all_parts[:-2] == parts[:-1] and all_parts[-2].startswith(parts[-1])
+        before = all_parts[-2].removeprefix(parts[-1]) if goes_on else ""
+        after = all_parts[-1]
+        return Layout(
+            tuple(pieces),
+            # Generation is not prompted with anything else, such as an empty <think> block.
+            before if before.isspace() else "",
+            all_slots[-1],
+            after.removeprefix(self.end_token) if after.startswith(self.end_token) else "",
+        )
 
-    def _suffix(self, has_system: bool, rounds: int) -> str:
-        """What stands after the final answer."""
+    def _answered(self, has_system: bool, rounds: int) -> tuple[list[str], list[Slot]]:
+        """`_parts` of the dialogue with its final answer."""
         roles = [*_roles(has_system, rounds), "assistant"]
-        parts = _MARK.split(self._render(roles, add_generation_prompt=False))
-        if len(parts) < 3 or int(parts[-2]) != len(roles) - 1:
+        parts, slots = self._parts(roles, add_generation_prompt=False)
+        if not slots or slots[-1].message != len(roles) - 1:
             raise UserError(f"{self._folder}: the chat template leaves out the answer", "choose another prompt")
-        return parts[-1]
+        return parts, slots
 
-    def _render(self, roles: list[str], add_generation_prompt: bool) -> str:
-        messages = [{"role": role, "content": f"\ufdd0{i}\ufdd1"} for i, role in enumerate(roles)]
+    def _parts(self, roles: list[str], add_generation_prompt: bool) -> tuple[list[str], list[Slot]]:
+        """The template's own text, and the slots between its parts."""
+        parts, messages = self._split(roles, add_generation_prompt)
+        strips: list[list[str | None]] = []
+        for side in (0, 1):
+            # A blank beside a mark is missing in the result where the template strips messages.
+            missing = [""] * len(messages)
+            for blank in " \n":
+                padded, _ = self._split(roles, add_generation_prompt, (blank * (not side), blank * side))
+                for i in range(len(messages)):
+                    if padded[i + side : i + side + 1] == [parts[i + side]]:
+                        missing[i] += blank
+            strips.append([None if blanks == " \n" else blanks for blanks in missing])
+        slots = [
+            Slot(message, roles[message : message + 1] == ["assistant"], left=left, right=right)
+            for message, left, right in zip(messages, *strips, strict=True)
+        ]
+        return parts, slots
+
+    def _split(
+        self, roles: list[str], add_generation_prompt: bool, beside: tuple[str, str] = ("", "")
+    ) -> tuple[list[str], list[int]]:
+        """The template's own text, and the numbers of the messages between its parts."""
+        left, right = beside
+        messages = [{"role": role, "content": f"{left}\ufdd0{i}\ufdd1{right}"} for i, role in enumerate(roles)]
         try:
-            return self._template.render(
+            text = self._template.render(
                 messages=messages,
                 tools=None,
                 documents=None,
@@ -125,6 +173,8 @@ class ChatTemplate:
                 f"{self._folder}: the chat template fails for the messages {', '.join(roles)} ({error})",
                 "choose another prompt, such as medqa",
             ) from None
+        parts = _MARK.split(text)
+        return parts[::2], [int(number) for number in parts[1::2]]
 
 
 class _GenerationTag(Extension):

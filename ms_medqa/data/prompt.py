@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import write_json
 from ms_medqa.data.chat_template import ChatTemplate
 from ms_medqa.data.example import Example
+from ms_medqa.data.prompt_encoding import Encoded, Segment, encode_segments
 from ms_medqa.data.tokenizer import Tokenizer
 
 # 2: text between two control tokens is tokenised as one.
@@ -50,36 +50,13 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _SLOTS = {"system": {"system"}, "question": {"question"}, "question_with_context": {"question", "context"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of the text.
-
-    Attributes:
-        text: the piece.
-        template: written by the template, so control tokens in it are parsed; in a user's text they stay text.
-        train: its tokens are targets of the training.
-    """
-
-    text: str
-    template: bool
-    train: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An example as tokens: `loss_mask[t]` is 1 where `input_ids[t]` is a target of the training."""
-
-    input_ids: list[int]
-    loss_mask: list[int]
-
-
 class Prompt:
     """Renders examples. Build one with `Prompt.named`, or with `Prompt.load` from the folder of an adapter.
 
     What stands between two control tokens is tokenised as one text, as transformers does with a rendered template; only
-    prompt and answer are tokenised apart, so that the tokens of a prompt do not depend on the answer: `encode` is
+    prompt and final answer are tokenised apart, so that the tokens of a prompt do not depend on the answer: `encode` is
     `encode_prompt`, then the answer, then the end token, always. Trained are every answer of the dialogue and the end
-    token after it, nothing else.
+    token after it, nothing else; a token that holds the end of a question and the start of its answer counts as answer.
 
     Attributes:
         name: `medqa`, `chat`, `alpaca` or `plain`.
@@ -109,7 +86,8 @@ class Prompt:
             )
         self.end_token_id: int = ids[-1]
         self.stop_token_ids = tuple(dict.fromkeys((self.end_token_id, tokenizer.eos_token_id)))
-        self._start = "".join(tokenizer.id_to_token(i) for i in tokenizer.prefix_ids)
+        # A chat template writes its start token itself.
+        self._start = () if self._chat else tokenizer.prefix_ids
 
     @classmethod
     def named(cls, name: str, tokenizer: Tokenizer) -> Prompt:
@@ -130,22 +108,24 @@ class Prompt:
 
     def segments(self, example: Example, *, generate: bool = False) -> list[Segment]:
         """The pieces of the text in order; with `generate` they stop where the final answer begins."""
-        segments = self._chat_segments(example, generate) if self._chat else self._pattern_segments(example, generate)
+        start = "".join(self.tokenizer.id_to_token(i) or "" for i in self._start)
+        segments = [Segment(start, True, False), *self._prompt_segments(example)]
+        if not generate:
+            segments += self._answer_segments(example)
         return [segment for segment in segments if segment.text]
 
     def encode(self, example: Example) -> Encoded:
         """Tokens of prompt, answer and end token, and which of them are trained."""
-        input_ids: list[int] = []
-        loss_mask: list[int] = []
-        for run, train in self._runs(self.segments(example)):
-            ids = self._encode(run)
-            input_ids += ids
-            loss_mask += [int(train)] * len(ids)
-        return Encoded(input_ids, loss_mask)
+        prompt, last = encode_segments(self.tokenizer, self._prompt_segments(example))
+        answer, _ = encode_segments(self.tokenizer, self._answer_segments(example), last)
+        return Encoded(
+            [*self._start, *prompt.input_ids, *answer.input_ids],
+            [*(0 for _ in self._start), *prompt.loss_mask, *answer.loss_mask],
+        )
 
     def encode_prompt(self, example: Example) -> list[int]:
         """Tokens up to where the final answer begins; `example.answer` is not looked at."""
-        return [i for run, _ in self._runs(self.segments(example, generate=True)) for i in self._encode(run)]
+        return [*self._start, *encode_segments(self.tokenizer, self._prompt_segments(example))[0].input_ids]
 
     def text(self, example: Example, *, generate: bool = False) -> str:
         """The text as people read it."""
@@ -176,7 +156,7 @@ class Prompt:
                 f"this version reads format {FORMAT_VERSION}",
             )
         name, patterns = definition.get("name"), definition.get("patterns")
-        if name not in PATTERNS:
+        if not isinstance(name, str) or name not in PATTERNS:
             raise UserError(f"prompt definition: unknown name {name!r}", f"one of {', '.join(PATTERNS)}")
         if not isinstance(patterns, dict) or not all(isinstance(patterns.get(key), str) for key in _SLOTS):
             raise UserError("prompt definition: incomplete patterns", f"needed are {', '.join(_SLOTS)}")
@@ -212,7 +192,7 @@ class Prompt:
             definition = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not readable as JSON ({error})") from None
         if not isinstance(definition, dict):
             raise UserError(f"{path}: a JSON object is needed")
@@ -221,29 +201,11 @@ class Prompt:
         except UserError as error:
             raise UserError(f"{path}: {error.message}", error.hint) from None
 
-    def _runs(self, segments: Iterable[Segment]) -> Iterator[tuple[str | int, bool]]:
-        """(text or control token, whether it is trained): adjoining texts joined where that does not differ."""
-        text, text_train = "", False
-        for segment in segments:
-            # A user's text is never searched for control tokens.
-            parts = self.tokenizer.split_control(segment.text) if segment.template else (segment.text,)
-            for part in parts:
-                if isinstance(part, str) and (not text or segment.train == text_train):
-                    text, text_train = text + part, segment.train
-                    continue
-                if text:
-                    yield text, text_train
-                text, text_train = (part, segment.train) if isinstance(part, str) else ("", False)
-                if isinstance(part, int):
-                    yield part, segment.train
-        if text:
-            yield text, text_train
-
-    def _encode(self, run: str | int) -> list[int]:
-        return [run] if isinstance(run, int) else self.tokenizer.encode(run)
-
-    def _pattern_segments(self, example: Example, generate: bool) -> Iterable[Segment]:
-        yield Segment(self._start, True, False)
+    def _prompt_segments(self, example: Example) -> Iterator[Segment]:
+        """The pieces of the text up to where the final answer begins."""
+        if self._chat:
+            yield from self._chat_segments(self._chat, example)
+            return
         if example.system:
             yield from self._fill("system", {"system": example.system})
         for question, answer in example.history:
@@ -251,9 +213,17 @@ class Prompt:
             yield Segment(answer, False, True)
             yield Segment(self.end_token, True, True)
         yield from self._fill(*_question(example))
-        if not generate:
+
+    def _answer_segments(self, example: Example) -> Iterator[Segment]:
+        """The final answer and what ends it."""
+        if self._chat is None:
             yield Segment(example.answer, False, True)
             yield Segment(self.end_token, True, True)
+            return
+        layout = self._chat.layout(bool(example.system), len(example.history))
+        yield Segment(layout.before + layout.answer.strip(example.answer), False, True)
+        yield Segment(self.end_token, True, True)
+        yield Segment(layout.after, True, False)
 
     def _fill(self, key: str, values: Mapping[str, str]) -> Iterable[Segment]:
         for text, slot in self._pieces[key]:
@@ -261,8 +231,7 @@ class Prompt:
             if slot:
                 yield Segment(values[slot], False, False)
 
-    def _chat_segments(self, example: Example, generate: bool) -> Iterable[Segment]:
-        assert self._chat is not None
+    def _chat_segments(self, chat: ChatTemplate, example: Example) -> Iterator[Segment]:
         # A message is one piece, as in every other implementation of chat templates.
         contents = (
             [] if not example.system else ["".join(s.text for s in self._fill("system", {"system": example.system}))]
@@ -270,18 +239,13 @@ class Prompt:
         for question, answer in example.history:
             contents += ["".join(s.text for s in self._fill("question", {"question": question})), answer]
         contents.append("".join(s.text for s in self._fill(*_question(example))))
-        layout = self._chat.layout(bool(example.system), len(example.history))
-        for piece in layout.prompt:
+        for piece in chat.layout(bool(example.system), len(example.history)).prompt:
             if isinstance(piece, str):
                 yield Segment(piece, True, False)
             elif piece.end:
                 yield Segment(self.end_token, True, True)
             else:
-                yield Segment(contents[piece.message], False, piece.answer)
-        if not generate:
-            yield Segment(example.answer, False, True)
-            yield Segment(self.end_token, True, True)
-            yield Segment(layout.after, True, False)
+                yield Segment(piece.strip(contents[piece.message]), False, piece.answer)
 
 
 def _question(example: Example) -> tuple[str, dict[str, str]]:

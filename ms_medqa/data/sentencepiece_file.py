@@ -10,11 +10,11 @@ from ms_medqa.config.errors import UserError
 
 # Types of a piece. A text never holds control pieces; user-defined ones are found in it before everything else.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+# normalizer_spec { add_dummy_prefix: false }, to stand behind a model: of a field that stands twice the last one holds.
+NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
 _TEXT, _TYPE = 1, 3  # fields of ModelProto.SentencePiece
-# normalizer_spec { add_dummy_prefix: false }: of a field that stands twice, the last value holds.
-_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
 
 class _Field(NamedTuple):
@@ -73,8 +73,8 @@ def pieces(path: Path, content: bytes) -> list[tuple[str, int]]:
     return result
 
 
-def altered(content: bytes, control: set[int], dummy_prefix: bool) -> bytes:
-    """The model with the pieces of the ids `control` made control pieces, and without its dummy prefix if so wished."""
+def with_control(content: bytes, control: set[int]) -> bytes:
+    """The model with the pieces of the ids `control` made control pieces."""
     parts: list[bytes] = []
     done = number = 0
     for field in _fields(content, 0, len(content)):
@@ -85,7 +85,7 @@ def altered(content: bytes, control: set[int], dummy_prefix: bool) -> bytes:
             parts += [content[done : field.begin], bytes([_PIECE << 3 | 2]), _varint(len(body)), body]
             done = field.end
         number += 1
-    return b"".join([*parts, content[done:], b"" if dummy_prefix else _NO_DUMMY_PREFIX])
+    return b"".join([*parts, content[done:]])
 
 
 def _fields(content: bytes, start: int, end: int) -> Iterator[_Field]:

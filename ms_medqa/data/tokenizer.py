@@ -20,13 +20,16 @@ from ms_medqa.data.tokenizer_backend import Backend, TokenizersBackend
 from ms_medqa.data.tokenizer_settings import (
     CHATML_TEMPLATE,
     CHATML_TOKENS,
+    added_token_ids,
     chat_template,
     named_end_ids,
     read_json,
     read_settings,
+    start_token_setting,
     talks_chatml,
     token_content,
 )
+from ms_medqa.data.tokenizer_stream import TextStream as TextStream
 
 # The files that hold a vocabulary, and what reads them; of several in a folder the first is used.
 _READERS: dict[str, Callable[[Path, dict[str, Any]], Backend]] = {
@@ -50,9 +53,9 @@ TOKENIZER_FILES = (
 class Tokenizer:
     """Text to token ids and back. Build one with `Tokenizer.load`; safe to use from several threads.
 
-    Control tokens are the added tokens of the vocabulary (also those that it does not flag as special, such as
-    `<tool_call>`). They are parsed only in text encoded with `special=True`, which is for templates, never for what a
-    user wrote.
+    Control tokens are the added tokens of the vocabulary that are special or look like markup, such as `<tool_call>`.
+    They are parsed only in text encoded with `special=True`, which is for templates, never for what a user wrote: no
+    other text becomes one.
 
     Attributes:
         folder: where it was loaded from.
@@ -67,7 +70,7 @@ class Tokenizer:
         self._backend = backend
         self.folder = folder
         self._special_ids = frozenset(i for i, token in backend.added.items() if token.special)
-        _check_added_tokens(backend, folder, settings.get("added_tokens_decoder"))
+        _check_added_tokens(backend, folder, settings)
 
         self.eos_token, self.eos_token_id = _end_token(backend, folder, settings)
         self.special_tokens: dict[str, str] = {}
@@ -81,10 +84,16 @@ class Tokenizer:
         self.pad_token_id: int = ids.get("pad_token", self.eos_token_id)
         self._special_ids |= {self.eos_token_id, self.pad_token_id}
         self.prefix_ids = backend.prefix_ids
+        starts = start_token_setting(settings)
+        if starts is not None and self.bos_token_id is not None:
+            self.prefix_ids = (self.bos_token_id,) if starts else ()
 
         control = {token.content: i for i, token in backend.added.items()}
         control.update((text, backend.token_to_id(text)) for text in self.special_tokens.values())
         self._control = control
+        # What no text may become. Characters that the vocabulary lacks do become the token for the unknown.
+        reserved = set(backend.added) - {ids.get("unk_token")}
+        self._reserved = frozenset({self.eos_token_id, ids.get("bos_token", self.eos_token_id), *reserved})
         self._control_pattern = _control_pattern(backend.added.values(), control)
 
         self.chat_template = chat_template(folder, settings)
@@ -124,9 +133,24 @@ class Tokenizer:
         if not special:
             return self._encode(text)
         ids: list[int] = []
+        previous: str | int | None = None
         for part in self.split_control(text):
-            ids += [part] if isinstance(part, int) else self._encode(part)
+            ids += self.encode_part(part, previous)
+            previous = part
         return ids
+
+    def encode_part(self, part: str | int, previous: str | int | None) -> list[int]:
+        """Ids of a part of a longer text: plain text, or the id of a control token.
+
+        Args:
+            part: the part.
+            previous: what stands directly before it, None at the start. Vocabularies that put a space before a text do
+                so there, and many also behind a control token.
+        """
+        if isinstance(part, int):
+            return [part]
+        starts = previous is None or (isinstance(previous, int) and self._backend.prefix_after_control)
+        return self._encode(part, prefix=starts)
 
     def split_control(self, text: str) -> Iterator[str | int]:
         """The ids of the control tokens in a template's text, and the text between them."""
@@ -144,9 +168,13 @@ class Tokenizer:
         if special:
             return [self.encode(text, special=True) for text in texts]
         try:
-            return self._backend.encode_batch(texts)
+            batch = self._backend.encode_batch(texts)
         except (TypeError, UnicodeEncodeError):
             return [self._encode(text) for text in texts]  # names the text at fault
+        return [
+            ids if self._reserved.isdisjoint(ids) else self._encode(text)
+            for ids, text in zip(batch, texts, strict=True)
+        ]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that make no character come out as U+FFFD."""
@@ -184,6 +212,8 @@ class Tokenizer:
             "eos_token": self.eos_token,
             "chat_template": self.chat_template,
         }
+        if self.prefix_ids != self._backend.prefix_ids:
+            content["prefix_ids"] = self.prefix_ids
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -221,47 +251,19 @@ class Tokenizer:
         # Some tokens take the space around them along.
         return self._control[matched if matched in self._control else matched.strip()]
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, prefix: bool = True) -> list[int]:
         try:
-            return self._backend.encode(text)
+            ids = self._backend.encode(text, prefix)
         except (TypeError, UnicodeEncodeError):
             text.encode("utf-8", "replace")  # anything but a str is a programming error and raises here
             raise UserError(
                 "a text holds half a surrogate pair (such as \\ud83d alone), which is no character", "remove it"
             ) from None
-
-
-class TextStream:
-    """Decodes a growing answer token by token; never gives out half a character."""
-
-    # A character has at most 4 bytes, so at most 3 of them can still be waiting for the rest.
-    _MAX_PENDING = 3
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown = 0
-
-    def push(self, token_id: int) -> str:
-        """Take one token; returns the text that is now certain, often empty."""
-        self._ids.append(int(token_id))
-        text = self._tokenizer.decode(self._ids)
-        certain = len(text)
-        while certain and text[certain - 1] == "\ufffd" and len(text) - certain < self._MAX_PENDING:
-            certain -= 1
-        piece = text[self._shown : certain]
-        self._shown = max(self._shown, certain)
-        if certain == len(text) and len(self._ids) > 16:
-            # Decoding restarts from the last token, so that the cost of a push does not grow with the answer.
-            self._ids = self._ids[-1:]
-            self._shown = len(self._tokenizer.decode(self._ids))
-        return piece
-
-    def flush(self) -> str:
-        """The rest, incomplete characters as U+FFFD; the stream can be used again afterwards."""
-        piece = self._tokenizer.decode(self._ids)[self._shown :]
-        self._ids, self._shown = [], 0
-        return piece
+        if len(text) < 2 or self._reserved.isdisjoint(ids):
+            return ids
+        # Some vocabularies spell a control token like any word. Cut in two often enough, its name is text again.
+        middle = len(text) // 2
+        return self._encode(text[:middle], prefix) + self._encode(text[middle:], prefix=False)
 
 
 def has_tokenizer(folder: str | Path) -> bool:
@@ -282,13 +284,13 @@ def _end_token(backend: Backend, folder: Path, settings: dict[str, Any]) -> tupl
     raise UserError(f"{folder}: no end token", 'name it in tokenizer_config.json, such as "eos_token": "<|endoftext|>"')
 
 
-def _check_added_tokens(backend: Backend, folder: Path, named: Any) -> None:
+def _check_added_tokens(backend: Backend, folder: Path, settings: dict[str, Any]) -> None:
     """A control token that the vocabulary does not know would silently be spelt out as text."""
-    for i, token in (named if isinstance(named, dict) else {}).items():
-        content = token_content(token)
-        if content is not None and str(backend.token_to_id(content)) != i:
+    source, ids = added_token_ids(folder, settings)
+    for content, i in ids.items():
+        if str(backend.token_to_id(content)) != i:
             raise UserError(
-                f"{folder}: tokenizer_config.json gives {content!r} the id {i}, {backend.source} does not",
+                f"{folder}: {source} gives {content!r} the id {i}, {backend.source} does not",
                 "save the tokenizer anew with transformers' save_pretrained",
             )
 

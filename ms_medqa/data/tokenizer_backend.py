@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Library
 
 from ms_medqa.config.errors import UserError
+
+# What stands for something other than its text: `<|im_end|>`, `</think>`, `[INST]`.
+MARKUP = re.compile(r"<[^<>\s]+>|\[[A-Z/_]+\]")
+
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 
 class Backend(Protocol):
@@ -21,6 +28,7 @@ class Backend(Protocol):
         added: the control tokens by id.
         roles: the tokens that the format itself fixes as `eos_token`, `bos_token` or `unk_token`.
         prefix_ids: ids that go before any text.
+        prefix_after_control: the space that goes before a text goes before one behind a control token, too.
         tokenizer_json: what to save as tokenizer.json; None where `source` itself is what to save.
     """
 
@@ -28,13 +36,17 @@ class Backend(Protocol):
     added: Mapping[int, AddedToken]
     roles: Mapping[str, str]
     prefix_ids: tuple[int, ...]
+    prefix_after_control: bool
     tokenizer_json: str | None
 
     @property
     def vocab_size(self) -> int: ...
 
-    def encode(self, text: str) -> list[int]:
-        """Raises TypeError or UnicodeEncodeError for half a surrogate pair."""
+    def encode(self, text: str, prefix: bool = True) -> list[int]:
+        """Ids of `text`; `prefix` puts the space before it that this vocabulary wants there, if any.
+
+        Raises TypeError or UnicodeEncodeError for half a surrogate pair.
+        """
         ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -63,8 +75,13 @@ class TokenizersBackend:
         self._library = library
         library.no_padding()
         library.no_truncation()
-        self.added = library.get_added_tokens_decoder()
+        added = library.get_added_tokens_decoder()
+        # Some vocabularies add letters that they lack (DeepSeek: "ü"): those stand for themselves.
+        self.added = {i: token for i, token in added.items() if token.special or MARKUP.fullmatch(token.content)}
         self._byte_fallback = getattr(library.model, "byte_fallback", False)
+        # To a byte-level decoder such a letter is the name of a byte.
+        byte_level = isinstance(library.decoder, decoders.ByteLevel)
+        self._letters = {i: added[i].content for i in added.keys() - self.added.keys()} if byte_level else {}
 
         probe, bare = library.encode("a").ids, library.encode("a", add_special_tokens=False).ids
         extra = len(probe) - len(bare)
@@ -75,6 +92,7 @@ class TokenizersBackend:
             [AddedToken(token.content, special=True, normalized=token.normalized) for token in self.added.values()]
         )
         library.encode_special_tokens = True
+        self._bare, self.prefix_after_control = _without_prefix(library)
 
     @classmethod
     def from_file(cls, path: Path) -> TokenizersBackend:
@@ -99,13 +117,19 @@ class TokenizersBackend:
     def vocab_size(self) -> int:
         return self._library.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str) -> list[int]:
-        return self._library.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, prefix: bool = True) -> list[int]:
+        return (self._library if prefix else self._bare).encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._library.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
+        if self._letters:
+            runs = itertools.groupby(ids, self._letters.get)
+            return "".join(
+                letter * len([*run]) if letter else self._library.decode([*run], skip_special_tokens=False)
+                for letter, run in runs
+            )
         if not self._byte_fallback or self._library.decoder is None:
             return self._library.decode(list(ids), skip_special_tokens=False)
         tokens = [token for i in ids if (token := self._library.id_to_token(i)) is not None]
@@ -137,11 +161,46 @@ def _join_bytes(tokens: Iterable[str]) -> list[str]:
     result: list[str] = []
     run = bytearray()
     for token in (*tokens, ""):
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            run.append(int(token[3:5], 16))
+        if byte := _BYTE_TOKEN.fullmatch(token):
+            run.append(int(byte[1], 16))
             continue
         if run:
             result.append(run.decode("utf-8", "replace"))
             run.clear()
         result.append(token)
     return result[:-1]
+
+
+def _without_prefix(library: Library) -> tuple[Library, bool]:
+    """The library without what puts a space before a text, and whether that also goes behind control tokens."""
+    schemes: set[str] = set()
+    parts = {name: getattr(library, name) for name in ("normalizer", "pre_tokenizer")}
+    bare = {
+        name: _bare_component(None if part is None else json.loads(part.__getstate__()), schemes)
+        for name, part in parts.items()
+    }
+    if not schemes:
+        return library, True
+    copy = Library.from_str(json.dumps(json.loads(library.to_str()) | bare))
+    copy.encode_special_tokens = True
+    return copy, schemes != {"first"}
+
+
+def _bare_component(component: Any, schemes: set[str]) -> Any:
+    """A normaliser's or pre-tokeniser's definition without its prefix; adds to `schemes` where one was put."""
+    if not isinstance(component, dict):
+        return component
+    if component["type"] == "Prepend":
+        schemes.add("always")
+        return None
+    if component["type"] == "Metaspace" and component["prepend_scheme"] != "never":
+        schemes.add(component["prepend_scheme"])
+        return component | {"prepend_scheme": "never"}
+    if component["type"] == "ByteLevel" and component["add_prefix_space"]:
+        schemes.add("always")
+        return component | {"add_prefix_space": False}
+    if component["type"] == "Sequence":
+        name = "normalizers" if "normalizers" in component else "pretokenizers"
+        inner = [_bare_component(part, schemes) for part in component[name]]
+        return component | {name: [part for part in inner if part is not None]}
+    return component

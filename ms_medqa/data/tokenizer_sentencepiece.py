@@ -7,7 +7,6 @@ which tokens were added with one common score (most Chinese LLaMA models): of th
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tokenizers import AddedToken
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.data import sentencepiece_file
+from ms_medqa.data.tokenizer_backend import MARKUP
 from ms_medqa.data.tokenizer_settings import read_json, read_vocabulary, token_content
 
 FILE_NAME = "tokenizer.model"
@@ -23,14 +23,12 @@ FILE_NAME = "tokenizer.model"
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _NAME_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
-# Of the pieces that a vocabulary wants kept whole, those that stand for something other than their text.
-_MARKUP = re.compile(r"<[^<>\s]+>|\[[A-Z/_]+\]")
-
 
 class SentencePieceBackend:
     """A SentencePiece model and the tokens that a folder adds to it. See `Backend`.
 
-    Each text starts with the model's dummy prefix, as in the tokenizers that these models were trained with.
+    Each text starts with the model's dummy prefix, a space. Whether text behind a control token does depends on the
+    folder's `legacy`, as in transformers; where it says nothing, Baichuan's tokenizer does and the others do not.
 
     Raises:
         UserError: not a SentencePiece model, or files beside it that contradict it.
@@ -44,6 +42,7 @@ class SentencePieceBackend:
         content = read_vocabulary(path)
         pieces = sentencepiece_file.pieces(path, content)
         model = self._model = sentencepiece_file.load(path, content)
+        digest = hashlib.sha256(content).hexdigest()
         self._size = len(model)
         self.added = self._control_tokens(folder, settings, pieces)
         self._added_ids = {token.content: i for i, token in self.added.items()}
@@ -51,10 +50,17 @@ class SentencePieceBackend:
         dummy_prefix = settings.get("add_prefix_space") is not False
         # The library keeps control pieces out of texts; those of other types it would find in what a user wrote.
         open_pieces = {i for i in self.added if i < self._size and not (model.is_control(i) or model.is_unknown(i))}
-        if open_pieces or not dummy_prefix:
-            self._model = sentencepiece_file.load(
-                path, sentencepiece_file.altered(content, open_pieces, dummy_prefix=dummy_prefix)
-            )
+        if open_pieces:
+            content = sentencepiece_file.with_control(content, open_pieces)
+            self._model = sentencepiece_file.load(path, content)
+        # What goes on with a text: it puts no dummy prefix before what it is given.
+        self._bare = sentencepiece_file.load(path, content + sentencepiece_file.NO_DUMMY_PREFIX)
+        if not dummy_prefix:
+            self._model = self._bare
+        legacy = settings.get("legacy")
+        if not isinstance(legacy, bool):
+            legacy = settings.get("tokenizer_class") == "BaichuanTokenizer"
+        self.prefix_after_control = legacy
 
         fixed = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
         self.roles = {name: model.id_to_piece(i) for name, i in fixed.items() if i >= 0}
@@ -62,18 +68,17 @@ class SentencePieceBackend:
         # LLaMA's tokenizers and Baichuan's put the start token before a text unless the folder says otherwise.
         self.prefix_ids = (start,) if start is not None and settings.get("add_bos_token", True) else ()
 
-        digest = hashlib.sha256(content).hexdigest()
         tokens = {t.content: [i, t.special, t.lstrip, t.rstrip] for i, t in sorted(self.added.items())}
-        prefix = {"ids": list(self.prefix_ids), "dummy": dummy_prefix}
+        prefix = {"ids": list(self.prefix_ids), "dummy": dummy_prefix, "after_control": legacy}
         self._definition = {"sentencepiece_sha256": digest, "added_tokens": tokens, "prefix": prefix}
 
     @property
     def vocab_size(self) -> int:
         return max(self._size, *(i + 1 for i in self.added))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, prefix: bool = True) -> list[int]:
         # As bytes: versions of the library differ in what they do with half a surrogate pair.
-        return self._model.encode(text.encode("utf-8"))
+        return (self._model if prefix else self._bare).encode(text.encode("utf-8"))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._model.encode([text.encode("utf-8") for text in texts])
@@ -81,13 +86,15 @@ class SentencePieceBackend:
     def decode(self, ids: Iterable[int]) -> str:
         text: str = ""
         run: list[int] = []
+        model = self._model
         for i in ids:
             if i in self.added:
-                text += self._model.decode(run) + self.added[i].content
+                text += model.decode(run) + self.added[i].content
                 run = []
+                model = self._model if self.prefix_after_control else self._bare
             elif 0 <= i < self._size:
                 run.append(i)
-        return text + self._model.decode(run)
+        return text + model.decode(run)
 
     def token_to_id(self, token: str) -> int | None:
         if token in self._added_ids:
@@ -110,7 +117,8 @@ class SentencePieceBackend:
         model = self._model
         tokens: dict[int, AddedToken] = {}
         for i, (name, kind) in enumerate(pieces):
-            markup = kind == sentencepiece_file.USER_DEFINED and _MARKUP.fullmatch(name)
+            # Not every piece that a vocabulary wants kept whole is a control token: "38.5" stands for itself.
+            markup = kind == sentencepiece_file.USER_DEFINED and MARKUP.fullmatch(name)
             if markup or model.is_control(i) or model.is_unknown(i):
                 tokens[i] = AddedToken(name, special=True, normalized=False)
         special = _special_names(settings)

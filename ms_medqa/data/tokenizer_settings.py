@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object is needed")
@@ -63,12 +63,32 @@ def token_content(token: Any) -> str | None:
     return token if isinstance(token, str) and token else None
 
 
+def added_token_ids(folder: Path, settings: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The file that adds tokens to the vocabulary, and the id (as a string) that it gives to each of them."""
+    listed = settings.get("added_tokens_decoder")
+    if isinstance(listed, dict):
+        ids = {content: i for i, token in listed.items() if (content := token_content(token)) is not None}
+        return "tokenizer_config.json", ids
+    source = "added_tokens.json"
+    return source, {content: str(i) for content, i in read_json(folder / source).items()}
+
+
+def start_token_setting(settings: dict[str, Any]) -> bool | None:
+    """Whether a text begins with the start token, where the folder says so and its tokenizer class heeds it.
+
+    These classes do so whatever a tokenizer.json says (DeepSeek's relies on it); the others do as tokenizer.json says.
+    """
+    value = settings.get("add_bos_token")
+    heeded = str(settings.get("tokenizer_class")).startswith(("Llama", "CodeLlama"))
+    return value if heeded and isinstance(value, bool) else None
+
+
 def named_end_ids(folder: Path) -> tuple[str, list[int]]:
     """The file of the model that names the ids ending an answer, and those ids; empty where none does."""
     for name in ("generation_config.json", "config.json"):
         ids = read_json(folder / name).get("eos_token_id")
         ids = ids if isinstance(ids, list) else [ids]
-        if ids := [i for i in ids if isinstance(i, int)]:
+        if ids := [i for i in ids if isinstance(i, int) and 0 <= i < 2**31]:
             return name, ids
     return "", []
 
@@ -77,7 +97,10 @@ def chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     """The folder's chat template: chat_template.jinja, else that of the settings; None where there is none."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 ({error})") from None
     template = settings.get("chat_template")
     if isinstance(template, list):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}

@@ -255,9 +255,54 @@ def test_template_that_knows_no_system_message_says_so_when_there_is_one(
 def test_a_prompt_is_tokenised_as_one_text(tokenizer: Tokenizer, name: str, question: str) -> None:
     prompt = Prompt.named(name, tokenizer)
     for example in (replace(SINGLE, question=question), replace(DIALOGUE, question=question, context=" 高热 ")):
-        expected = tokenizer.encode(prompt.text(example, generate=True), special=True)
-        if not example.history:  # earlier answers are tokenised by themselves, because they are trained
-            assert prompt.encode_prompt(example) == expected
+        assert prompt.encode_prompt(example) == tokenizer.encode(prompt.text(example, generate=True), special=True)
         ids = prompt.encode(example).input_ids
         assert ids[: len(prompt.encode_prompt(example))] == prompt.encode_prompt(example)
         assert tokenizer.decode(ids, skip_special=False) == prompt.text(example)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("answer", ["\n\n您好", " a", "b \n", "\n", ""])
+def test_earlier_answers_are_tokenised_with_what_is_around_them(tmp_path: Path, name: str, answer: str) -> None:
+    texts = ["assistant\n\n\n您好", "回答:\n\n您好", "Response:\n\n\n您好"] * 9
+    tokenizer = Tokenizer.load(train_tokenizer(texts, 400, tmp_path))
+    prompt = Prompt.named(name, tokenizer)
+    example = replace(SINGLE, history=(("你好", answer), ("头痛？", "多久了？")))
+    assert prompt.encode_prompt(example) == tokenizer.encode(prompt.text(example, generate=True), special=True)
+    first, *others = spans(prompt.encode(example))
+    ends = answer + prompt.end_token
+    # A token that begins before an answer and ends in it is trained with the answer.
+    before = tokenizer.decode(first, skip_special=False).removesuffix(ends)
+    assert tokenizer.decode(first, skip_special=False) == before + ends
+    assert tokenizer.decode(first[:1]).startswith(before)
+    assert tokenizer.decode(first[:1]) != before or not before
+    expected = ["多久了？" + prompt.end_token, "多喝水，注意休息。" + prompt.end_token]
+    assert [tokenizer.decode(span, skip_special=False) for span in others] == expected
+
+
+INST = (
+    "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>[INST] {{ m.content.strip() }} [/INST]"
+    "{% else %} {{ m.content.lstrip('\\n') }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_white_space_that_a_template_strips_or_adds(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = chat(tokenizer, monkeypatch, INST)
+    example = replace(SINGLE, question=" \n发热？\u3000", answer="\n 多喝水。 ", history=(("\t你好 ", "\n\n 您好\n"),))
+    text = "<|im_start|>[INST] 你好 [/INST]  您好\n <|endoftext|><|im_start|>[INST] 发热？ [/INST]"
+    assert prompt.text(example, generate=True) == text
+    # The space before an answer is not part of the prompt, so the model has to write it.
+    assert prompt.text(example) == text + "  多喝水。  <|endoftext|>"
+    assert tokenizer.decode(spans(prompt.encode(example))[-1]) == "  多喝水。  "
+
+
+def test_empty_thoughts_before_an_answer_are_not_trained(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = chat(tokenizer, monkeypatch, INST.replace("{% else %} ", "{% else %}<think>\n</think>\n"))
+    assert prompt.text(SINGLE).endswith("[/INST]多喝水，注意休息。 <|endoftext|>")
+
+
+def test_unreadable_definitions_are_the_users_fault(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    for content in (b"[" * 200_000, b"\xff", b'{"format_version": 2, "name": []}'):
+        (tmp_path / "prompt.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"prompt\.json: (not readable as JSON|prompt definition)"):
+            Prompt.load(tmp_path, tokenizer)

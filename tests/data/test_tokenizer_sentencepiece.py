@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import struct
 import time
 from pathlib import Path
@@ -122,11 +123,50 @@ def test_start_token_goes_before_a_text_unless_the_folder_says_otherwise(llama: 
     assert tokenizer.encode("patient") != bare.encode("patient") == tokenizer.encode("\npatient")[2:]
 
 
+@pytest.mark.parametrize(
+    ("settings", "spaced"),
+    [
+        ({"legacy": True}, True),
+        ({"legacy": False}, False),
+        ({}, False),
+        ({"tokenizer_class": "BaichuanTokenizer"}, True),
+        ({"tokenizer_class": "BaichuanTokenizer", "legacy": False}, False),
+        ({"legacy": True, "add_prefix_space": False}, False),
+    ],
+    ids=str,
+)
+def test_dummy_prefix_behind_a_control_token(
+    llama: bytes, tmp_path: Path, settings: dict[str, Any], spaced: bool
+) -> None:
+    tokenizer = Tokenizer.load(write(tmp_path, llama, **settings))
+    ids = tokenizer.encode("<s>fever</s>\n</s>fever", special=True)
+    space = "\u2581" * spaced
+    assert "".join(map(tokenizer.id_to_token, ids)) == f"<s>{space}fever</s>{space}\n</s>{space}fever"
+    # Behind other text there is none, and it is one text.
+    parts = ["[x] ", "a patient"]
+    ids = tokenizer.encode_part(parts[0], 1) + tokenizer.encode_part(parts[1], parts[0])
+    assert tokenizer.id_to_token(tokenizer.encode_part("a", "b")[0]) == "a"
+    assert tokenizer.decode([2, *ids], skip_special=False) == "</s>" + "".join(parts)
+
+
+def test_stream_of_sentencepiece_loses_no_space(llama: bytes, tmp_path: Path) -> None:
+    folder = write(tmp_path, llama)
+    (folder / "added_tokens.json").write_text('{"<tool>": 400}', "utf-8")
+    tokenizer = Tokenizer.load(folder)
+    texts = ["patient  fever ", "\u9f98\U0001f600", " a   b", "\n\n c"]
+    pool = [i for text in texts for i in tokenizer.encode(text)] + [0, 1, 2, 400] * 3
+    draw = random.Random(1)
+    for _ in range(200):
+        ids = draw.choices(pool, k=60)
+        stream = TextStream(tokenizer)
+        assert "".join([*map(stream.push, ids), stream.flush()]) == tokenizer.decode(ids)
+
+
 def test_control_tokens_of_sentencepiece_are_parsed_only_where_asked(llama: bytes, tmp_path: Path) -> None:
     content = with_pieces(llama, [("<reserved_1>", 0.0, 4), ("[PAD]", 0.0, 1), ("38.5", 0.0, 4)])
     size = len(reference(content))
     added = {str(size + 1): {"content": "<|end|>", "lstrip": True, "special": True}}
-    folder = write(tmp_path, content, pad_token="[PAD]", added_tokens_decoder=added)
+    folder = write(tmp_path, content, pad_token="[PAD]", added_tokens_decoder=added, legacy=True)
     (folder / "added_tokens.json").write_text(json.dumps({"<tool>": size + 3}), "utf-8")
     tokenizer = Tokenizer.load(folder)
     assert (tokenizer.pad_token_id, tokenizer.vocab_size) == (size - 2, size + 4)

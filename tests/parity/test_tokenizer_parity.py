@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-import itertools
+import functools
+import io
 import json
 import unicodedata
 from collections.abc import Iterator
@@ -35,6 +36,11 @@ def texts(records: list[dict[str, str]], shared_data: Path) -> list[str]:
     return [r[k] for r in records + dialogues for k in ("instruction", "output")] + mixed
 
 
+@functools.cache
+def load_pair(folder: Path) -> tuple[Tokenizer, Any]:
+    return Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+
+
 @pytest.fixture(scope="module", params=["qwen2.5", "minimind", "own"])
 def pair(
     request: pytest.FixtureRequest, shared_data: Path, tmp_path_factory: pytest.TempPathFactory
@@ -44,7 +50,7 @@ def pair(
         folder = train_tokenizer(sample, 1000, tmp_path_factory.mktemp("own"))
     else:
         folder = shared_data / "tokenizers" / request.param
-    return Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    return load_pair(folder)
 
 
 def test_ids_and_text(pair: tuple[Tokenizer, Any], texts: list[str]) -> None:
@@ -70,14 +76,48 @@ def test_special_tokens(pair: tuple[Tokenizer, Any]) -> None:
 
 
 def rendered(theirs: Any, example: Example, answered: bool) -> list[int]:
+    return theirs(rendered_text(theirs, example, answered), add_special_tokens=False)["input_ids"]
+
+
+def rendered_text(theirs: Any, example: Example, answered: bool) -> str:
     messages = [{"role": "system", "content": example.system}] if example.system else []
     for question, answer in example.history:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages.append({"role": "user", "content": example.question})
     if answered:
         messages.append({"role": "assistant", "content": example.answer})
-    text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
-    return theirs(text, add_special_tokens=False)["input_ids"]
+    return theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+
+
+UNUSUAL = [
+    " 发热",
+    "\n\n发热",
+    "发热 \n\n",
+    "a\n\n\n\nb",
+    "\t x  ",
+    "\r\n血压\r\n",
+    "😀👨‍👩‍👧 🇨🇳",
+    "e\u0301",
+    "\u3000热\u3000",
+]
+UNUSUAL += ["It's 120/80.", "\u2581 a", "don't\u200b", "1234567"]
+
+
+def unusual_examples(systems: tuple[str | None, ...]) -> Iterator[Example]:
+    """Text in all places of a dialogue that begins, ends or goes on in a way that tokenizers treat apart."""
+    for text in UNUSUAL:
+        for system in systems:
+            yield Example("1", text, "好", system=system and system + text)
+            yield Example("1", text, "好", system=system, history=((text, text), ("q", text)))
+            yield Example("1", "q", "好", system=system, history=(("q", "a"), (text, "a")))
+
+
+def test_chat_prompt_of_unusual_text(pair: tuple[Tokenizer, Any]) -> None:
+    ours, theirs = pair
+    prompt = Prompt.named("chat", ours)
+    for example in unusual_examples((None, "", "S")):
+        assert prompt.encode_prompt(example) == rendered(theirs, example, answered=False)
+        assert prompt.encode(example).input_ids == rendered(theirs, example, answered=True)
 
 
 @pytest.mark.parametrize("system", [None, "你是一名谨慎的医生。"])
@@ -115,54 +155,66 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(item)
 
 
-def all_texts(folder: Path) -> Iterator[str]:
-    """Everything in the text files of `folder`: the strings of JSON data, other files in pieces of some lines."""
+def all_texts(folder: Path) -> list[str]:
+    """Everything in the text files of `folder`, once: the strings of JSON data, other files in pieces of some lines."""
+    whole: dict[str, None] = {}
+    short: dict[str, None] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-        if path.suffix in (".json", ".jsonl") and path.parent.parent.name != "tokenizers":
+        content = path.read_text("utf-8")
+        # The words of a vocabulary go together: there are hundreds of thousands.
+        found = short if path.parent.parent.name == "tokenizers" else whole
+        if path.suffix in (".json", ".jsonl"):
             try:
-                yield from strings(json.loads("".join(lines)))
+                found.update(dict.fromkeys(strings(json.loads(content))))
             except ValueError:
-                for line in lines:
-                    yield from strings(json.loads(line))
+                for line in content.splitlines():
+                    found.update(dict.fromkeys(strings(json.loads(line))))
+        elif found is short:
+            found.update(dict.fromkeys(content.splitlines()))
         else:
-            for start in range(0, len(lines), 20):
-                piece = "".join(lines[start : start + 20])
-                yield from (piece[i : i + 20_000] for i in range(0, len(piece), 20_000))
+            lines = content.splitlines(keepends=True)
+            found.update(dict.fromkeys("".join(lines[start : start + 20]) for start in range(0, len(lines), 20)))
+    words = list(short)
+    return [*whole, *("\n".join(words[start : start + 200]) for start in range(0, len(words), 200))]
 
 
 @pytest.mark.slow
 def test_ids_of_all_text(shared_data: Path) -> None:
     folder = shared_data / "tokenizers" / "qwen2.5"
-    ours, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
-    texts, count = all_texts(shared_data), 0
-    while batch := list(dict.fromkeys(itertools.islice(texts, 2000))):
+    ours, theirs = load_pair(folder)
+    texts = all_texts(shared_data)
+    assert sum(map(len, texts)) > 6_500_000
+    for start in range(0, len(texts), 2000):
+        batch = texts[start : start + 2000]
         expected = theirs(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         plain = [text for text in batch if ours.first_control_token(text) is None]
         found = dict(zip(plain, ours.encode_batch(plain), strict=True))
         for text, ids in zip(batch, expected, strict=True):
             assert (found[text] if text in found else ours.encode(text, special=True)) == ids
-        count += sum(map(len, batch))
-    assert count > 15_000_000
 
 
 @pytest.mark.slow
 def test_chat_prompt_of_real_questions(shared_data: Path) -> None:
     """Questions and answers as they are, alone and in dialogues, with and without system message."""
     folder = shared_data / "tokenizers" / "qwen2.5"
-    ours, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    ours, theirs = load_pair(folder)
     prompt = Prompt.named("chat", ours)
     lines = (shared_data / "huatuo_llama" / "llama_data.json").read_text("utf-8").splitlines()
     turns = [(r["instruction"], r["output"]) for r in map(json.loads, lines[::3])]
     for name in ("huatuo_llama/liver_cancer.json", "general_zh/alpaca_zh_demo.json"):
         turns += [(r["instruction"], r["output"]) for r in json.loads((shared_data / name).read_text("utf-8"))]
     assert len(turns) > 4000
+    found, texts = [], []
     for i, (question, answer) in enumerate(turns):
         history = tuple(turns[max(0, i - i % 4) : i])  # none to three rounds
         example = Example(str(i), question, answer, system=[None, "你是一名谨慎的医生。"][i % 3 == 0], history=history)
-        assert prompt.encode_prompt(example) == rendered(theirs, example, answered=False)
+        found.append(prompt.encode_prompt(example))
+        texts.append(rendered_text(theirs, example, answered=False))
         if i % 5 == 0:
-            assert prompt.encode(example).input_ids == rendered(theirs, example, answered=True)
+            found.append(prompt.encode(example).input_ids)
+            texts.append(rendered_text(theirs, example, answered=True))
+    expected = theirs(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    assert all(ours == other for ours, other in zip(found, expected, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +235,7 @@ def qwen_1(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_qwen_1_has_the_ids_of_qwen_2(qwen_1: Path, shared_data: Path, texts: list[str], tmp_path: Path) -> None:
-    one, two = Tokenizer.load(qwen_1), Tokenizer.load(shared_data / "tokenizers" / "qwen2.5")
+    one, two = Tokenizer.load(qwen_1), load_pair(shared_data / "tokenizers" / "qwen2.5")[0]
     expected = two.encode_batch(texts)
     assert one.encode_batch(texts) == expected
     turn = "<|im_start|>user\n发热<|im_end|>\n<|endoftext|>"
@@ -216,23 +268,34 @@ def test_qwen_1_has_the_ids_of_tiktoken(qwen_1: Path, texts: list[str]) -> None:
         assert ours.decode(ids, skip_special=False) == theirs.decode(ids)
 
 
-def test_llama_has_the_ids_of_transformers(texts: list[str], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def llama(texts: list[str]) -> bytes:
+    """A tokenizer.model with the settings of LLaMA's."""
     spm = pytest.importorskip("sentencepiece", reason="reading tokenizer.model needs sentencepiece")
-    with (tmp_path / "tokenizer.model").open("wb") as file:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts[::3]),
-            model_writer=file,
-            model_type="bpe",
-            vocab_size=4000,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            minloglevel=2,
-        )
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}', "utf-8")
-    ours, theirs = Tokenizer.load(tmp_path), transformers.LlamaTokenizer.from_pretrained(tmp_path)
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter([*texts[::3], *(["[INST] <<SYS>>\n a b [/INST]\n<</SYS>>\n\n"] * 99)]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=4000,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def llama_pair(folder: Path, content: bytes, **settings: Any) -> tuple[Tokenizer, Any]:
+    (folder / "tokenizer.model").write_bytes(content)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"} | settings), "utf-8")
+    return Tokenizer.load(folder), transformers.LlamaTokenizer.from_pretrained(folder)
+
+
+def test_llama_has_the_ids_of_transformers(texts: list[str], llama: bytes, tmp_path: Path) -> None:
+    ours, theirs = llama_pair(tmp_path, llama)
     # Recent versions of transformers convert the model, and differ from SentencePiece in what they do with a space in
     # front of a text and inside its control tokens.
     plain = [text for text in texts if not text.startswith(" ") and ours.first_control_token(text) is None]
@@ -244,3 +307,38 @@ def test_llama_has_the_ids_of_transformers(texts: list[str], tmp_path: Path) -> 
     ours.save(tmp_path / "adapter")
     again = transformers.LlamaTokenizer.from_pretrained(tmp_path / "adapter")
     assert again(plain[:200], add_special_tokens=False)["input_ids"] == parsed[:200]
+
+
+# What LLaMA-2 and Mistral render; the first strips messages and puts spaces around answers.
+INST_TEMPLATES = {
+    "llama-2": (
+        "{% for m in messages if m.role != 'system' %}{% set text = m.content %}"
+        "{% if loop.first and messages[0].role == 'system' %}"
+        "{% set text = '<<SYS>>\\n' + messages[0].content + '\\n<</SYS>>\\n\\n' + text %}{% endif %}"
+        "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + text.strip() + ' [/INST]' }}"
+        "{% else %}{{ ' ' + text.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+    ),
+    "mistral": (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+        "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("name", INST_TEMPLATES)
+@pytest.mark.parametrize("saved_as", ["tokenizer.model", "tokenizer.json"])
+def test_chat_prompt_of_llama(llama: bytes, tmp_path: Path, name: str, legacy: bool, saved_as: str) -> None:
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    ours, theirs = llama_pair(tmp_path, llama, legacy=legacy, chat_template=INST_TEMPLATES[name], **names)
+    if saved_as == "tokenizer.json":
+        theirs.save_pretrained(tmp_path / "saved")
+        ours = Tokenizer.load(tmp_path / "saved")
+        assert ours.token_to_id("</s>") == 2
+    prompt = Prompt.named("chat", ours)
+    for example in unusual_examples((None, "S ") if name == "llama-2" else (None,)):
+        ids = prompt.encode_prompt(example)
+        assert ids == rendered(theirs, example, answered=False)
+        assert prompt.encode(example).input_ids == rendered(theirs, example, answered=True)
+        # The template writes the start token: once for LLaMA-2 in each round, else once.
+        assert ids.count(1) == (1 + len(example.history) if name == "llama-2" else 1)
