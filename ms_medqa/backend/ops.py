@@ -23,7 +23,7 @@ def costly_broadcast() -> bool:
 
     For a product or sum of unequal shapes, MindSpore's CPU kernel makes a table of 16 bytes a number of the result
     and keeps it as long as the graph. LoRA on a model of 120 million parameters, 8 rows of 128 tokens, took 5.9 GB with
-    such operators in norms, softmax and masks, and 3.9 GB without. Copies cost no more time (`benchmarks/operators.py`).
+    such operators in norms, softmax and masks, and 3.9 GB without. Copies take no longer (`benchmarks/operators.py`).
     """
     return ms.get_context("device_target") == "CPU"
 
