@@ -138,8 +138,8 @@ class LoraSection(Section):
     @field_validator("target_modules", "exclude_modules", mode="before")
     @classmethod
     def _check_layers(cls, value: Any, info: ValidationInfo) -> Any:
-        optional = info.field_name == "exclude_modules" and value is None
-        return value if optional else lora_values.names_or_expression(value)
+        nothing = info.field_name == "exclude_modules" and value in (None, [])
+        return value if nothing else lora_values.names_or_expression(value)
 
     @field_validator("layers_to_transform", mode="before")
     @classmethod

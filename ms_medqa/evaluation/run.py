@@ -13,7 +13,6 @@ from ms_medqa.evaluation.records import data_file, read_examples
 from ms_medqa.evaluation.report import write_results
 from ms_medqa.generation.generate import apply_adapter, load_model
 from ms_medqa.generation.qa import find_prompt, find_tokenizer
-from ms_medqa.models.decoder import CausalLM
 
 
 def run_evaluation(
@@ -44,10 +43,11 @@ def run_evaluation(
         raise UserError("--compare-base compares an adapter with its base", "name the adapter: --adapter DIR")
     data, output = data_file(data), Path(output).expanduser()
     examples, unread = read_examples(data, config.data.columns)
-    output.mkdir(parents=True, exist_ok=True)
     model = load_model(model_path, dtype=config.runtime.dtype)
     if adapter is not None:
-        check_adapter(model, adapter)
+        # Before time is spent on the base.
+        peft.check_adapter(model, adapter)
+    output.mkdir(parents=True, exist_ok=True)
     folders = [Path(folder).expanduser() for folder in (adapter, model.folder) if folder is not None]
     tokenizer = find_tokenizer(model, folders)
     # The base is asked with the adapter's prompt, so that the two differ in their weights alone.
@@ -69,11 +69,3 @@ def run_evaluation(
     write_results(output, evaluator, result, base, about)
     columns = {} if base is None else {"base": base.metrics}
     return columns | {"tuned" if adapter is not None else "model": result.metrics}
-
-
-def check_adapter(model: CausalLM, adapter: str | Path) -> None:
-    """Raise UserError where an adapter is broken or of another model, before time is spent on the base."""
-    weights = {parameter.name: parameter.shape for parameter in model.get_parameters()}
-    for path, (a, b) in peft.read_adapter(adapter).layers.items():
-        if weights.get(f"{path}.weight") != (b.shape[0], a.shape[1]):
-            raise UserError(f"adapter {adapter} was made for another model", f"its layer {path} does not fit")

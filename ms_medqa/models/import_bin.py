@@ -134,7 +134,11 @@ class _Pickles:
 
     def _load(self, path: Path) -> Any:
         with path.open("rb") as file:
-            is_archive = file.read(4) == b"PK\x03\x04"
+            start = file.read(4)
+        is_archive = start == b"PK\x03\x04"
+        if not is_archive and start[:1] != b"\x80":
+            hint = "a Git LFS pointer or an error page, perhaps: download it anew"
+            raise UserError(f"{path}: not a file of PyTorch, it begins with {start!r}", hint)
         try:
             # Files from before PyTorch 1.6 are no archives and cannot be mapped.
             return self._torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
@@ -158,7 +162,9 @@ class _Pickles:
         if not isinstance(content, Mapping) or not content:
             raise UserError(f"{path}: holds no dictionary of tensors", "save the model's state_dict")
         for name, value in content.items():
-            if not isinstance(name, str) or not self._torch.is_tensor(value):
+            if not isinstance(name, str):
+                raise UserError(f"{path}: {name!r} is no name of a tensor", "save the model's state_dict")
+            if not self._torch.is_tensor(value):
                 raise UserError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor", "save weights alone")
             if value.layout != self._torch.strided or value.is_quantized or value.device.type != "cpu":
                 raise UserError(f"{path}: {name} is no plain tensor ({value.layout})", "save dense float weights")
@@ -198,5 +204,5 @@ def _select(pickles: _Pickles, config: Mapping[str, Any]) -> tuple[dict[str, Sto
 def _family(folder: Path) -> str | None:
     path = folder / "config.json"
     names = read_json(path).get("architectures") if path.is_file() else None
-    found = ARCHITECTURES.get(names[0]) if isinstance(names, list) and names else None
+    found = ARCHITECTURES.get(str(names[0])) if isinstance(names, list) and names else None
     return found.name if found else None

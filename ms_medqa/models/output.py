@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from ms_medqa import __version__
 from ms_medqa.config.errors import RunError, UserError
-from ms_medqa.config.files import space_checked, sync_folder
+from ms_medqa.data.folder import new_folder
 from ms_medqa.models.loading import read_json
 
 # Lists the files of a folder that was written here: only such a folder is ever replaced.
@@ -33,7 +32,7 @@ def check_output(output: Path, sources: Iterable[Path]) -> Path:
     if output.exists() and not output.is_dir():
         raise UserError(f"output {output}: not a folder", "choose another name")
     found = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
-    own = _recorded(output) if RECORD_FILE in found else set()
+    own = _recorded(output)
     strange = [name for name in found if name not in own]
     if strange:
         raise UserError(f"output {output}: holds {strange[0]}, which no export wrote", "name a new or empty folder")
@@ -42,9 +41,9 @@ def check_output(output: Path, sources: Iterable[Path]) -> Path:
 
 @contextmanager
 def whole_folder(output: Path, needed: int, record: Mapping[str, Any]) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place, synced, at the end of the block.
+    """A work folder beside `output` that takes its place, synced, at the end of the block.
 
-    If the block raises, `output` is as it was and nothing is left behind.
+    If the block raises, or the process dies, `output` is as it was. What a dead process left is removed by the next.
 
     Args:
         output: from `check_output`.
@@ -52,26 +51,21 @@ def whole_folder(output: Path, needed: int, record: Mapping[str, Any]) -> Iterat
         record: what `export.json` shall say about where the files come from.
 
     Raises:
+        UserError: `output` cannot be replaced, or another process is writing it.
         RunError: no space for `needed` bytes, or it runs out on the way.
     """
-    _check_space(output, needed)
-    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = output.with_name(f".{output.name}.{mark}.tmp")
     made = [folder for folder in output.parents if not folder.exists()]
     try:
-        with space_checked(output):
-            temporary.mkdir(parents=True)
-            yield temporary
-            files = sorted(path.name for path in temporary.iterdir())
+        with new_folder(output, mark=RECORD_FILE, names=_recorded(output)) as work:
+            _check_space(output, needed)
+            yield work
+            files = sorted(path.name for path in work.iterdir())
             text = json.dumps({"ms_medqa": __version__, **record, "files": files}, ensure_ascii=False, indent=2)
-            (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
-            for path in temporary.iterdir():
+            (work / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
+            for path in work.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-            sync_folder(temporary)
-        _take_place(temporary, output, mark)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
@@ -88,34 +82,17 @@ def written(size: int, files: int) -> str:
     return f"{amount(size)} in {files} file{'' if files == 1 else 's'}"
 
 
-def _take_place(temporary: Path, output: Path, mark: str) -> None:
-    old = output.with_name(f".{output.name}.{mark}.old")
-    replaced = output.exists()
-    if replaced:
-        os.rename(output, old)
-    try:
-        os.rename(temporary, output)
-    except BaseException:
-        if replaced:
-            os.rename(old, output)
-        raise
-    sync_folder(output.parent)
-    if replaced:
-        shutil.rmtree(old)
-
-
 def _check_space(output: Path, needed: int) -> None:
-    place = next(folder for folder in output.parents if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed <= free:
-        return
-    text = f"{output} needs {amount(needed)}, and {amount(free)} are free"
-    # Only a process that was killed leaves one.
-    left = sorted(place.glob(f".{output.name}.*.tmp"))
-    raise RunError(text + (f": remove {left[0]}, the rest of an export that was stopped" if left else ""))
+    free = shutil.disk_usage(output.parent).free
+    if needed > free:
+        raise RunError(f"{output} needs {amount(needed)}, and {amount(free)} are free")
 
 
 def _recorded(output: Path) -> set[str]:
+    """The files that an earlier export says it wrote."""
+    if not (output / RECORD_FILE).is_file():
+        return set()
     record = read_json(output / RECORD_FILE)
     files = record.get("files")
-    return {RECORD_FILE, *files} if "ms_medqa" in record and isinstance(files, list) else set()
+    known = "ms_medqa" in record and isinstance(files, list) and all(isinstance(name, str) for name in files)
+    return {RECORD_FILE, *files} if known else set()

@@ -5,7 +5,7 @@ from ms_medqa.peft.base import check_base
 from ms_medqa.peft.delta import Change, changes, unties
 from ms_medqa.peft.dropout import DropoutKeys
 from ms_medqa.peft.inject import count_parameters, inject_lora, lora_layers, merge, trainable_parameters
-from ms_medqa.peft.load import load_adapter
+from ms_medqa.peft.load import check_adapter, load_adapter
 from ms_medqa.peft.lora import LoraLinear
 from ms_medqa.peft.save import save_adapter
 
@@ -15,6 +15,7 @@ __all__ = [
     "DropoutKeys",
     "LoraLinear",
     "changes",
+    "check_adapter",
     "check_base",
     "count_parameters",
     "inject_lora",

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.models.bin_files import ADAPTER_FILE as PICKLE_FILE
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.peft.options import CONFIG_FILE, read_options, scaling_of
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+_FLOATS = ("F64", "F32", "F16", "BF16")
 PREFIX = "base_model.model."
 
 
@@ -86,10 +88,17 @@ def read_adapter(folder: str | Path) -> Adapter:
     """
     folder = Path(folder).expanduser()
     options = read_options(folder)
+    if (folder / PICKLE_FILE).is_file() and not (folder / WEIGHTS_FILE).exists():
+        raise UserError(
+            f"{folder}: weights must be *.safetensors, and pickles such as {PICKLE_FILE} are never read here",
+            f"`ms-medqa import-bin {folder} --output DIR` turns them into safetensors",
+        )
     file = SafetensorsFile(folder / WEIGHTS_FILE)
     halves: dict[str, dict[str, np.ndarray]] = {}
     saved: dict[str, SavedTensor] = {}
     for key in file.keys():  # noqa: SIM118
+        if file.dtype(key) not in _FLOATS:
+            raise UserError(f"{file.path}: tensor {key} has type {file.dtype(key)}", f"supported: {', '.join(_FLOATS)}")
         name = key.removeprefix(PREFIX)
         path, _, kind = name.rpartition(".lora_")
         if path and kind in ("A.weight", "B.weight"):
@@ -104,6 +113,8 @@ def read_adapter(folder: str | Path) -> Adapter:
         a, b, rank = pair.get("A"), pair.get("B"), options.rank_of(path)
         if a is None or b is None or a.ndim != 2 or b.ndim != 2 or (a.shape[0], b.shape[1]) != (rank, rank):
             raise UserError(f"{file.path}: {path} needs lora_A ({rank}, in) and lora_B (out, {rank})")
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise UserError(f"{file.path}: {path} holds NaN or infinity", "take an earlier checkpoint of the training")
         layers[path] = LoraPair(a, b, options.alpha_of(path), options.use_rslora)
     if not layers and not saved:
         raise UserError(f"{file.path}: no adapter tensors")

@@ -10,8 +10,10 @@ import mindspore as ms
 import numpy as np
 
 from ms_medqa.backend.device import resolve_dtype
+from ms_medqa.config.errors import UserError
 from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.models.companions import tokenizer_folder
+from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.export import CHECKPOINT_FILE, Weights
 from ms_medqa.models.loading import assign, load_config, load_model
@@ -28,6 +30,8 @@ ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _FACTOR = 3.0
 # What float32 arithmetic itself leaves open, as a share of the largest logit.
 _ARITHMETIC = 2.0**-18
+# Rows that are moved in one go: beside a large tensor, its errors would be several more.
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,31 @@ class Comparison:
         return [*lines, reason, *([] if self.ok else ["the difference is larger than that: do not use this export"])]
 
 
-def compare(base: Path, adapter: Path | None, exported: Path, weights: Weights) -> Comparison:
-    """Run both models, one after the other, on a fixed text.
+def token_ids(config: ModelConfig, folders: list[Path]) -> np.ndarray:
+    """int32 (2, length): two sentences, or random tokens for a model without a tokenizer.
+
+    Args:
+        config: of the model.
+        folders: where a tokenizer may be; the first one that is found counts.
+
+    Raises:
+        UserError: the tokenizer is broken, or not the model's.
+    """
+    length = min(_LENGTH, config.position_limit)
+    folder = tokenizer_folder(folders)
+    if folder is None:
+        return np.random.default_rng(0).integers(0, config.vocab_size, (2, length)).astype(np.int32)
+    rows = [Tokenizer.load(folder).encode(text) for text in TEXTS]
+    length = min(length, *map(len, rows))
+    ids = np.array([row[:length] for row in rows], np.int32)
+    if ids.max() >= config.vocab_size:
+        text = f"{folder}: its tokenizer gives the id {ids.max()}, the model's vocabulary has {config.vocab_size}"
+        raise UserError(text, "use the model's own tokenizer")
+    return ids
+
+
+def compare(base: Path, adapter: Path | None, exported: Path, weights: Weights, ids: np.ndarray) -> Comparison:
+    """Run both models, one after the other, on the same tokens.
 
     The bound is measured on the model itself, for how far an error on a weight goes depends on it: the adapter is
     merged in memory, each weight of a tensor that the export rounded is moved at random by up to half the step between
@@ -78,9 +105,9 @@ def compare(base: Path, adapter: Path | None, exported: Path, weights: Weights) 
         base, adapter: what was exported.
         exported: the folder it was written to.
         weights: what was written there.
+        ids: from `token_ids`.
     """
     model = load_model(base)
-    ids = _token_ids(model, [folder for folder in (adapter, base) if folder is not None])
     if adapter is not None:
         load_adapter(model, adapter, merge=False)
     expected = _logits(model, ids)
@@ -108,17 +135,6 @@ def _load(folder: Path) -> CausalLM:
     return model
 
 
-def _token_ids(model: CausalLM, folders: list[Path]) -> np.ndarray:
-    """int32 (2, length): two sentences, or random tokens for a model without a tokenizer."""
-    length = min(_LENGTH, model.config.position_limit)
-    folder = tokenizer_folder(folders)
-    if folder is None:
-        return np.random.default_rng(0).integers(0, model.config.vocab_size, (2, length)).astype(np.int32)
-    rows = [Tokenizer.load(folder).encode(text) for text in TEXTS]
-    length = min(length, *map(len, rows))
-    return np.array([row[:length] for row in rows], np.int32)
-
-
 def _logits(model: CausalLM, ids: np.ndarray) -> np.ndarray:
     return model(ms.Tensor(ids)).asnumpy()
 
@@ -132,7 +148,10 @@ def _shake(model: CausalLM, weights: Weights) -> None:
             continue
         size = ROUNDING[stored.dtype]
         for part in weights.naming.contents[name]:
-            value = parameters[part].float().asnumpy()
-            error = size * (2 * generator.random(value.shape, np.float32) - 1)
-            # frexp gives 2**e above the value: the steps are those of 2**(e - 1).
-            assign(parameters[part], value + np.ldexp(error, np.frexp(value)[1] - 1))
+            value = np.array(parameters[part].float().asnumpy())
+            for start in range(0, len(value), _ROWS):
+                rows = value[start : start + _ROWS]
+                error = size * (2 * generator.random(rows.shape, np.float32) - 1)
+                # frexp gives 2**e above the value: the steps are those of 2**(e - 1). Zero is never rounded.
+                rows += np.where(rows == 0, 0, np.ldexp(error, np.frexp(rows)[1] - 1))
+            assign(parameters[part], value)

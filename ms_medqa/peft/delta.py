@@ -143,6 +143,8 @@ def _faults(adapter: Adapter, naming: Naming) -> Iterator[str]:
         shape = (pair.b.shape[0], pair.a.shape[1])
         if name not in naming.contents:
             yield f"{path} is not in the model"
+        elif name == naming.places[EMBEDDING].name:
+            yield f"{path} is an embedding, which takes no such update"
         elif naming.shape(name) != shape:
             yield f"{path} is {shape}, the model's is {naming.shape(name)}"
     for name, tensor in adapter.saved.items():

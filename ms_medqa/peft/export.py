@@ -21,7 +21,7 @@ from ms_medqa.models.output import check_output, whole_folder
 from ms_medqa.models.shards import STORAGE, parse_size, plan_shards
 from ms_medqa.peft.adapter import Adapter, read_adapter
 from ms_medqa.peft.base import check_base
-from ms_medqa.peft.compare import Comparison, compare
+from ms_medqa.peft.compare import Comparison, compare, token_ids
 from ms_medqa.peft.delta import changes, unties
 
 FORMATS = ("hf", "ckpt")
@@ -98,6 +98,7 @@ def export(
     config = load_config(base)
     merged = None if folder is None else read_adapter(folder)
     weights = _weights(base, config, merged, dtype)
+    ids = token_ids(config, [path for path in (folder, base) if path is not None]) if check else None
     texts = companions(base, folder, config.family, _config_changes(base, config, weights, dtype))
     plan = plan_shards(weights.stored, max_size)
     needed = plan.total_size + texts.size + _SLACK
@@ -123,7 +124,7 @@ def export(
         seconds=time.monotonic() - began,
         companions=texts,
         notes=merged.notes if merged is not None else (),
-        comparison=compare(base, folder, target, weights) if check else None,
+        comparison=None if ids is None else compare(base, folder, target, weights, ids),
     )
 
 

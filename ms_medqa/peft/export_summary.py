@@ -48,12 +48,13 @@ def _code_lines(result: Exported) -> list[str]:
 def _next_lines(result: Exported) -> list[str]:
     folder = str(result.folder)
     if result.format == "ckpt":
-        path = str(result.folder / CHECKPOINT_FILE)
         return [
             "load it in Python with:",
-            "  from ms_medqa.models import CausalLM; from ms_medqa.models.loading import load_config",
-            f"  model = CausalLM(load_config(pathlib.Path({folder!r})))",
-            f"  mindspore.load_param_into_net(model, mindspore.load_checkpoint({path!r}))",
+            "  import pathlib; import mindspore; from ms_medqa.models import CausalLM",
+            "  from ms_medqa.models.loading import load_config",
+            f"  folder = pathlib.Path({folder!r}); model = CausalLM(load_config(folder))",
+            f"  parameters = mindspore.load_checkpoint(str(folder / {CHECKPOINT_FILE!r}))",
+            "  mindspore.load_param_into_net(model, parameters)",
         ]
     trust = result.companions.code or result.family in REMOTE_FAMILIES
     argument, flag = (", trust_remote_code=True", " --trust-remote-code") if trust else ("", "")

@@ -19,6 +19,11 @@ from ms_medqa.peft.inject import LayerPlan, change, check_plain, lora_layers, pu
 from ms_medqa.peft.whole import mark_whole
 
 
+def check_adapter(model: CausalLM, folder: str | Path) -> None:
+    """Raise UserError where an adapter is broken or of another model; the model stays as it is."""
+    _read_for(model, folder)
+
+
 def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Adapter:
     """Apply an adapter to a model in place.
 
@@ -31,19 +36,10 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
     Raises:
         UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
     """
-    adapter = read_adapter(folder)
-    check_plain(model)
-    naming = naming_of(model)
-    apart = unties(adapter, naming)
-    if apart:
-        naming = Naming(model.config, {**naming.shapes, HEAD: naming.shapes[EMBEDDING]})
-    found = changes(adapter, naming)
-    if model.config.normalized_head and "lm_head" in adapter.layers:
-        raise UserError(f"adapter {adapter.folder}: the head of this model is normalized, it takes no adapter")
-    check_base(adapter.folder, model.folder, model.config)
+    adapter, naming, found = _read_for(model, folder)
     for note in adapter.notes if is_main_rank() else ():
         print(f"note: {note}", file=sys.stderr)
-    if apart:
+    if model.lm_head is None and HEAD in naming.shapes:
         _untie(model)
     whole = replacements(adapter, naming)
     _change_weights(model, naming, found if merge else whole)
@@ -55,6 +51,20 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
         parts = [part for name in whole for part in naming.contents[name]]
         mark_whole(model, list(dict.fromkeys(part.rpartition(".")[0] for part in parts)))
     return adapter
+
+
+def _read_for(model: CausalLM, folder: str | Path) -> tuple[Adapter, Naming, dict[str, Change]]:
+    """An adapter that fits, the names of the tensors with it in (a head may come), and what it does to them."""
+    adapter = read_adapter(folder)
+    check_plain(model)
+    naming = naming_of(model)
+    if unties(adapter, naming):
+        naming = Naming(model.config, {**naming.shapes, HEAD: naming.shapes[EMBEDDING]})
+    found = changes(adapter, naming)
+    if model.config.normalized_head and "lm_head" in adapter.layers:
+        raise UserError(f"adapter {adapter.folder}: the head of this model is normalized, it takes no adapter")
+    check_base(adapter.folder, model.folder, model.config)
+    return adapter, naming, found
 
 
 def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change]) -> None:

@@ -15,9 +15,9 @@ from ms_medqa.models.loading import read_json
 
 CONFIG_FILE = "adapter_config.json"
 
-# Options of PEFT that do not change what a trained adapter computes, whatever they say: names, the course of the
-# training, settings of options that are refused themselves, and which modules have an adapter or are saved whole, for
-# that is told by the tensors.
+# Options of PEFT and ms-swift that do not change what a trained adapter computes, whatever they say: names, the course
+# of the training, settings of options that are refused themselves, and which modules have an adapter or are saved
+# whole, for that is told by the tensors.
 _HARMLESS = frozenset(
     (
         "auto_mapping",
@@ -32,7 +32,10 @@ _HARMLESS = frozenset(
         "layers_to_transform",
         "loftq_config",
         "lora_dropout",
+        "lora_dtype",
         "lora_ga_config",
+        "lorap_emb_lr",
+        "lorap_lr_ratio",
         "megatron_core",
         "peft_type",
         "peft_version",
@@ -153,4 +156,5 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    # What float32 can hold; NaN is in no range.
+    return type(value) in (int, float) and -(2.0**128) < value < 2.0**128

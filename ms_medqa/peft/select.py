@@ -23,7 +23,8 @@ class Targets:
         target_modules: paths, or ends of paths behind a dot; or one regular expression for a whole path; or
             `all-linear`, every linear layer but the head.
         exclude_modules: layers to leave out, named in the same ways.
-        layers_to_transform: numbers of the decoder layers to stay in; None for all.
+        layers_to_transform: numbers of the decoder layers to stay in; None for all. A layer that `target_modules` gives
+            with its whole path, as `lm_head`, is taken all the same.
         layers_pattern: name of the list that these numbers count, such as `layers`; None for any.
         modules_to_save: ends of the paths of modules that are trained whole.
     """
@@ -46,13 +47,14 @@ def select(model: CausalLM, naming: Naming, targets: Targets) -> tuple[list[str]
     chosen = _matching(layers, targets.target_modules, "target_modules")
     left_out = _matching(layers, targets.exclude_modules, "exclude_modules") if targets.exclude_modules else set()
     numbers = _numbers(targets.layers_to_transform, model.config.num_hidden_layers)
+    whole_paths = set() if isinstance(targets.target_modules, str) else set(targets.target_modules)
     left = [
         path
         for path, names in layers.items()
         if path in chosen
         and path not in left_out
         and path not in whole
-        and (not numbers or _layer_number(names, targets.layers_pattern) in numbers)
+        and (not numbers or whole_paths & {*names} or _layer_number(names, targets.layers_pattern) in numbers)
     ]
     if not left:
         options = "exclude_modules, layers_to_transform, layers_pattern and modules_to_save"

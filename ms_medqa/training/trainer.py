@@ -74,6 +74,9 @@ class Trainer:
 
     def _loop(self) -> None:
         plan, total = self.plan, self.run.total_steps
+        if self.state.step >= total:
+            # A run that had ended is resumed: its last epoch may hold more batches than max_steps takes.
+            return
         epoch, start = divmod(self.state.step, plan.steps_per_epoch)
         epochs = -(-total // plan.steps_per_epoch)
         bar = progress(total=total, desc="training", unit="step")

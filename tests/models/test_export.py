@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,11 +182,12 @@ class TestMerging:
         assert not (tmp_path / "out").exists()
 
     def test_a_broken_adapter(self, base: Path, adapter: Path, tmp_path: Path) -> None:
-        tensors = safetensors.numpy.load_file(adapter / "adapter_model.safetensors")
-        next(iter(tensors.values()))[0, 0] = np.nan
-        safetensors.numpy.save_file(tensors, adapter / "adapter_model.safetensors")
-        with pytest.raises(UserError, match="NaN or infinity"):
+        path, name = adapter / "adapter_model.safetensors", "base_model.model.model.embed_tokens.weight"
+        whole = np.full((decoders.VOCAB, 32), np.nan, np.float32)
+        safetensors.numpy.save_file(safetensors.numpy.load_file(path) | {name: whole}, path)
+        with pytest.raises(UserError, match="with the adapter in it, it holds NaN or infinity"):
             export(base, adapter, tmp_path / "out")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
 class TestRefusals:
@@ -278,10 +282,41 @@ class TestWholeOrAbsent:
     def test_space_is_checked_before_writing(self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = type("Usage", (), {"free": 10**6})
         monkeypatch.setattr(output.shutil, "disk_usage", lambda path: usage)
-        (tmp_path / ".out.17-abc.tmp").mkdir()
-        with pytest.raises(RunError, match=r"needs 1\.\d+ MB, and 1\.00 MB are free: remove .*\.out\.17-abc\.tmp"):
+        with pytest.raises(RunError, match=r"needs 1\.\d+ MB, and 1\.00 MB are free"):
+            export(base, None, tmp_path / "new" / "out")
+        assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+    def test_what_a_killed_export_left_goes(self, base: Path, tmp_path: Path) -> None:
+        export(base, None, tmp_path / "out")
+        before, seen = contents(tmp_path / "out"), tmp_path / "seen.json"
+        # The process dies while it writes: nothing is cleaned up.
+        code = f"""
+import json, os
+from pathlib import Path
+from ms_medqa.backend.device import setup
+setup("CPU", mode="pynative")
+from ms_medqa.models.companions import Companions
+from ms_medqa.peft.export import export
+def die(self, folder):
+    Path({str(seen)!r}).write_text(json.dumps(os.listdir(folder)))
+    os.kill(os.getpid(), 9)
+Companions.write = die
+export({str(base)!r}, None, {str(tmp_path / "out")!r})
+"""
+        assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+        assert json.loads(seen.read_text()) == ["model.safetensors"]
+        assert contents(tmp_path / "out") == before
+        seen.unlink()
+        export(base, None, tmp_path / "out")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
+
+    def test_a_folder_that_cannot_be_replaced(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "out").mkdir()
+        monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "out")
+        with pytest.raises(UserError, match="is a mount point"):
             export(base, None, tmp_path / "out")
-        assert not (tmp_path / "out").exists()
 
     def test_the_base_is_only_read(self, base: Path, adapter: Path, tmp_path: Path) -> None:
         for path in (*base.iterdir(), *adapter.iterdir()):
@@ -385,8 +420,9 @@ class TestCheckpoint:
 class TestCheck:
     """`--check` tells rounding from a wrong merge."""
 
-    @pytest.mark.parametrize("format", ["hf", "ckpt"])
-    @pytest.mark.parametrize("dtype", ["auto", "float32", "float16"])
+    @pytest.mark.parametrize(
+        ("format", "dtype"), [("hf", "auto"), ("hf", "float16"), ("ckpt", "auto"), ("ckpt", "float32")]
+    )
     def test_a_right_export(self, base: Path, adapter: Path, tmp_path: Path, format: str, dtype: str) -> None:
         found = export(base, adapter, tmp_path / "out", format=format, dtype=dtype, check=True).comparison
         assert found is not None
@@ -399,6 +435,25 @@ class TestCheck:
         assert found.ok
         assert found.difference == 0
         assert "no weight was rounded" in found.lines()[1]
+
+    def test_zeros_are_not_rounded(self, tmp_path: Path) -> None:
+        config = decoders.config_of("Qwen2ForCausalLM")
+        weights = decoders.random_weights(config)
+        for name, value in weights.items():
+            if name.endswith("bias") or "embed" in name or "head" in name:
+                value[-40:] = 0
+        decoders.write(tmp_path / "base", config, weights)
+        found = export(tmp_path / "base", None, tmp_path / "out", dtype="bfloat16", check=True).comparison
+        assert found is not None
+        # Were they moved, as numbers near one are, the bound would be larger than any logit.
+        assert found.difference <= found.bound < 0.1 * found.largest
+
+    def test_a_tokenizer_of_another_model(self, base: Path, tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+        shutil.copyfile(tiny_tokenizer_folder / "tokenizer.json", base / "tokenizer.json")
+        shutil.copyfile(tiny_tokenizer_folder / "tokenizer_config.json", base / "tokenizer_config.json")
+        with pytest.raises(UserError, match=r"gives the id \d+, the model's vocabulary has 97"):
+            export(base, None, tmp_path / "out", check=True)
+        assert not (tmp_path / "out").exists()
 
     def test_a_wrong_export(self, base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from ms_medqa.peft import export as module

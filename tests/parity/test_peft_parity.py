@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import decoders
+import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy
 from mindspore import Tensor
 
+from ms_medqa.backend.device import setup
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import inject_lora, load_adapter, save_adapter, trainable_parameters
@@ -34,7 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "all-linear, tied": ("Qwen2", TIED, {"target_modules": "all-linear", "exclude_modules": ["mlp.up_proj"]}),
     "expression": ("Qwen3", {"head_dim": 16}, {"target_modules": r".*\.1\..*(q|o|gate)_proj"}),
     "head": ("Mistral", {}, {"target_modules": ["o_proj", "lm_head"], "exclude_modules": r".*layers\.0\..*"}),
-    "one layer": ("Llama", {}, {"target_modules": TARGETS, "layers_to_transform": 1}),
+    "one layer": ("Llama", {}, {"target_modules": [*TARGETS, "lm_head"], "layers_to_transform": 1}),
     "layers": ("Llama", {}, {"target_modules": TARGETS, "layers_to_transform": [0], "layers_pattern": "layers"}),
     "patterns": (
         "Qwen2",
@@ -63,10 +65,14 @@ TIED_HEAD = {"tied head": ("Qwen2", TIED, {"target_modules": ["q_proj", "lm_head
 @pytest.fixture(scope="module", autouse=True)
 def _set_up() -> Iterator[None]:
     torch.set_num_threads(1)
-    with decoders.graph_mode(), warnings.catch_warnings():
+    before = ms.get_context("mode")
+    # Each model computes once, which is not worth compiling; the tests beside `peft` compile.
+    setup("CPU", mode="pynative")
+    with warnings.catch_warnings():
         # PEFT warns of ties, of fan_in_fan_out and of its own future.
         warnings.simplefilter("ignore")
         yield
+    ms.set_context(mode=before)
 
 
 @pytest.fixture

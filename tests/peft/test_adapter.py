@@ -17,7 +17,7 @@ from mindspore import Tensor
 from ms_medqa.config import RunError, UserError
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
-from ms_medqa.peft import inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
+from ms_medqa.peft import check_adapter, inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
 
 CONFIG = decoders.config_of()
 IDS = [[5, 9, 2, 33, 60, 61, 7, 1], [90, 1, 1, 4, 8, 77, 21, 3]]
@@ -149,6 +149,28 @@ def test_an_adapter_of_another_model_is_refused_and_changes_nothing(
     assert all(np.array_equal(after[name], value) for name, value in before.items())
 
 
+def test_an_adapter_can_be_checked_alone(base: Path, made: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    model = load_model(base)
+    before = weights_of(model)
+    check_adapter(model, made[0])
+    after = weights_of(model)
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    decoders.write(tmp_path / "other", decoders.config_of(hidden_size=48))
+    with pytest.raises(UserError, match="made for another model"):
+        check_adapter(load_model(tmp_path / "other"), made[0])
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_an_embedding_takes_no_update_of_a_linear_layer(base: Path, adapter: Path, merged: bool) -> None:
+    path = adapter / "adapter_model.safetensors"
+    name = "base_model.model.model.embed_tokens.lora_{}.weight"
+    pair = {name.format("A"): np.ones((4, 32), np.float32), name.format("B"): np.ones((97, 4), np.float32)}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path) | pair, path)
+    with pytest.raises(UserError, match=r"model\.embed_tokens is an embedding"):
+        load_adapter(load_model(base), adapter, merge=merged)
+
+
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("second", [True, False])
 def test_a_second_adapter_is_refused_and_changes_nothing(
@@ -213,6 +235,10 @@ def test_options_that_change_nothing_are_taken(adapter: Path) -> None:
         loftq_config={},
         eva_config=None,
         velora_config={"rank": 1},
+        # ms-swift's own.
+        lora_dtype=None,
+        lorap_emb_lr=1e-6,
+        lorap_lr_ratio=16.0,
         layers_pattern=None,
         ensure_weight_tying=False,
         use_something_new=False,
@@ -233,6 +259,7 @@ def test_options_that_change_nothing_are_taken(adapter: Path) -> None:
         ({"r": 0}, "r = 0"),
         ({"r": "4"}, "r = '4'"),
         ({"lora_alpha": None}, "lora_alpha = None"),
+        ({"lora_alpha": 10**400}, "lora_alpha = 10000"),
         ({"r": 8}, r"needs lora_A \(8, in\) and lora_B \(out, 8\)"),
     ],
 )
@@ -254,6 +281,9 @@ def test_files_that_are_missing_or_broken(adapter: Path, tmp_path: Path) -> None
     tensors.unlink()
     with pytest.raises(UserError, match=r"adapter_model\.safetensors: No such file"):
         read_adapter(adapter)
+    (adapter / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"adapter_model\.bin are never read here: `ms-medqa import-bin \S+adapter -"):
+        read_adapter(adapter)
     tensors.write_bytes(data)
     (adapter / "adapter_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"adapter_config\.json: not readable JSON"):
@@ -273,6 +303,13 @@ def test_tensors_that_do_not_belong_there(adapter: Path) -> None:
         read_adapter(adapter)
     safetensors.numpy.save_file({half: tensors[half][0], half.replace("_B", "_A"): tensors[half].T}, path)
     with pytest.raises(UserError, match="needs lora_A"):
+        read_adapter(adapter)
+    for value in (np.nan, np.inf):
+        safetensors.numpy.save_file(tensors | {half: np.full_like(tensors[half], value)}, path)
+        with pytest.raises(UserError, match="holds NaN or infinity"):
+            read_adapter(adapter)
+    safetensors.numpy.save_file(tensors | {half: tensors[half].astype(np.int32)}, path)
+    with pytest.raises(UserError, match=rf"{half} has type I32: supported: F64"):
         read_adapter(adapter)
     safetensors.numpy.save_file({}, path)
     with pytest.raises(UserError, match="no adapter tensors"):

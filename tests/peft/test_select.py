@@ -64,7 +64,12 @@ def paths(names: list[str], layers: tuple[int, ...] = (0, 1, 2)) -> list[str]:
         ),
         ("llama", {"target_modules": "all-linear", "exclude_modules": r".*\.mlp\..*"}, paths(ALL[:4])),
         ("llama", {"target_modules": ["q_proj"], "layers_to_transform": 2}, paths(QKV[:1], (2,))),
-        ("llama", {"target_modules": ["q_proj", "lm_head"], "layers_to_transform": [0, 2]}, paths(QKV[:1], (0, 2))),
+        # As in PEFT, numbers do not count for a path that is given whole.
+        (
+            "llama",
+            {"target_modules": ["q_proj", "lm_head"], "layers_to_transform": [0, 2]},
+            [*paths(QKV[:1], (0, 2)), "lm_head"],
+        ),
         (
             "llama",
             {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h", "layers"]},

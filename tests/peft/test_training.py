@@ -117,3 +117,10 @@ def test_layers_beside_an_expression_are_refused() -> None:
     with pytest.raises(UserError, match=r"lora\.layers_to_transform = \[0\]: not beside a regular expression"):
         load_config(None, overrides)
     assert load_config(None, ["lora.target_modules=all-linear", overrides[1]]).lora is not None
+
+
+def test_nothing_may_be_left_out() -> None:
+    for value in ("[]", "null"):
+        lora = load_config(None, [f"lora.exclude_modules={value}"]).lora
+        assert lora is not None
+        assert not lora.exclude_modules
