@@ -5,6 +5,8 @@ MindSpore's own dropout keeps a generator inside each kernel that cannot be save
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -63,5 +65,11 @@ class KeyedDropout(nn.Cell):
 @ms.ops.constexpr(check=False)
 def noise_table(shape: tuple[int, ...]) -> Tensor:
     """Independent uniform numbers on [0, 1), always the same for a shape."""
+    return _table(shape)
+
+
+@lru_cache(maxsize=8)
+def _table(shape: tuple[int, ...]) -> Tensor:
+    # The same object for every layer: each graph constant of its own would take memory of its own.
     generator = np.random.Generator(np.random.Philox([20201017, *shape]))
     return Tensor(generator.random(shape, np.float32))

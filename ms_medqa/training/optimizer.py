@@ -19,7 +19,8 @@ _update = ops.MultitypeFuncGraph("adamw_update")
 def _update_one(beta1, beta2, epsilon, lr, correction1, correction2, decay, parameter, m, v, gradient):  # type: ignore[no-untyped-def]
     m_next = beta1 * m + (1.0 - beta1) * gradient
     v_next = beta2 * v + (1.0 - beta2) * ops.square(gradient)
-    direction = (m_next / correction1) / (ops.sqrt(v_next / correction2) + epsilon)
+    # No division: for each, MindSpore's CPU kernel keeps a table of 16 bytes a number as long as the graph.
+    direction = m_next * correction1 * ops.reciprocal(ops.sqrt(v_next * correction2) + epsilon)
     value = ops.cast(parameter, ms.float32)
     value = value - lr * (direction + decay * value)
     ops.assign(m, m_next)
@@ -70,7 +71,7 @@ class AdamW(nn.Cell):
         """One update with float32 gradients."""
         ops.assign_add(self.global_step, Tensor(1, ms.int32))
         step = ops.cast(self.global_step, ms.float32)
-        correction1 = 1.0 - ops.pow(self.beta1, step)
-        correction2 = 1.0 - ops.pow(self.beta2, step)
+        correction1 = 1.0 / (1.0 - ops.pow(self.beta1, step))
+        correction2 = 1.0 / (1.0 - ops.pow(self.beta2, step))
         update = ops.partial(_update, self.beta1, self.beta2, self.epsilon, lr, correction1, correction2)
         return self.map(update, self.decay, self.parameters, self.m, self.v, gradients)
