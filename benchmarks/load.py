@@ -1,0 +1,143 @@
+"""Peak memory and time of `load_model` against its two bounds. Every figure comes from a process of its own.
+
+    python benchmarks/load.py MODEL_DIR… [--rounds 5] [--dtype float32] [--state cold warm]
+
+- Memory: peak ≤ bytes of the loaded model x 1.15 + 400 MB. The peak is the largest resident set of the whole process
+  (ru_maxrss): Python, MindSpore and the project with all its libraries are in it, and are shown as `before`.
+- Time: ≤ 1.5 x reading the files once. Reading once is measured in two ways: `read` is `readinto` of one 4 MB buffer
+  that is used over and over, `keep` the same into fresh memory as large as the files, as whoever wants the bytes must.
+  `fill` writes zeros to fresh memory as large as the loaded model: what the system takes to hand it out, and no loader
+  can be faster than that.
+- `cold`: the files' pages are dropped from the page cache first (posix_fadvise), so the disk is read; `warm`: they were
+  all read a moment ago.
+
+Rounds alternate between all cases; medians are printed, with the range of each round's own ratio. Make folders with
+`benchmarks/make_checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+_BUFFER = 4 * 2**20
+
+
+def evict(files: list[Path]) -> None:
+    """Drop files from the page cache."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_once(files: list[Path]) -> float:
+    """Seconds to read files from start to end into one buffer."""
+    buffer = bytearray(_BUFFER)
+    began = time.perf_counter()
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - began
+
+
+def peak() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def keep(files: list[Path]) -> float:
+    """Seconds to read files into fresh memory of their size."""
+    began = time.perf_counter()
+    for path in files:
+        np.fromfile(path, np.uint8)
+    return time.perf_counter() - began
+
+
+def measure_here(what: str, folder: Path, dtype: str, state: str) -> dict[str, float]:
+    """One of `read`, `keep`, `load` in this process; `load` is followed by `fill`."""
+    from ms_medqa.backend.device import setup
+    from ms_medqa.models import load_model
+
+    setup("CPU", mode="graph")
+    files = sorted(folder.glob("*.safetensors"))
+    before = peak()
+    (evict if state == "cold" else read_once)(files)
+    if what != "load":
+        return {what: (keep if what == "keep" else read_once)(files)}
+    began = time.perf_counter()
+    model = load_model(folder, dtype)
+    loaded = time.perf_counter()
+    most = peak()
+    size = sum(p.size * p.itemsize for p in model.get_parameters())
+    writing = time.perf_counter()
+    np.empty(size, np.uint8).fill(0)
+    return {
+        "load": loaded - began,
+        "fill": time.perf_counter() - writing,
+        "before": before,
+        "peak": most,
+        "size": size,
+    }
+
+
+def measure(folder: Path, dtype: str, state: str) -> dict[str, float]:
+    """All of them, each in a fresh process."""
+    found: dict[str, float] = {}
+    for what in ("read", "keep", "load"):
+        command = [sys.executable, __file__, str(folder), "--dtype", dtype, "--state", state, "--here", what]
+        found |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return found
+
+
+def show(folder: Path, dtype: str, state: str, rounds: list[dict[str, float]]) -> str:
+    """A line of the table."""
+    middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    text = f"{folder.name:<26}{dtype:<9}{state:<5}"
+    text += "".join(f"{middle[key]:>7.2f}" for key in ("read", "keep", "fill", "load")) + " s"
+    for key in ("read", "keep"):
+        ratios = [one["load"] / one[key] for one in rounds]
+        span = f"({min(ratios):.1f} to {max(ratios):.1f})"
+        text += f"{statistics.median(ratios):>6.1f} {span:<15}"
+    most, bound = max(one["peak"] for one in rounds), 1.15 * middle["size"] + 400e6
+    return text + "".join(f"{size / 1e6:>7.0f}" for size in (middle["size"], middle["before"], most, bound)) + " MB"
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", nargs="+", default=["float32"])
+    parser.add_argument("--state", nargs="+", choices=["cold", "warm"], default=["cold", "warm"])
+    parser.add_argument("--here", choices=["read", "keep", "load"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(measure_here(options.here, options.folders[0], options.dtype[0], options.state[0])))
+        return
+    cases = [(f, dtype, state) for f in options.folders for dtype in options.dtype for state in options.state]
+    found: dict[tuple[Path, str, str], list[dict[str, float]]] = {case: [] for case in cases}
+    for _ in range(options.rounds):
+        for case in cases:
+            found[case].append(measure(*case))
+    print(f"{options.rounds} rounds")
+    times = "".join(f"{name:>7}" for name in ("read", "keep", "fill", "load"))
+    ratios = f"{'load / read':<22}{'load / keep':<22}"
+    sizes = "".join(f"{name:>7}" for name in ("model", "before", "peak", "bound"))
+    print(f"{'folder':<26}{'dtype':<9}{'state':<5}{times}     {ratios}{sizes}")
+    for case in cases:
+        print(show(*case, found[case]))
+
+
+if __name__ == "__main__":
+    main()
