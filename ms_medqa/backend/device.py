@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -149,6 +151,16 @@ def resolve_dtype(dtype: str, device: str) -> tuple[str, str | None]:
     if dtype == "bfloat16" and device != "Ascend":
         return "float32", f"runtime.dtype: {device} has no bfloat16 arithmetic, float32 is used"
     return dtype, None
+
+
+def peak_memory(device: str) -> int:
+    """Most memory so far, in bytes: of this process on a CPU, else what MindSpore took of the card."""
+    if device == "CPU":
+        # Linux counts in KiB, macOS in bytes.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    import mindspore as ms
+
+    return int(ms.runtime.max_memory_allocated())
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import numpy as np
 from ms_medqa.config.errors import UserError
 
 _NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "bool": "BOOL"}
 _MAX_HEADER = 100 * 1024 * 1024
 # Numbers that are converted in one go: small enough to stay in a core's cache.
 _BLOCK = 2**18
@@ -204,7 +204,7 @@ def write_safetensors(
 
     Args:
         file: open for binary writing.
-        shapes: (`float32`, `float16` or `bfloat16`, shape) of each tensor.
+        shapes: (name of the type, shape) of each tensor.
         tensors: (name, its bytes or its `encode`d array), in the order of `shapes`.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

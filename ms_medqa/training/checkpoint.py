@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.files import atomic_write, sha256_file, space_checked, sync_folder, write_json
 from ms_medqa.models.loading import read_json
-from ms_medqa.models.safetensors import SafetensorsFile
+from ms_medqa.models.safetensors import SafetensorsFile, write_safetensors
 
 _MARK = "complete.json"
 _NAME = re.compile(r"step-(\d+)")
@@ -77,8 +76,9 @@ class Checkpoints:
             try:
                 for name, tensors in ((_WEIGHTS, weights), (_OPTIMIZER, optimizer)):
                     with atomic_write(temporary / name, "wb") as file:
-                        # `ascontiguousarray` would turn scalars into vectors.
-                        file.write(save({key: np.asarray(value, order="C") for key, value in tensors.items()}))
+                        # Tensor by tensor: of all weights and both moments, a copy would set the peak of memory.
+                        shapes = {key: (value.dtype.name, value.shape) for key, value in tensors.items()}
+                        write_safetensors(file, shapes, tensors.items())
                 write_json(temporary / _STATE, asdict(state))
                 digests = {name: sha256_file(temporary / name) for name in (_WEIGHTS, _OPTIMIZER, _STATE)}
                 _remove(target)

@@ -22,6 +22,7 @@ from ms_medqa.training.build import (
     steps_of,
     weight_dtype,
 )
+from ms_medqa.training.memory import MemoryEstimate, estimate_memory
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Plan:
     Attributes:
         parameters: (trainable, total).
         data, total_steps: None where `data.path` is not set.
+        memory: estimate of the peak.
         missing: what the run will need and has not got yet.
     """
 
@@ -42,6 +44,7 @@ class Plan:
     parameters: tuple[int, int]
     data: TrainingData | None
     total_steps: int | None
+    memory: MemoryEstimate
     missing: tuple[str, ...] = ()
 
 
@@ -56,6 +59,7 @@ def plan_of(run: Run) -> Plan:
         count_parameters(run.model),
         run.data,
         run.total_steps,
+        _memory(run.model, run.config, run.device, run.dtype, run.data),
     )
 
 
@@ -90,7 +94,13 @@ def plan_run(config: Config) -> Plan:
         missing.append("data: data.path is not set, so the number of steps is not known")
     add_adapter(model, config)
     counts = count_parameters(model)
-    return Plan(config, device, world.size, shape, dtype, counts, data, steps, tuple(missing))
+    memory = _memory(model, config, device, dtype, data)
+    return Plan(config, device, world.size, shape, dtype, counts, data, steps, memory, tuple(missing))
+
+
+def _memory(model: CausalLM, config: Config, device: Device, dtype: str, data: TrainingData | None) -> MemoryEstimate:
+    labels = None if data is None else data.train_plan.most_labels(config.train.epochs)
+    return estimate_memory(model, config, device.name, dtype, labels)
 
 
 def describe(plan: Plan) -> str:
@@ -106,6 +116,7 @@ def describe(plan: Plan) -> str:
         ("shape", f"{shape}, {heads}, vocabulary {model.vocab_size:,}"),
         ("parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / total:.2f} %): {kind}"),
         *_data_lines(plan, ranks),
+        ("memory", str(plan.memory)),
         ("output", config.output_dir),
     ]
     if plan.device.notice:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ms_medqa.backend.device import peak_memory
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write
@@ -52,7 +53,8 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
         say(describe(plan_run(config)))
         return TrainResult(None, None, time.perf_counter() - began)
     run = build_run(config)
-    say(describe(plan_of(run)))
+    plan = plan_of(run)
+    say(describe(plan))
     resume = find_checkpoint(config, output)
     # Before anything is written: a checkpoint that does not fit must not cost the files of the run it belongs to.
     trainer = Trainer(run, output, resume)
@@ -66,6 +68,8 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
             section = config.train.model_copy(update={"resume": None})
             file.write(dump_config(config.model_copy(update={"train": section})))
     state = trainer.train()
+    peak = peak_memory(run.device.name)
+    say(f"memory: {peak / 1e9:.1f} GB measured at the peak, {plan.memory.total / 1e9:.1f} GB estimated")
     folder = save_result(run, output) if run.world.is_main else None
     return TrainResult(folder, state, time.perf_counter() - began)
 
