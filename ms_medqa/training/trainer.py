@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,30 +80,30 @@ class Trainer:
             return
         epoch, start = divmod(self.state.step, plan.steps_per_epoch)
         epochs = -(-total // plan.steps_per_epoch)
-        bar = progress(total=total, desc="training", unit="step")
-        bar.update(self.state.step)
-        self.step_cell.set_train(True)
-        began = time.perf_counter()
-        outputs: tuple[Tensor, ...] = ()
-        stream = batches(self.run.data.train, plan, self.run.world.rank, epoch, start, epochs)
-        for epoch, step, micro, batch in stream:
-            outputs = self._micro_step(epoch, step, micro, batch)
-            if micro < plan.accumulation - 1:
-                continue
-            self.state.step += 1
-            record = self._record(epoch, step, outputs, time.perf_counter() - began)
-            loss = "not finite" if record["loss"] is None else f"{record['loss']:.3f}"
-            bar.set_postfix_str(f"loss {loss}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False)
-            bar.update()
-            if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
-                self.log.write(record)
-            self._after_step(end_of_epoch=step == plan.steps_per_epoch - 1)
-            if self.state.step >= total:
-                break
+        # The bar ends its line before an error is printed; the generator is closed before anything else compiles, for
+        # its reader thread holds the interpreter.
+        with (
+            progress(total=total, desc="training", unit="step") as bar,
+            closing(batches(self.run.data.train, plan, self.run.world.rank, epoch, start, epochs)) as stream,
+        ):
+            bar.update(self.state.step)
+            self.step_cell.set_train(True)
             began = time.perf_counter()
-        bar.close()
-        # The generator is closed before anything else compiles: its reader thread holds the interpreter.
-        stream.close()  # type: ignore[attr-defined]
+            for epoch, step, micro, batch in stream:
+                outputs = self._micro_step(epoch, step, micro, batch)
+                if micro < plan.accumulation - 1:
+                    continue
+                self.state.step += 1
+                record = self._record(epoch, step, outputs, time.perf_counter() - began)
+                loss = "not finite" if record["loss"] is None else f"{record['loss']:.3f}"
+                bar.set_postfix_str(f"loss {loss}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False)
+                bar.update()
+                if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
+                    self.log.write(record)
+                self._after_step(end_of_epoch=step == plan.steps_per_epoch - 1)
+                if self.state.step >= total:
+                    break
+                began = time.perf_counter()
 
     def _micro_step(self, epoch: int, step: int, micro: int, batch: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
         plan, run = self.plan, self.run
