@@ -25,9 +25,10 @@ def _add_to_tensor(total, gradient):  # type: ignore[no-untyped-def]
     return ops.assign_add(total, ops.cast(gradient, ms.float32))
 
 
-@_clear.register("Tensor", "Tensor")
-def _clear_tensor(done, total):  # type: ignore[no-untyped-def]
-    return ops.assign(total, ops.depend(ops.zeros_like(total), done))
+@_clear.register("Tensor", "Tensor", "Tensor")
+def _clear_tensor(done, zero, total):  # type: ignore[no-untyped-def]
+    # Not `zeros_like`: the compiler would make a constant of it, as large as the parameter.
+    return ops.assign(total, ops.depend(ops.broadcast_to(zero, total.shape), done))
 
 
 @_unscale.register("Tensor", "Tensor")
@@ -80,6 +81,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
             )
             for total in self.totals:
                 total.requires_grad = False
+        self.zero = Parameter(Tensor(0.0, ms.float32), name="zero", requires_grad=False)
         self.loss_total = Parameter(Tensor(0.0, ms.float32), name="loss_total", requires_grad=False)
         if self.is_distributed:
             self.sum_over_ranks = ops.AllReduce()
@@ -142,7 +144,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         overflow, lr, norm = Tensor(False), Tensor(0.0, ms.float32), Tensor(0.0, ms.float32)
         if last:
             loss, overflow, scale, lr, norm = self._finish(status, loss, totals, scale)
-            self.hyper_map(ops.partial(_clear, loss), self.totals)
+            self.hyper_map(ops.partial(_clear, loss, self.zero), self.totals)
             ops.assign(self.loss_total, Tensor(0.0, ms.float32))
         return loss, overflow, scale, lr, norm
 
