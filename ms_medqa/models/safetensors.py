@@ -191,10 +191,16 @@ def encode(array: np.ndarray, dtype: str) -> np.ndarray:
     """
     if dtype != "bfloat16":
         return np.ascontiguousarray(array, _NUMPY[_CODES[dtype]])
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
-    # Rounding would carry some NaNs over into infinity or zero.
-    return np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
+    array = np.ascontiguousarray(array, np.float32)
+    out = np.empty(array.shape, "<u2")
+    source, target = array.reshape(-1), out.reshape(-1)
+    for begin in range(0, source.size, _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        bits = source[part].view(np.uint32)
+        rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+        # Rounding would carry some NaNs over into infinity or zero.
+        target[part] = np.where(np.isnan(source[part]), np.uint16(0x7FC0), rounded)
+    return out
 
 
 def write_safetensors(
