@@ -33,6 +33,7 @@ class Plan:
         parameters: (trainable, total).
         data, total_steps: None where `data.path` is not set.
         memory: estimate of the peak.
+        memory_on_card: the same for an Ascend card, where a CPU plans a run in a type that only cards compute in.
         missing: what the run will need and has not got yet.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     data: TrainingData | None
     total_steps: int | None
     memory: MemoryEstimate
+    memory_on_card: MemoryEstimate | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -59,7 +61,7 @@ def plan_of(run: Run) -> Plan:
         count_parameters(run.model),
         run.data,
         run.total_steps,
-        _memory(run.model, run.config, run.device, run.dtype, run.data),
+        _memory(run.model, run.config, run.device.name, run.dtype, run.data),
     )
 
 
@@ -94,13 +96,15 @@ def plan_run(config: Config) -> Plan:
         missing.append("data: data.path is not set, so the number of steps is not known")
     add_adapter(model, config)
     counts = count_parameters(model)
-    memory = _memory(model, config, device, dtype, data)
-    return Plan(config, device, world.size, shape, dtype, counts, data, steps, memory, tuple(missing))
+    memory, on_card = _memory(model, config, device.name, dtype, data), None
+    if device.name == "CPU" and config.runtime.dtype in ("float16", "bfloat16"):
+        on_card = _memory(model, config, "Ascend", config.runtime.dtype, data)
+    return Plan(config, device, world.size, shape, dtype, counts, data, steps, memory, on_card, tuple(missing))
 
 
-def _memory(model: CausalLM, config: Config, device: Device, dtype: str, data: TrainingData | None) -> MemoryEstimate:
+def _memory(model: CausalLM, config: Config, device: str, dtype: str, data: TrainingData | None) -> MemoryEstimate:
     labels = None if data is None else data.train_plan.most_labels(config.train.epochs)
-    return estimate_memory(model, config, device.name, dtype, labels)
+    return estimate_memory(model, config, device, dtype, labels)
 
 
 def describe(plan: Plan) -> str:
@@ -117,6 +121,7 @@ def describe(plan: Plan) -> str:
         ("parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / total:.2f} %): {kind}"),
         *_data_lines(plan, ranks),
         ("memory", str(plan.memory)),
+        *([("on a card", f"{plan.memory_on_card} (never measured)")] if plan.memory_on_card else []),
         ("output", config.output_dir),
     ]
     if plan.device.notice:

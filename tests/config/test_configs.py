@@ -11,6 +11,10 @@ import pytest
 
 from ms_medqa.cli.main import main
 from ms_medqa.config import load_config
+from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.families import read_config
+from ms_medqa.training.build import add_adapter
+from ms_medqa.training.memory import estimate_memory
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMMON: dict[str, Any] = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "initializer_range": 0.02}
@@ -131,7 +135,10 @@ def test_it_plans_a_run_without_weights(name: str, tmp_path: Path, capsys: pytes
     # Rank 16 on every linear layer of the decoder: between a thousandth and a fiftieth of it.
     assert 0.001 < trainable / parameters < 0.02
     assert f"{shape['num_hidden_layers']} layers of {shape['hidden_size']}" in text
-    assert re.search(r"^memory +.* GB", text, re.MULTILINE)
+    assert re.search(r"^memory +[\d.]+ GB estimated", text, re.MULTILINE)
+    # A config that is meant for cards tells a CPU what a card needs.
+    meant = load_config(CONFIGS / name, []).runtime.dtype == "bfloat16"
+    assert bool(re.search(r"^on a card +[\d.]+ GB estimated .*never measured", text, re.MULTILINE)) == meant
     for word in ("weights", "tokenizer", "data.path"):
         assert re.search(rf"^missing .*{word}", text, re.MULTILINE)
 
@@ -145,4 +152,9 @@ def test_its_head_names_the_commands_that_use_it(name: str) -> None:
     assert f"run_distribute_train.sh 8 configs/{name}" in head
     assert f"--model {config.model.path}" in head
     assert f"--adapter {config.output_dir}/adapter" in head
-    assert re.search(r"^# Memory: .* GB", head, re.MULTILINE)
+    # What the estimate says of a card, every position labelled.
+    model = CausalLM(read_config(COMMON | MODELS[name][0], name))
+    add_adapter(model, config)
+    estimate = estimate_memory(model, config, "Ascend", "bfloat16", None)
+    written = re.search(r"^# Memory: about (\d+) GB a card \(estimated, not measured on an NPU\)", head, re.MULTILINE)
+    assert abs(int(written[1]) - estimate.total / 1e9) < 1
