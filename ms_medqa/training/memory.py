@@ -21,7 +21,7 @@ _FLOAT32 = 4
 # Measured on a CPU, MindSpore 2.10: the process with its libraries, tokenizer and log writers; what compiler and the
 # runtime keep for a layer (about 120 kernels forward and backward) and an adapter (about 80, its update included).
 _PROCESS = 690e6
-_GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER = 20e6, 9e6
+_GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER = 20e6, 8e6
 # Assumed: what CANN, or CUDA, and the communication buffers take of a card.
 _CARD = 2e9
 # A transposition on a CPU keeps the place of each number.
@@ -104,8 +104,9 @@ def estimate_memory(model: CausalLM, config: Config, device: str, dtype: str, la
         scores=tokens * kernels * scores,
         # In the type of the model where that is not float32; in float32; their gradient; and it, scaled.
         logits=(labels or tokens) * shape.vocab_size * (3 * _FLOAT32 + (size if size != _FLOAT32 else 0)),
-        # As they are, unscaled and clipped; and new moments and weights of the parameter that is being updated.
-        gradients=3 * _FLOAT32 * (trained + largest),
+        # As they are, unscaled and clipped; and for the parameter that is being updated its new moments and weights.
+        # The pool has gaps into which nothing of its size fits: they were as large as two more of it.
+        gradients=_FLOAT32 * (3 * trained + 5 * largest),
         tables=int(tables),
         graph=int(graph),
     )
