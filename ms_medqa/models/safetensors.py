@@ -10,9 +10,9 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,9 @@ _MAX_HEADER = 100 * 1024 * 1024
 # Numbers that are converted in one go: small enough to stay in a core's cache.
 _BLOCK = 2**18
 _HUGE_PAGE = 2 * 2**20
+# So far the system reads ahead of what is converted. Page faults alone fetch so little at a time that the disk waits: a
+# file of 1 GB took 1.34 s without this and 0.70 s with it, where plain reading takes 0.60 s (medians of 5).
+_AHEAD = 64 * 2**20
 
 
 class SafetensorsFile:
@@ -57,6 +60,7 @@ class SafetensorsFile:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{path}: not a safetensors file (broken header)", "copy it again") from None
         self._header = header
+        self._fetched = 0
         self._start = 8 + length
         if self._start + end > size:
             raise UserError(f"{path}: cut off, {self._start + end - size} bytes are missing", "copy it again")
@@ -83,31 +87,38 @@ class SafetensorsFile:
         return flat.reshape(self.shape(key))
 
     def read_into(self, key: str, out: np.ndarray, start: int = 0) -> None:
-        """Fill a C-ordered float array with the tensor's rows from `start` on, converted to its type block by block.
+        """Fill a C-ordered float array with the tensor's rows from `start` on, converted to its type.
 
         The file's pages are given back on the way, so that at no time both the file and the model are in memory. Most
         of the time goes into fresh pages for the array, which the system hands out to each thread by itself: hence two.
         """
+        pieces = list(self.pieces(key, out, start))
+        if len(pieces) == 1:
+            pieces[0]()
+            return
+        with reading_threads() as pool:
+            for done in [pool.submit(piece) for piece in pieces]:
+                done.result()
+
+    def pieces(self, key: str, out: np.ndarray, start: int = 0) -> Iterator[Callable[[], None]]:
+        """The work of `read_into`, in pieces that may run side by side."""
         width = math.prod(self.shape(key)[1:])
         source = self._flat(key)[start * width : start * width + out.size]
         target = out.reshape(-1)
         bfloat16 = self.dtype(key) == "BF16"
         itemsize = source.itemsize
-        first = self._offset(key) + start * width * itemsize
+        first = self.offset(key) + start * width * itemsize
+
+        def fill(part: slice) -> None:
+            begin, end = first + part.start * itemsize, first + part.stop * itemsize
+            self._fetch_ahead(begin)
+            _convert(source[part], target[part], bfloat16)
+            self._drop(begin, end)
+
         # 4 MB or more: a thousand pages at once, so that giving them back costs nothing.
         step = 8 * _BLOCK
-
-        def fill(begin: int) -> None:
-            part = slice(begin, min(begin + step, source.size))
-            _convert(source[part], target[part], bfloat16)
-            self._drop(first + part.start * itemsize, first + part.stop * itemsize)
-
-        begins = range(0, source.size, step)
-        if len(begins) < 2:
-            list(map(fill, begins))
-            return
-        with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-            list(pool.map(fill, begins))
+        for begin in range(0, source.size, step):
+            yield partial(fill, slice(begin, min(begin + step, source.size)))
 
     def values_at(self, key: str, places: np.ndarray) -> np.ndarray:
         """float32: single values, by their place in the flattened tensor."""
@@ -118,12 +129,12 @@ class SafetensorsFile:
 
     def raw(self, key: str) -> memoryview:
         """The bytes of a tensor as they lie in the file."""
-        begin = self._offset(key)
+        begin = self.offset(key)
         return memoryview(self._map)[begin : begin + self._size(key)]
 
     def release(self, key: str) -> None:
         """Give the pages of a tensor back to the system."""
-        begin = self._offset(key)
+        begin = self.offset(key)
         self._drop(begin, begin + self._size(key))
 
     def _flat(self, key: str) -> np.ndarray:
@@ -131,20 +142,41 @@ class SafetensorsFile:
         if code not in _NUMPY:
             raise UserError(f"{self.path}: tensor {key} has type {code}", f"supported: {', '.join(_NUMPY)}")
         count = math.prod(self.shape(key))
-        return np.frombuffer(self._map, _NUMPY[code], count, self._offset(key))
+        return np.frombuffer(self._map, _NUMPY[code], count, self.offset(key))
 
-    def _offset(self, key: str) -> int:
+    def offset(self, key: str) -> int:
+        """Where the bytes of a tensor begin in the file."""
         return self._start + self._header[key]["data_offsets"][0]
 
     def _size(self, key: str) -> int:
         start, end = self._header[key]["data_offsets"]
         return end - start
 
+    def _fetch_ahead(self, begin: int) -> None:
+        """Start reading what follows a place, unless that is under way.
+
+        Two threads may both find that it is not, and ask twice, which does no harm.
+        """
+        if not hasattr(self._map, "madvise"):
+            return
+        wanted = min(begin + _AHEAD, len(self._map))
+        fetched = self._fetched if begin <= self._fetched <= wanted else begin
+        # Not for each small tensor anew.
+        if wanted - fetched >= _AHEAD // 8 or (fetched == begin and wanted > begin):
+            self._fetched = wanted
+            start = fetched // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, wanted - start)
+
     def _drop(self, begin: int, end: int) -> None:
         # With a page that is read the system may map its neighbours up to a huge page; whoever needs them reads on.
         begin, end = begin // _HUGE_PAGE * _HUGE_PAGE, min(-(-end // _HUGE_PAGE) * _HUGE_PAGE, len(self._map))
         if end > begin and hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+def reading_threads() -> ThreadPoolExecutor:
+    """Threads that run `SafetensorsFile.pieces`."""
+    return ThreadPoolExecutor(min(2, os.cpu_count() or 1))
 
 
 def _convert(source: np.ndarray, out: np.ndarray, bfloat16: bool) -> None:
