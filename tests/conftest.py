@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -24,6 +26,31 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the development data folder ../shared/data is not here")
     return folder
+
+
+@pytest.fixture(scope="module")
+def graph_mode() -> Iterator[None]:
+    """MindSpore on the CPU in graph mode, as training runs it."""
+    yield from _mode("graph")
+
+
+@pytest.fixture(scope="module")
+def pynative_mode() -> Iterator[None]:
+    """MindSpore on the CPU without compilation, which a model that computes once is not worth."""
+    yield from _mode("pynative")
+
+
+def _mode(mode: Literal["graph", "pynative"]) -> Iterator[None]:
+    # Here, so that tests of rooms without MindSpore do not wait for it.
+    import mindspore as ms
+
+    from ms_medqa.backend.device import setup
+
+    # The mode of before is restored, for other tests count on it.
+    before = ms.get_context("mode")
+    setup("CPU", mode=mode)
+    yield
+    ms.set_context(mode=before)
 
 
 @pytest.fixture(scope="session")

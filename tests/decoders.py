@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ __all__ = [
     "Weights",
     "baichuan_config",
     "config_of",
-    "graph_mode",
     "head_dim",
     "logits",
     "padded",
@@ -31,21 +29,6 @@ __all__ = [
 
 VOCAB = 97
 Weights = dict[str, np.ndarray]
-
-
-@contextmanager
-def graph_mode() -> Iterator[None]:
-    """MindSpore on the CPU in graph mode; the mode of before is restored, for other tests count on it."""
-    import mindspore as ms
-
-    from ms_medqa.backend.device import setup
-
-    before = ms.get_context("mode")
-    setup("CPU", mode="graph")
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
 
 
 def config_of(family: str = "Qwen2ForCausalLM", **changes: Any) -> dict[str, Any]:

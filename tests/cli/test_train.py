@@ -7,7 +7,6 @@ import io
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,7 @@ from ms_medqa.config import load_config
 from ms_medqa.models import load_model
 from ms_medqa.training.checkpoint import load_checkpoint
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 @pytest.fixture(autouse=True)

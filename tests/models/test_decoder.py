@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from mindspore import Tensor, nn
 from ms_medqa.config import UserError
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 SEQUENCES = [[5, 9, 2, 33, 60, 61, 7], [90, 1, 1, 4], [8, 77, 21, 3, 3, 96, 50, 12, 13, 14, 15]]
 WIDTH = 12
@@ -30,12 +31,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "one key head for all": {"num_key_value_heads": 1, "num_hidden_layers": 1},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

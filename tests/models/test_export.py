@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import pytest
 import safetensors.numpy
 from mindspore import Tensor
 
-from ms_medqa.backend.device import setup
 from ms_medqa.config import RunError, UserError
 from ms_medqa.models import CausalLM, load_model, output, shards
 from ms_medqa.models.fingerprint import base_fingerprint
@@ -30,19 +28,13 @@ from ms_medqa.peft import load_adapter
 from ms_medqa.peft.export import export
 from ms_medqa.peft.export_summary import summary
 
+# As the command runs it: a model that computes once is not worth compiling.
+pytestmark = pytest.mark.usefixtures("pynative_mode")
+
 IDS = Tensor(np.random.default_rng(0).integers(0, decoders.VOCAB, (2, 12)).astype(np.int32))
 QKV = [f"model.layers.{layer}.self_attn.{name}_proj" for layer in range(2) for name in "qv"]
 PACKED = ["model.layers.1.self_attn.W_pack", "model.layers.0.mlp.down_proj"]
 FUSED = ["transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_proj"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    # As the command runs it: a model that computes once is not worth compiling.
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 def write_adapter(

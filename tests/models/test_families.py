@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ms_medqa.backend.device import setup
 from ms_medqa.config import UserError
 from ms_medqa.generation import MedicalQA
 from ms_medqa.models import load_model, loading
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.families import ARCHITECTURES
 from ms_medqa.models.loading import assign
+
+pytestmark = pytest.mark.usefixtures("pynative_mode")
 
 PROMPTS = [[5, 9, 2, 33, 60, 61, 7], [90, 1, 1, 4], [8, 77, 21, 3, 3, 96, 50, 12, 13, 14, 15]]
 ANSWERS = [[4, 70, 71, 4, 9, 88, 0, 1], [2, 2, 45, 46, 47, 3, 12, 80], [19, 33, 5, 6, 6, 94, 93, 7]]
@@ -93,14 +93,6 @@ CACHED = [
 ]
 
 Made = tuple[Any, dict[str, Any], decoders.Weights]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pynative() -> Iterator[None]:
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 @pytest.fixture(scope="module", params=SHAPES)

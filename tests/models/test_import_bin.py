@@ -7,32 +7,23 @@ import json
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import decoders
-import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import ms_medqa
-from ms_medqa.backend.device import setup
 from ms_medqa.config import UserError
 from ms_medqa.models import load_model
 from ms_medqa.models.import_bin import import_bin, summary
 from ms_medqa.models.safetensors import SafetensorsFile
 
+pytestmark = pytest.mark.usefixtures("pynative_mode")
+
 CONFIG = decoders.config_of("LlamaForCausalLM")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import decoders
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ms_medqa.backend.device import setup
 from ms_medqa.config import UserError
 from ms_medqa.models import families, load_model
 from ms_medqa.models.decoder import CausalLM
@@ -22,6 +19,8 @@ from ms_medqa.models.loading import load_config, naming_of
 from ms_medqa.models.naming import Naming, Place
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.models.saving import write_weights
+
+pytestmark = pytest.mark.usefixtures("pynative_mode")
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": decoders.config_of("LlamaForCausalLM", attention_bias=True, mlp_bias=True),
@@ -47,14 +46,6 @@ FUSED = {
     "decoder.{}.attention.kvq": tuple(f"model.layers.{{}}.self_attn.{name}_proj" for name in "kvq"),
     "decoder.{}.mlp.gate_up": ("model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.up_proj"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pynative() -> Iterator[None]:
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 def naming(folder: Path, config: dict[str, Any]) -> Naming:

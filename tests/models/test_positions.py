@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import decoders
-import mindspore as ms
 import numpy as np
 import pytest
 import reference
 from mindspore import Tensor
 
 from ms_medqa import generate
-from ms_medqa.backend.device import setup
 from ms_medqa.config import UserError
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import load_config
 from ms_medqa.models.positions import alibi_slopes, inverse_frequencies
 
+pytestmark = pytest.mark.usefixtures("pynative_mode")
+
 IDS = [5, 9, 2, 33, 60, 61, 7, 90, 1, 1, 4, 50]
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pynative() -> Iterator[None]:
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 def llama(**changes: Any) -> dict[str, Any]:

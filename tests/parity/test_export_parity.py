@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 import pytest
 import safetensors
 import tiny
 
-from ms_medqa.backend.device import setup
 from ms_medqa.generation import generate, load_model
 from ms_medqa.models.shards import Stored, plan_shards
 from ms_medqa.peft.export import Exported, export
@@ -21,7 +18,7 @@ from ms_medqa.peft.export import Exported, export
 torch = pytest.importorskip("torch", reason="parity with PEFT needs PyTorch")
 transformers = pytest.importorskip("transformers", reason="parity with PEFT needs transformers")
 peft = pytest.importorskip("peft", reason="parity with PEFT needs PEFT")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("pynative_mode")]
 
 SIZES = {
     "vocab_size": 400,
@@ -44,15 +41,6 @@ MODELS: dict[str, tuple[str, dict[str, Any], str, str]] = {
 }
 TARGETS = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 IDS = np.random.default_rng(0).integers(1, 400, (2, 20)).astype(np.int32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    torch.set_num_threads(1)
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 class Case:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import decoders
-import mindspore as ms
 import numpy as np
 import pytest
 
 from ms_medqa import generate
-from ms_medqa.backend.device import setup
 from ms_medqa.models import load_model
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs PyTorch")
 transformers = pytest.importorskip("transformers", reason="parity with transformers needs transformers")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("pynative_mode")]
 
 NEW = 64
 SIZES = {
@@ -46,15 +43,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
     "qwen3": ("Qwen3", {"head_dim": 12, "tie_word_embeddings": True}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    torch.set_num_threads(1)
-    before = ms.get_context("mode")
-    setup("CPU", mode="pynative")
-    yield
-    ms.set_context(mode=before)
 
 
 @pytest.mark.parametrize("name", MODELS)

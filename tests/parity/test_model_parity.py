@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ms_medqa.models import load_model
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs PyTorch")
 transformers = pytest.importorskip("transformers", reason="parity with transformers needs transformers")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("graph_mode")]
 
 SIZES = {
     "vocab_size": 97,
@@ -65,13 +64,6 @@ STORED = [
     ("qwen3", "float32", "12KB"),
 ]
 LENGTHS = [16, 11, 5]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    torch.set_num_threads(1)
-    with decoders.graph_mode():
-        yield
 
 
 def reference(kind: str, changes: dict[str, Any]) -> Any:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import decoders
-import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy
 from mindspore import Tensor
 
-from ms_medqa.backend.device import setup
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import inject_lora, load_adapter, save_adapter, trainable_parameters
@@ -23,7 +19,13 @@ from ms_medqa.peft import inject_lora, load_adapter, save_adapter, trainable_par
 torch = pytest.importorskip("torch", reason="parity with PEFT needs PyTorch")
 transformers = pytest.importorskip("transformers", reason="parity with PEFT needs transformers")
 peft = pytest.importorskip("peft", reason="parity with PEFT needs PEFT")
-pytestmark = pytest.mark.parity
+pytestmark = [
+    pytest.mark.parity,
+    # Each model computes once, which is not worth compiling; the tests beside `peft` compile.
+    pytest.mark.usefixtures("pynative_mode"),
+    # PEFT warns of ties, of fan_in_fan_out and of its own future.
+    pytest.mark.filterwarnings("ignore"),
+]
 
 IDS = np.random.default_rng(0).integers(0, decoders.VOCAB, (2, 12)).astype(np.int32)
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -60,19 +62,6 @@ UNTIED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     for names in (WHOLE, WHOLE[:1], WHOLE[1:])
 }
 TIED_HEAD = {"tied head": ("Qwen2", TIED, {"target_modules": ["q_proj", "lm_head"]})}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    torch.set_num_threads(1)
-    before = ms.get_context("mode")
-    # Each model computes once, which is not worth compiling; the tests beside `peft` compile.
-    setup("CPU", mode="pynative")
-    with warnings.catch_warnings():
-        # PEFT warns of ties, of fan_in_fan_out and of its own future.
-        warnings.simplefilter("ignore")
-        yield
-    ms.set_context(mode=before)
 
 
 @pytest.fixture

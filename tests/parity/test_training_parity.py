@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,9 @@ from ms_medqa.training.step import TrainStep
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
 transformers = pytest.importorskip("transformers", reason="parity with transformers needs transformers")
 peft = pytest.importorskip("peft", reason="parity with PEFT needs PEFT")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("graph_mode")]
 
 STEPS, WARMUP, PEAK, LOWEST, DECAY, MAX_NORM = 30, 4, 2e-2, 1e-4, 0.1, 1.1
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _set_up() -> Iterator[None]:
-    torch.set_num_threads(1)
-    with decoders.graph_mode():
-        yield
 
 
 def make_rows() -> Rows:

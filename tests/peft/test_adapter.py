@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,10 @@ from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import check_adapter, inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 CONFIG = decoders.config_of()
 IDS = [[5, 9, 2, 33, 60, 61, 7, 1], [90, 1, 1, 4, 8, 77, 21, 3]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

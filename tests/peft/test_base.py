@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import decoders
@@ -15,13 +14,9 @@ from ms_medqa.models import load_model
 from ms_medqa.models.fingerprint import base_fingerprint
 from ms_medqa.peft import inject_lora, load_adapter, lora_layers, save_adapter
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 CONFIG = decoders.config_of(num_hidden_layers=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture

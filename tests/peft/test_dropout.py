@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import decoders
@@ -15,15 +15,11 @@ from ms_medqa.models.loading import assign
 from ms_medqa.peft import DropoutKeys, inject_lora, lora_layers
 from ms_medqa.peft.dropout import KeyedDropout
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 RATE = 0.3
 SHAPE = (96, 64)
 Draw = Callable[[int, int, int], np.ndarray]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 class Layers(nn.Cell):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign, naming_of
 from ms_medqa.peft import changes, inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 IDS = [[5, 9, 2, 33, 60, 61, 7, 1], [90, 1, 1, 4, 8, 77, 21, 3]]
 CONFIGS = {
     "qwen": decoders.qwen_config(),
@@ -30,12 +31,6 @@ MODULES = {
     "baichuan": ("model.layers.{}.self_attn.W_pack", "model.layers.{}.mlp.up_proj"),
     "baichuan2-13b": ("model.layers.{}.self_attn.W_pack", "model.layers.{}.mlp.up_proj"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,10 @@ from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import LoraLinear, count_parameters, inject_lora, lora_layers, merge, trainable_parameters
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IDS = [[5, 9, 2, 33, 60, 61, 7, 1], [90, 1, 1, 4, 8, 77, 21, 3]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,10 @@ from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 CONFIG = decoders.config_of("LlamaForCausalLM")
 PATHS = [f"model.layers.{n}.self_attn.{name}_proj" for n in (0, 1) for name in "qv"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

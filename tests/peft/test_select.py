@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import decoders
@@ -15,6 +14,8 @@ from ms_medqa.models.loading import naming_of
 from ms_medqa.peft import inject_lora, lora_layers
 from ms_medqa.peft.select import Targets, select
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 QKV = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 MLP = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 ALL = [*QKV, "self_attn.o_proj", *MLP]
@@ -25,12 +26,6 @@ LAYERS = {
     "baichuan": decoders.baichuan_config(num_hidden_layers=3),
     "baichuan2": decoders.baichuan_config("2-13B", num_hidden_layers=3),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 def empty(family: str) -> CausalLM:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,13 @@ from ms_medqa.models.loading import assign, naming_of
 from ms_medqa.peft import changes, inject_lora, load_adapter, lora_layers, read_adapter, save_adapter, unties
 from ms_medqa.peft import trainable_parameters as trained
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 IDS = [[5, 9, 2, 33, 60, 61, 7, 1], [90, 1, 1, 4, 8, 77, 21, 3]]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UNTIED = decoders.config_of("LlamaForCausalLM", num_hidden_layers=1)
 TIED = {**UNTIED, "tie_word_embeddings": True}
 NORMALIZED = decoders.baichuan_config("2-7B", num_hidden_layers=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 class MeanSquare(nn.Cell):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import decoders
@@ -16,13 +15,9 @@ from ms_medqa.data.dataset import Rows, model_inputs
 from ms_medqa.models import load_model
 from ms_medqa.training.loss import TokenLoss
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 Setup = tuple[Any, Rows, decoders.Weights]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,9 @@ from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import add_adapter
 from ms_medqa.training.memory import MemoryEstimate, estimate_memory
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 SHAPE = decoders.config_of(vocab_size=1000, hidden_size=64, intermediate_size=160, num_hidden_layers=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 def estimate(

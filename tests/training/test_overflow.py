@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import decoders
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,13 +15,9 @@ from ms_medqa.data.dataset import BatchPlan
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import inject_lora
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 POISON = "model.layers.0.mlp.up_proj.weight"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 class Bench:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ KILLED = """
 import os, signal, sys
 from ms_medqa.cli.main import main
 from ms_medqa.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
 real = Trainer._after_step
 def after(self, *arguments, **options):
     if self.state.step == int(sys.argv[2]):
@@ -37,12 +38,6 @@ def after(self, *arguments, **options):
 Trainer._after_step = after
 main(["train", sys.argv[1]])
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

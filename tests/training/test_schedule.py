@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
-import decoders
 import mindspore as ms
 import pytest
 from mindspore import Tensor
 
 from ms_medqa.training.schedule import WarmupCosine
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def rates(schedule: WarmupCosine, steps: int) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,7 @@ from ms_medqa.training.optimizer import AdamW
 from ms_medqa.training.schedule import WarmupCosine
 from ms_medqa.training.step import TrainStep
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph() -> Iterator[None]:
-    with decoders.graph_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 class NumpyAdamW:
