@@ -10,10 +10,9 @@ from typing import Any
 
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.tokenizer import TOKENIZER_FILES
+from ms_medqa.models.families import REGISTRY
 from ms_medqa.models.loading import read_json
 
-# Families that transformers and vLLM know only through the code that came with the checkpoint.
-REMOTE_FAMILIES = ("qwen", "baichuan")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "qwen.tiktoken", "vocab.json")
 # chat_template.json and vocab.txt: what other tools read, though nothing here does.
 _TOKENIZER_FILES = (*TOKENIZER_FILES, "chat_template.json", "vocab.txt")
@@ -73,7 +72,7 @@ def companions(
         UserError: there is no such config, or a file is not JSON.
     """
     result = Companions(base)
-    own_code = family is None or family in REMOTE_FAMILIES
+    own_code = family is None or REGISTRY[family].remote_code
     result.files[config_file] = _config(base / config_file, dict(changes or {}), own_code, result)
     if (base / "generation_config.json").is_file():
         result.files["generation_config.json"] = (base / "generation_config.json").read_bytes()

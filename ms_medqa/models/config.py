@@ -39,7 +39,8 @@ class ModelConfig:
         attention_bias: whether q, k and v have biases.
         output_bias: whether the attention output has one.
         dtype: type of the weights that `config.json` names, float32 where it names none.
-        eos_token_ids: tokens that end an answer; may be empty.
+        eos_token_ids: tokens that end an answer; may be empty. Ids outside the vocabulary, which some files have, end
+            nothing and are left out.
     """
 
     family: str
@@ -70,6 +71,8 @@ class ModelConfig:
         assert self.num_attention_heads % self.num_key_value_heads == 0, "query heads must share key heads evenly"
         assert self.head_dim % 2 == 0, "rotary embedding turns pairs of numbers"
         assert len(self.windows) in (0, self.num_hidden_layers), "a window for each layer"
+        ends = tuple(token for token in self.eos_token_ids if 0 <= token < self.vocab_size)
+        object.__setattr__(self, "eos_token_ids", ends)
 
     @property
     def position_limit(self) -> int:

@@ -6,8 +6,8 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from ms_medqa.models.companions import REMOTE_FAMILIES
 from ms_medqa.models.export import CHECKPOINT_FILE
+from ms_medqa.models.families import REGISTRY
 from ms_medqa.models.output import written
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _code_lines(result: Exported) -> list[str]:
             f"not copied: code ({names}), without which transformers and vLLM do not load this model. If you trust it:",
             f"  cp {source}/*.py {target}/",
         ]
-    if result.family in REMOTE_FAMILIES:
+    if REGISTRY[result.family].remote_code:
         text = "transformers and vLLM know this model only through code that came with it, and"
         return [f"{text} {texts.source} does not have it: put the code there and export again"]
     return []
@@ -56,7 +56,7 @@ def _next_lines(result: Exported) -> list[str]:
             f"  parameters = mindspore.load_checkpoint(str(folder / {CHECKPOINT_FILE!r}))",
             "  mindspore.load_param_into_net(model, parameters)",
         ]
-    trust = result.companions.code or result.family in REMOTE_FAMILIES
+    trust = result.companions.code or REGISTRY[result.family].remote_code
     argument, flag = (", trust_remote_code=True", " --trust-remote-code") if trust else ("", "")
     call = f'pipeline("text-generation", {json.dumps(folder, ensure_ascii=False)}{argument})("高血压患者")'
     code = f"from transformers import pipeline; print({call})"

@@ -211,6 +211,14 @@ RELEASED: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
         1235814400,
         {"tie_word_embeddings": True, "head_dim": 64},
     ),
+    "Llama 3.2 1B, as transformers 5 writes it": (
+        {key: value for key, value in LLAMA_3.items() if key not in ("rope_scaling", "rope_theta", "torch_dtype")}
+        | {"head_dim": 64, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+        | {"dtype": "bfloat16", "rope_parameters": {**LLAMA_3["rope_scaling"], "factor": 32.0, "rope_theta": 500000.0}}
+        | {"tie_word_embeddings": True},
+        1235814400,
+        {"rope_theta": 500000.0, "rope_scaling": RopeScaling("llama3", 32.0, 8192, 1.0, 4.0), "dtype": "bfloat16"},
+    ),
     "Yi 6B": (LLAMA | {"num_key_value_heads": 4, "rope_theta": 5e6, "vocab_size": 64000}, 6061035520, {}),
     "DeepSeek-LLM 7B": (DEEPSEEK, 6910365696, {"position_limit": 4096, "eos_token_ids": (100001,)}),
     "DeepSeek-Coder 1.3B": (
@@ -263,6 +271,14 @@ RELEASED: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
         | {"num_hidden_layers": 36, "tie_word_embeddings": False},
         8190735360,
         {"windows": (), "tie_word_embeddings": False},
+    ),
+    "Qwen3 8B, as transformers 5 writes it": (
+        {key: value for key, value in QWEN3.items() if key not in ("rope_scaling", "rope_theta", "torch_dtype")}
+        | {"hidden_size": 4096, "intermediate_size": 12288, "max_window_layers": 36, "num_attention_heads": 32}
+        | {"dtype": "bfloat16", "layer_types": ["full_attention"] * 36, "num_hidden_layers": 36}
+        | {"rope_parameters": {"rope_theta": 1000000, "rope_type": "default"}, "tie_word_embeddings": False},
+        8190735360,
+        {"windows": (), "rope_theta": 1e6, "rope_scaling": RopeScaling(), "dtype": "bfloat16"},
     ),
     "Qwen 7B Chat": (
         QWEN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Llama",
         {"max_position_embeddings": 11, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
     ),
+    "llama with silu's other name": ("Llama", {"hidden_act": "swish"}),
     "llama 3": ("Llama", {"head_dim": 16, "rope_scaling": LLAMA3}),
     "deepseek-coder": ("Llama", {"rope_theta": 1e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
     "mistral": ("Mistral", {"sliding_window": 6}),
@@ -108,6 +110,16 @@ def compare(folder: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_logits(tmp_path: Path, name: str) -> None:
     reference(*MODELS[name]).save_pretrained(tmp_path)
+    compare(tmp_path)
+
+
+def test_the_original_length_beside_the_section_goes_before_the_one_in_it(tmp_path: Path) -> None:
+    reference(*MODELS["llama 3"]).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps(raw | {"original_max_position_embeddings": 8}))
+    if load_float32(tmp_path).config.rope_parameters["original_max_position_embeddings"] != 8:
+        pytest.skip("this transformers knows only the one in the section")
     compare(tmp_path)
 
 

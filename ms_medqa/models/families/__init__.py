@@ -36,10 +36,7 @@ def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
         raise UserError(f"{where}: key {error.args[0]!r} is missing") from None
     except UserError as error:
         raise UserError(f"{where}: {error.message}", error.hint) from None
-    dtype = raw.get("dtype") or raw.get("torch_dtype")
-    return replace(
-        config, eos_token_ids=read_end_tokens(raw, where), dtype=dtype if dtype in _STORED_TYPES else "float32"
-    )
+    return replace(config, eos_token_ids=read_end_tokens(raw, where), dtype=_stored_type(raw, where))
 
 
 def read_end_tokens(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
@@ -53,3 +50,15 @@ def read_end_tokens(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
     if any(type(i) is not int for i in ids):
         raise UserError(f"{where}: eos_token_id = {eos!r} must be a token id or a list of them")
     return tuple(ids)
+
+
+def _stored_type(raw: Mapping[str, Any], where: str) -> str:
+    for key in ("dtype", "torch_dtype"):
+        name = raw.get(key)
+        if name is None:
+            continue
+        if not isinstance(name, str):
+            raise UserError(f"{where}: {key} = {name!r} must be the name of a type", ", ".join(_STORED_TYPES))
+        name = name.removeprefix("torch.")
+        return name if name in _STORED_TYPES else "float32"
+    return "float32"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields, only, whole
+from ms_medqa.models.families.base import Family, common_fields
+from ms_medqa.models.families.values import only, whole
 
 BAICHUAN2_VOCABULARY = 125696
 
@@ -36,4 +37,5 @@ FAMILY = Family(
     ("BaichuanForCausalLM", "BaiChuanForCausalLM"),
     read_config,
     fused={f"{_LAYER}W_pack": (f"{_LAYER}q_proj", f"{_LAYER}k_proj", f"{_LAYER}v_proj")},
+    remote_code=True,
 )

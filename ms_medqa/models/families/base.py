@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.config import ModelConfig, RopeScaling
+from ms_medqa.models.config import ModelConfig
+from ms_medqa.models.families.rope import rope_fields
+from ms_medqa.models.families.values import flag, only, positive, whole
 
-# What an int32 holds: positions, ids and widths of a layer are such numbers.
-_LARGEST = 2**31 - 1
+# Far above any dense model that was released: beyond them a file is wrong, and building its model would only take time
+# and memory to fail.
+_LIMITS = {
+    "vocab_size": 2**22,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 2048,
+    "head_dim": 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Family:
         read_config: gives the decoder's shape; it may raise KeyError for a key that is missing.
         renamed: the decoder's module -> the checkpoint's.
         fused: the checkpoint's module -> the decoder's modules whose rows it stacks, in this order.
+        remote_code: transformers and vLLM know the family only through the code that came with the checkpoint.
     """
 
     name: str
@@ -34,6 +44,7 @@ class Family:
     read_config: Callable[[Mapping[str, Any]], ModelConfig]
     renamed: Mapping[str, str] = field(default_factory=dict)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remote_code: bool = False
 
 
 def common_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,8 +68,7 @@ def common_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     if head_dim % 2:
         raise UserError(f"head_dim = {head_dim} must be even, rotary embedding turns pairs of numbers")
     positions = whole(raw, "max_position_embeddings")
-    rope = _rope(raw)
-    return {
+    fields = {
         "vocab_size": whole(raw, "vocab_size"),
         "hidden_size": hidden,
         "intermediate_size": whole(raw, "intermediate_size"),
@@ -68,11 +78,14 @@ def common_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "head_dim": head_dim,
         "max_position_embeddings": positions,
         "rms_norm_eps": positive(raw, "rms_norm_eps", 1e-6),
-        "rope_theta": positive(rope, "rope_theta", None) or positive(raw, "rope_theta", 10000.0),
-        "rope_scaling": _scaling(rope, positions),
         "tie_word_embeddings": flag(raw, "tie_word_embeddings"),
         "initializer_range": positive(raw, "initializer_range", 0.02),
+        **rope_fields(raw, positions),
     }
+    for key, largest in _LIMITS.items():
+        if fields[key] > largest:
+            raise UserError(f"{key} = {fields[key]} is above {largest}, the most that is supported")
+    return fields
 
 
 def windows(raw: Mapping[str, Any], first_full: int = 0) -> tuple[int, ...]:
@@ -81,88 +94,22 @@ def windows(raw: Mapping[str, Any], first_full: int = 0) -> tuple[int, ...]:
     Args:
         first_full: layers from the bottom that see everything, where `layer_types` does not tell.
     """
-    size = raw.get("sliding_window")
-    if size is None:
-        return ()
-    size = whole(raw, "sliding_window")
+    size = None if raw.get("sliding_window") is None else whole(raw, "sliding_window")
     layers = whole(raw, "num_hidden_layers")
     kinds = raw.get("layer_types")
     if kinds is None:
-        return tuple(0 if layer < first_full else size for layer in range(layers))
+        return () if size is None else tuple(0 if layer < first_full else size for layer in range(layers))
     known = {"full_attention": 0, "sliding_attention": size}
     if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in [*known] for kind in kinds):
         raise UserError(f"layer_types must name one of {', '.join(known)} for each of the {layers} layers")
-    return tuple(known[kind] for kind in kinds)
-
-
-def whole(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """A whole number from 1 on; absent or null gives the default, and without one a KeyError."""
-    value = raw.get(key)
-    if value is None and default is not None:
-        return default
-    if key not in raw:
-        raise KeyError(key)
-    if type(value) is not int or not 1 <= value <= _LARGEST:
-        raise UserError(f"{key} = {value!r} must be a whole number from 1 to {_LARGEST}")
-    return value
-
-
-def flag(raw: Mapping[str, Any], key: str, default: bool = False) -> bool:
-    """true or false; absent or null gives the default."""
-    value = raw.get(key)
-    if value is None:
-        return default
-    if type(value) is not bool:
-        raise UserError(f"{key} = {value!r} must be true or false")
-    return value
-
-
-def positive(raw: Mapping[str, Any], key: str, default: Any) -> Any:
-    """A number above 0; absent or null gives the default."""
-    value = raw.get(key)
-    if value is None:
-        return default
-    if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
-        raise UserError(f"{key} = {value!r} must be a number above 0")
-    return float(value)
-
-
-def only(raw: Mapping[str, Any], key: str, supported: Sequence[Any]) -> None:
-    """Refuse an option that would change what the model computes; the first supported value is its default."""
-    if raw.get(key, supported[0]) not in supported:
-        names = ", ".join(map(repr, supported))
-        raise UserError(f"{key} = {raw[key]!r} is not supported", f"supported: {names}")
+    if size is None:
+        if "sliding_attention" in kinds:
+            raise UserError("layer_types names sliding_attention, but sliding_window or use_sliding_window is off")
+        return ()
+    return tuple(size if kind == "sliding_attention" else 0 for kind in kinds)
 
 
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    only(raw, "hidden_act", ("silu",))
-    only(raw, "partial_rotary_factor", (1.0, None))
+    only(raw, "hidden_act", ("silu", "swish"))
     if raw.get("quantization_config"):
         raise UserError("quantization_config: quantized weights are not supported", "use the float checkpoint")
-
-
-def _rope(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`rope_scaling` of transformers 4, or `rope_parameters` of transformers 5; the first where a file has both."""
-    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
-    if not isinstance(rope, Mapping):
-        raise UserError(f"rope scaling {rope!r} must be an object")
-    only(rope, "partial_rotary_factor", (1.0, None))
-    return rope
-
-
-def _scaling(rope: Mapping[str, Any], positions: int) -> RopeScaling:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return RopeScaling()
-    if kind not in ("linear", "dynamic", "llama3"):
-        raise UserError(f"rope scaling {kind!r} is not supported", "supported: default, linear, dynamic, llama3")
-    factor = positive(rope, "factor", None)
-    if factor is None or factor < 1:
-        raise UserError(f"rope scaling {kind!r} needs a factor of at least 1, not {rope.get('factor')!r}")
-    if kind != "llama3":
-        return RopeScaling(kind, factor, positions)
-    low, high = positive(rope, "low_freq_factor", None), positive(rope, "high_freq_factor", None)
-    if low is None or high is None or not low < high:
-        raise UserError(f"rope scaling 'llama3' needs low_freq_factor below high_freq_factor, not {low} and {high}")
-    original = rope.get("original_max_position_embeddings") and whole(rope, "original_max_position_embeddings")
-    return RopeScaling(kind, factor, original or positions, low, high)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields, flag
+from ms_medqa.models.families.base import Family, common_fields
+from ms_medqa.models.families.values import flag
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:

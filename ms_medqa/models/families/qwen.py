@@ -7,7 +7,8 @@ from typing import Any
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields, flag, only, whole
+from ms_medqa.models.families.base import Family, common_fields
+from ms_medqa.models.families.values import flag, only, whole
 
 _KEYS = {
     "head_dim": "kv_channels",
@@ -59,4 +60,5 @@ FAMILY = Family(
     fused={
         f"{_THEIRS}attn.c_attn": tuple(f"{_OURS}self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")),
     },
+    remote_code=True,
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.families.base import Family, common_fields, flag, whole, windows
+from ms_medqa.models.families.base import Family, common_fields, windows
+from ms_medqa.models.families.values import flag, whole
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -19,7 +20,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
 def upper_windows(raw: Mapping[str, Any]) -> tuple[int, ...]:
     """Windows only under `use_sliding_window`, and in the layers from `max_window_layers` up."""
     if not flag(raw, "use_sliding_window"):
-        return ()
+        return windows({**raw, "sliding_window": None})
     raw = {"sliding_window": 4096, **raw}
     return windows(raw, 0 if raw.get("max_window_layers") == 0 else whole(raw, "max_window_layers", 28))
 
