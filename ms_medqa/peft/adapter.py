@@ -11,6 +11,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.models.bin_files import ADAPTER_FILE as PICKLE_FILE
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.peft.options import CONFIG_FILE, read_options, scaling_of
+from ms_medqa.peft.select import Targets
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -71,6 +72,7 @@ class Adapter:
         saved: tensors that replace the base's, by name (`modules_to_save`); an update of the same layer comes on top.
         modules_to_save: ends of the paths of the modules that were trained whole.
         notes: what a user should know about its options, a line each.
+        targets: the modules that its options give an update; None where they do not tell.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Adapter:
     saved: dict[str, SavedTensor]
     modules_to_save: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    targets: Targets | None = None
 
 
 def read_adapter(folder: str | Path) -> Adapter:
@@ -125,4 +128,4 @@ def read_adapter(folder: str | Path) -> Adapter:
     if options.fan_in_fan_out:
         # PEFT does so, too: the option tells how a base stores its weights, and the adapter's halves never change.
         notes = (f"{folder / CONFIG_FILE}: fan_in_fan_out = true is for layers stored (in, out); here it is false",)
-    return Adapter(folder, layers, saved, options.modules_to_save, notes)
+    return Adapter(folder, layers, saved, options.modules_to_save, notes, options.targets)

@@ -101,6 +101,7 @@ def changes(adapter: Adapter, naming: Naming) -> dict[str, Change]:
             f"adapter {adapter.folder} gives the embedding and the head weights of their own, the model ties them",
             "use a copy of the model with `lm_head.weight` and tie_word_embeddings = false",
         )
+    _check_complete(adapter, naming)
     found: dict[str, Change] = dict(replacements(adapter, naming))
     for path, pair in adapter.layers.items():
         name, update = f"{path}.weight", LowRank(pair.a, pair.b, pair.scaling)
@@ -158,6 +159,23 @@ def _faults(adapter: Adapter, naming: Naming) -> Iterator[str]:
         # PEFT takes every module whose path ends in the entry, and passes over an entry that no module has.
         if modules_at(naming.contents, entry) and not modules_at(adapter.saved, entry):
             yield f"modules_to_save names {entry}, and {adapter.folder} holds no such tensor"
+
+
+def _check_complete(adapter: Adapter, naming: Naming) -> None:
+    """Raise UserError where the tensors are not those of the modules that the options name."""
+    if adapter.targets is None:
+        return
+    embedding = naming.places[EMBEDDING].name
+    matrices = [name for name in naming.contents if len(naming.shape(name)) == 2 and name != embedding]
+    whole = {name for entry in adapter.modules_to_save for name in modules_at(matrices, entry)}
+    modules = {name.rpartition(".")[0] for name in matrices if name not in whole}
+    wanted = {path for path in modules if adapter.targets.take([path])}
+    lost, unexpected = sorted(wanted - adapter.layers.keys()), sorted(modules & adapter.layers.keys() - wanted)
+    if lost or unexpected:
+        first, fault = (lost, "holds no tensors of") if lost else (unexpected, "holds tensors of")
+        more = f" and {len(first) - 1} more" if len(first) > 1 else ""
+        because = "which its options name" if lost else "which its options do not name"
+        raise UserError(f"adapter {adapter.folder} {fault} {first[0]}{more}, {because}", "copy it again")
 
 
 def modules_at(tensors: Iterable[str], ending: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore as ms
 from mindspore import Parameter, nn
@@ -12,6 +12,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import Linear
 from ms_medqa.models.loading import assign, naming_of
+from ms_medqa.models.naming import Naming
 from ms_medqa.peft.delta import Change, LowRank
 from ms_medqa.peft.dropout import DropoutKeys, KeyedDropout
 from ms_medqa.peft.lora import LoraLinear
@@ -22,12 +23,18 @@ from ms_medqa.peft.whole import train_whole, whole_modules
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer's adapter: its rank, and the number that scales it."""
+    """One layer's adapter: its rank, and the number that scales it.
+
+    Attributes:
+        module: the fused module of the checkpoint whose update this is a part of: its parts share A. None for an
+            update of its own.
+    """
 
     path: str
     r: int
     alpha: float
     use_rslora: bool = False
+    module: str | None = None
 
 
 def inject_lora(
@@ -75,10 +82,22 @@ def inject_lora(
             hint = f"it is matched with the end of a path, such as {paths[0]}"
             raise UserError(f"lora.{key}: {unused[0]!r} fits no layer that has an adapter", hint)
     plans = [LayerPlan(path, options.rank_of(*n), options.alpha_of(*n), use_rslora) for path, n in names.items()]
+    plans = _with_fused(plans, naming, targets)
     keys = put_adapters(model, plans, dropout, seed)
     train_whole(model, whole)
     renew(model)
     return keys
+
+
+def _with_fused(plans: Sequence[LayerPlan], naming: Naming, targets: Targets) -> list[LayerPlan]:
+    """Plans in which the parts of a fused module that is named itself (`c_attn`, `all-linear`) share A, as in PEFT."""
+    found = {plan.path: plan for plan in plans}
+    for module in dict.fromkeys(map(naming.module, found)):
+        parts = [found.get(path) for path in naming.modules(module)]
+        alike = {(plan.r, plan.alpha) if plan else None for plan in parts}
+        if len(parts) > 1 and None not in alike and len(alike) == 1 and targets.take([module]):
+            found |= {plan.path: replace(plan, module=module) for plan in parts if plan}
+    return list(found.values())
 
 
 def put_adapters(
@@ -89,11 +108,16 @@ def put_adapters(
         parameter.requires_grad = False
     keys = DropoutKeys(len(plans)) if dropout > 0 else None
     cells = dict(model.cells_and_names())
+    fused: dict[str, LoraLinear] = {}
     for index, plan in enumerate(plans):
         drop = KeyedDropout(dropout, index, keys) if keys is not None else None
         parent, _, name = plan.path.rpartition(".")
         base = cells[plan.path]
         layer = LoraLinear(base, plan.r, plan.alpha, drop, (seed, index), plan.use_rslora)
+        if plan.module is not None:
+            first = fused.setdefault(plan.module, layer)
+            # What the one layer of the checkpoint drops, all its parts must miss.
+            layer.lora_a, layer.dropout = first.lora_a, first.dropout
         setattr(cells[parent], name, layer)
     return keys
 

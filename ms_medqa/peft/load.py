@@ -79,12 +79,15 @@ def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change]) -
 
 def _put_apart(model: CausalLM, naming: Naming, adapter: Adapter) -> None:
     """Adapters beside the weights; those of a fused layer share A and take their rows of B."""
-    pairs = {}
-    for path, pair in adapter.layers.items():
-        for part in naming.contents[f"{path}.weight"]:
-            place = naming.places[part]
-            pairs[part.removesuffix(".weight")] = replace(pair, b=pair.b[place.start : place.stop])
-    put_adapters(model, [LayerPlan(path, pair.r, pair.alpha, pair.use_rslora) for path, pair in pairs.items()])
+    pairs, plans = {}, []
+    for module, pair in adapter.layers.items():
+        parts = naming.contents[f"{module}.weight"]
+        fused = module if len(parts) > 1 else None
+        for part in parts:
+            path, place = part.removesuffix(".weight"), naming.places[part]
+            pairs[path] = replace(pair, b=pair.b[place.start : place.stop])
+            plans.append(LayerPlan(path, pair.r, pair.alpha, pair.use_rslora, fused))
+    put_adapters(model, plans)
     for path, layer in lora_layers(model):
         assign(layer.lora_a, pairs[path].a)
         assign(layer.lora_b, pairs[path].b)

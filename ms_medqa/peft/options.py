@@ -12,12 +12,12 @@ from typing import Any
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.loading import read_json
+from ms_medqa.peft.select import Targets, compiled
 
 CONFIG_FILE = "adapter_config.json"
 
 # Options of PEFT and ms-swift that do not change what a trained adapter computes, whatever they say: names, the course
-# of the training, settings of options that are refused themselves, and which modules have an adapter or are saved
-# whole, for that is told by the tensors.
+# of the training, and settings of options that are refused themselves.
 _HARMLESS = frozenset(
     (
         "auto_mapping",
@@ -25,11 +25,8 @@ _HARMLESS = frozenset(
         "corda_config",
         "ensure_weight_tying",
         "eva_config",
-        "exclude_modules",
         "fan_in_fan_out",
         "inference_mode",
-        "layers_pattern",
-        "layers_to_transform",
         "loftq_config",
         "lora_dropout",
         "lora_dtype",
@@ -42,13 +39,25 @@ _HARMLESS = frozenset(
         "qalora_group_size",
         "revision",
         "runtime_config",
-        "target_modules",
         "task_type",
         "velora_config",
     )
 )
 # Options that are read below.
-_READ = frozenset(("alpha_pattern", "lora_alpha", "modules_to_save", "r", "rank_pattern", "use_rslora"))
+_READ = frozenset(
+    (
+        "alpha_pattern",
+        "exclude_modules",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "modules_to_save",
+        "r",
+        "rank_pattern",
+        "target_modules",
+        "use_rslora",
+    )
+)
 # Every other option, also one that is unknown here, must say nothing.
 _NOTHING: tuple[Any, ...] = (None, False, [], {})
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -68,6 +77,7 @@ class LoraOptions:
         use_rslora: the scale is alpha / sqrt(r) (Kalajdzievski 2023) instead of alpha / r.
         modules_to_save: ends of the paths of modules that were trained whole.
         fan_in_fan_out: asked for; no layer here is stored that way.
+        targets: which modules have an adapter; None where the options do not tell.
     """
 
     r: int
@@ -77,6 +87,7 @@ class LoraOptions:
     use_rslora: bool = False
     modules_to_save: tuple[str, ...] = ()
     fan_in_fan_out: bool = False
+    targets: Targets | None = None
 
     def rank_of(self, *paths: str) -> int:
         """Rank of a module; several paths are several names of it."""
@@ -136,7 +147,29 @@ def read_options(folder: Path) -> LoraOptions:
         use_rslora=bool(config.get("use_rslora")),
         modules_to_save=tuple(saved),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+        targets=_targets(config, where),
     )
+
+
+def _targets(config: Mapping[str, Any], where: Path) -> Targets | None:
+    found: dict[str, Any] = {}
+    for option in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = found[option] = config.get(option)
+        if not isinstance(value, (str, type(None))) and not _is_list(value, str):
+            raise UserError(f"{where}: {option} = {json.dumps(value)} must be a list of names, or one expression")
+        if isinstance(value, str) or option == "layers_pattern":
+            for text in [value] if isinstance(value, str) else value or ():
+                compiled(text, f"{where}: {option} = {text}")
+    numbers = config.get("layers_to_transform")
+    if type(numbers) not in (int, type(None)) and not _is_list(numbers, int):
+        raise UserError(f"{where}: layers_to_transform = {json.dumps(numbers)} must be numbers of layers")
+    if not found["target_modules"]:
+        return None
+    return Targets(found["target_modules"], found["exclude_modules"] or (), numbers, found["layers_pattern"] or None)
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
 def _pattern(config: Mapping[str, Any], option: str, fits: Any, where: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,10 @@ def save_adapter(model: CausalLM, folder: Path, base: str, fingerprint: str | No
         "init_lora_weights": True,
         "use_rslora": first.use_rslora,
         "modules_to_save": sorted(modules) or None,
-        "ensure_weight_tying": tied,
     }
+    if tied:
+        # Only there, because PEFT before 0.18 stops at a key that it does not know.
+        config["ensure_weight_tying"] = True
     tensors = {}
     for name, value in whole.items():
         path, _, leaf = name.rpartition(".")
@@ -79,8 +82,9 @@ def save_adapter(model: CausalLM, folder: Path, base: str, fingerprint: str | No
 def join_fused(layers: Mapping[str, LoraPair], naming: Naming) -> dict[str, LoraPair]:
     """The updates of a decoder's layers as updates of the checkpoint's modules.
 
-    Parts of a fused module become one update of the same product: their A above each other, their B as blocks on the
-    diagonal, rows of a part without an update zero. Alpha rises with the rank, so that the scale stays.
+    Parts of a fused module become one update of the same product. Where all share A, their B stand above each other.
+    Otherwise their A do, with their B as blocks on the diagonal and zeros in the rows of a part without an update;
+    alpha rises with the rank, so that the scale stays.
     """
     joined = {}
     for path in dict.fromkeys(map(naming.module, layers)):
@@ -88,6 +92,11 @@ def join_fused(layers: Mapping[str, LoraPair], naming: Naming) -> dict[str, Lora
         own = [layers[part] for part in parts if part in layers]
         if len(parts) == 1:
             joined[path] = own[0]
+            continue
+        first = own[0]
+        alike = all(pair.alpha == first.alpha and np.array_equal(pair.a, first.a) for pair in own)
+        if alike and len(own) == len(parts):
+            joined[path] = replace(first, b=np.concatenate([pair.b for pair in own]))
             continue
         scaling, rank = own[0].scaling, sum(pair.r for pair in own)
         b = np.zeros((naming.shape(f"{path}.weight")[0], rank), np.float32)

@@ -35,6 +35,23 @@ class Targets:
     layers_pattern: Sequence[str] | str | None = None
     modules_to_save: Sequence[str] = ()
 
+    @property
+    def numbers(self) -> set[int]:
+        """`layers_to_transform` as a set, empty for all layers."""
+        wanted = self.layers_to_transform
+        return {wanted} if isinstance(wanted, int) else set(wanted or ())
+
+    def take(self, names: Sequence[str]) -> bool:
+        """Whether a linear layer gets an adapter.
+
+        Args:
+            names: its path, under each of its names.
+        """
+        if not _fits(names, self.target_modules) or (self.exclude_modules and _fits(names, self.exclude_modules)):
+            return False
+        named_whole = not isinstance(self.target_modules, str) and any(name in self.target_modules for name in names)
+        return not self.numbers or named_whole or _layer_number(names, self.layers_pattern) in self.numbers
+
 
 def select(model: CausalLM, naming: Naming, targets: Targets) -> tuple[list[str], list[str]]:
     """(layers that get an adapter, modules that are trained whole), as paths in the model's order.
@@ -44,18 +61,10 @@ def select(model: CausalLM, naming: Naming, targets: Targets) -> tuple[list[str]
     """
     whole = _whole_modules(model, naming, targets.modules_to_save)
     layers = {path: _names(path, naming) for path, cell in model.cells_and_names() if type(cell) is Linear}
-    chosen = _matching(layers, targets.target_modules, "target_modules")
-    left_out = _matching(layers, targets.exclude_modules, "exclude_modules") if targets.exclude_modules else set()
-    numbers = _numbers(targets.layers_to_transform, model.config.num_hidden_layers)
-    whole_paths = set() if isinstance(targets.target_modules, str) else set(targets.target_modules)
-    left = [
-        path
-        for path, names in layers.items()
-        if path in chosen
-        and path not in left_out
-        and path not in whole
-        and (not numbers or whole_paths & {*names} or _layer_number(names, targets.layers_pattern) in numbers)
-    ]
+    _check_names(layers, targets.target_modules, "target_modules")
+    _check_names(layers, targets.exclude_modules, "exclude_modules")
+    _check_numbers(targets.numbers, model.config.num_hidden_layers)
+    left = [path for path, names in layers.items() if path not in whole and targets.take(names)]
     if not left:
         options = "exclude_modules, layers_to_transform, layers_pattern and modules_to_save"
         raise UserError(f"lora.target_modules = {_shown(targets.target_modules)}: {options} leave none of its layers")
@@ -68,51 +77,60 @@ def _names(path: str, naming: Naming) -> tuple[str, ...]:
     return tuple(dict.fromkeys((path, naming.module(path))))
 
 
-def _matching(layers: dict[str, tuple[str, ...]], wanted: Sequence[str] | str, key: str) -> set[str]:
+def _check_names(layers: dict[str, tuple[str, ...]], wanted: Sequence[str] | str, key: str) -> None:
+    """Raise UserError where a name or an expression fits no layer."""
     known = ", ".join(sorted({name.rsplit(".", 1)[-1] for names in layers.values() for name in names}))
     if isinstance(wanted, str):
-        if wanted.lower() == ALL_LINEAR and key == "target_modules":
-            return set(layers) - {HEAD_PATH}
-        expression = _compiled(wanted, key)
-        found = {path for path, names in layers.items() if any(map(expression.fullmatch, names))}
-        if not found:
+        compiled(wanted, f"lora.{key} = {wanted}")
+        if wanted and not any(_fits(names, wanted) for names in layers.values()):
             hint = f"a regular expression matches a whole path, such as {next(iter(layers))}; layers here: {known}"
             raise UserError(f"lora.{key} = {wanted!r} matches no layer", hint)
-        return found
-    found = {entry: {path for path, names in layers.items() if _is_named(entry, names)} for entry in wanted}
-    wrong = sorted(entry for entry, paths in found.items() if not paths)
+        return
+    wrong = sorted(entry for entry in wanted if not any(_fits(names, [entry]) for names in layers.values()))
     if wrong:
         raise UserError(f"lora.{key}: no layer named {', '.join(wrong)}", f"layers here: {known}")
-    return set().union(*found.values())
 
 
-def _is_named(entry: str, names: Iterable[str]) -> bool:
-    return any(name == entry or name.endswith(f".{entry}") for name in names)
+def _fits(names: Sequence[str], wanted: Sequence[str] | str) -> bool:
+    """Whether a layer, under any of its names, is among those that `target_modules` or `exclude_modules` name."""
+    if isinstance(wanted, str):
+        if wanted.lower() == ALL_LINEAR:
+            return HEAD_PATH not in names
+        return any(map(compiled(wanted).fullmatch, names))
+    return any(name == entry or name.endswith(f".{entry}") for name in names for entry in wanted)
 
 
-def _compiled(text: str, key: str) -> re.Pattern[str]:
+def compiled(text: str, shown: str | None = None) -> re.Pattern[str]:
+    """A user's regular expression.
+
+    Args:
+        text: the expression.
+        shown: how an error names it, by default as it is.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return re.compile(text)
     except re.error as error:
-        raise UserError(f"lora.{key} = {text!r}: not a regular expression ({error})") from None
+        raise UserError(f"{shown or text}: not a regular expression ({error})") from None
 
 
-def _numbers(wanted: Sequence[int] | int | None, count: int) -> set[int]:
-    numbers = {wanted} if isinstance(wanted, int) else set(wanted or ())
+def _check_numbers(numbers: set[int], count: int) -> None:
     wrong = sorted(number for number in numbers if not 0 <= number < count)
     if wrong:
         names = ", ".join(map(str, wrong))
         raise UserError(f"lora.layers_to_transform: no layer {names}", f"the model has layers 0 to {count - 1}")
-    return numbers
 
 
 def _layer_number(names: Iterable[str], lists: Sequence[str] | str | None) -> int | None:
     """The first number in a path, behind the name of a list."""
     patterns = [lists] if isinstance(lists, str) else lists or ["[^.]*"]
     for pattern in patterns:
-        expression = _compiled(rf"(?:.*?\.)??{pattern}\.(?P<number>\d+)\.", "layers_pattern")
+        expression = compiled(rf"(?:.*?\.)??{pattern}\.(?P<number>\d+)\.", f"lora.layers_pattern = {pattern}")
         match = next(filter(None, map(expression.match, names)), None)
-        if match is not None:
+        # An alternative of the user's may match without the number.
+        if match is not None and match["number"] is not None:
             return int(match["number"])
     return None
 

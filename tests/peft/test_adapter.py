@@ -102,11 +102,43 @@ def test_what_was_saved_comes_back(base: Path, made: tuple[Path, np.ndarray], me
     assert np.abs(run(model) - expected).max() <= 2e-5
 
 
-def test_layers_that_the_adapter_leaves_out_stay_as_they_are(base: Path, adapter: Path) -> None:
+def keep_tensors(adapter: Path, what: str, **options: Any) -> None:
+    """Leave only the tensors of an adapter whose names hold `what`, and set options."""
     path = adapter / "adapter_model.safetensors"
     tensors = safetensors.numpy.load_file(path)
-    kept = {name: value for name, value in tensors.items() if "layers.0." in name}
-    safetensors.numpy.save_file(kept, path)
+    safetensors.numpy.save_file({name: value for name, value in tensors.items() if what in name}, path)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps(config | options), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "words"),
+    [
+        ("layers.0.", {}, r"holds no tensors of model\.layers\.1\.\S+ and 2 more, which its options name"),
+        (
+            "layers.",
+            {"target_modules": r".*[qv]_proj"},
+            r"holds tensors of \S+down_proj and 1 more, which",
+        ),
+        (
+            "layers.",
+            {"exclude_modules": ["layers.1.self_attn.q_proj"]},
+            r"holds tensors of \S+, which its options do not",
+        ),
+        ("layers.", {"target_modules": "(q"}, r"target_modules = \(q: not a regular expression"),
+        ("layers.", {"layers_to_transform": "0"}, r'layers_to_transform = "0" must be numbers of layers'),
+    ],
+)
+def test_an_adapter_whose_tensors_are_not_those_of_its_options_is_refused(
+    base: Path, adapter: Path, what: str, options: dict[str, Any], words: str
+) -> None:
+    keep_tensors(adapter, what, **options)
+    with pytest.raises(UserError, match=words):
+        load_adapter(load_model(base), adapter)
+
+
+def test_layers_that_the_adapter_leaves_out_stay_as_they_are(base: Path, adapter: Path) -> None:
+    keep_tensors(adapter, "layers.0.", layers_to_transform=[0])
     merged, apart = load_model(base), load_model(base)
     before = weights_of(merged)
     load_adapter(merged, adapter, merge=True)
@@ -238,7 +270,6 @@ def test_options_that_change_nothing_are_taken(adapter: Path) -> None:
         ensure_weight_tying=False,
         use_something_new=False,
         something_new_config=None,
-        # Which layers it has is told by its tensors.
         target_modules=".*proj",
         exclude_modules=None,
         lora_alpha=6.0,

@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import decoders
+import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy
-from mindspore import Tensor
+from mindspore import Tensor, nn, ops
 
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign, naming_of
-from ms_medqa.peft import changes, inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
+from ms_medqa.peft import (
+    changes,
+    inject_lora,
+    load_adapter,
+    lora_layers,
+    read_adapter,
+    save_adapter,
+    trainable_parameters,
+)
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -38,6 +47,17 @@ def base(family: str, tmp_path: Path) -> tuple[Path, decoders.Weights]:
     return tmp_path / "base", decoders.write(tmp_path / "base", CONFIGS[family])
 
 
+class SquaredLogits(nn.Cell):
+    """Something to differentiate."""
+
+    def __init__(self, model: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, input_ids: Tensor) -> Tensor:
+        return ops.square(self.model.construct(input_ids)).sum()
+
+
 def run(model: Any) -> np.ndarray:
     return model(Tensor(np.array(IDS, np.int32))).asnumpy()
 
@@ -48,7 +68,13 @@ def expected(weights: decoders.Weights, family: str) -> np.ndarray:
 
 def write_theirs(folder: Path, tensors: dict[str, np.ndarray], **options: Any) -> None:
     folder.mkdir()
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "target_modules": ["any"], **options}
+    config = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": sorted({path.rsplit(".", 2)[-3] for path in tensors}),
+        **options,
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     named = {f"base_model.model.{name}": value for name, value in tensors.items()}
     safetensors.numpy.save_file(named, folder / "adapter_model.safetensors")
@@ -160,3 +186,58 @@ def test_changes_speak_of_the_checkpoints_tensors(
     parameters = {parameter.name: parameter.asnumpy() for parameter in base_model.get_parameters()}
     parts = [parameters[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "targets"), [("qwen", "all-linear"), ("baichuan", ["W_pack"]), ("qwen", r".*\.c_attn")]
+)
+def test_a_fused_module_that_is_named_itself_has_one_update_of_the_rank_asked_for(
+    family: str, base: tuple[Path, decoders.Weights], tmp_path: Path, targets: list[str] | str
+) -> None:
+    folder, _ = base
+    fused = MODULES[family][0]
+    model = load_model(folder)
+    inject_lora(model, 4, 6.0, targets, dropout=0.1)
+    layers = {path: layer for path, layer in lora_layers(model) if "layers.1.self_attn" in path}
+    parts = [layers[f"model.layers.1.self_attn.{part}_proj"] for part in "qkv"]
+    assert len({id(part.lora_a) for part in parts}) == 1
+    # What one of them drops, the others drop.
+    assert len({part.dropout.index for part in parts}) == 1
+    rng = np.random.default_rng(2)
+    for _, layer in lora_layers(model):
+        assign(layer.lora_b, rng.normal(0, 0.2, layer.lora_b.shape).astype(np.float32))
+    ours = run(model)
+
+    save_adapter(model, tmp_path / "made", "base")
+    config = json.loads((tmp_path / "made" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (4, 6, {}, {})
+    tensors = safetensors.numpy.load_file(tmp_path / "made" / "adapter_model.safetensors")
+    a, b = (tensors[f"base_model.model.{fused.format(1)}.lora_{half}.weight"] for half in "AB")
+    assert (a.shape, b.shape) == ((4, 32), (96, 4))
+    np.testing.assert_array_equal(b, np.concatenate([part.lora_b.asnumpy() for part in parts]))
+    again = load_model(folder)
+    load_adapter(again, tmp_path / "made", merge=False)
+    np.testing.assert_allclose(run(again), ours, atol=2e-5)
+
+
+def test_the_gradient_of_a_shared_half_is_that_of_the_fused_update(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    decoders.write(folder, CONFIGS["qwen"])
+    gradients = []
+    for targets in (["c_attn"], ["q_proj", "k_proj", "v_proj"]):
+        model = load_model(folder)
+        inject_lora(model, 4, 6.0, targets)
+        start = np.random.default_rng(5).normal(0, 0.2, (4, 32)).astype(np.float32)
+        for number, (_, layer) in enumerate(lora_layers(model)):
+            assign(layer.lora_a, start)
+            assign(layer.lora_b, np.random.default_rng(number).normal(0, 0.2, layer.lora_b.shape).astype(np.float32))
+        trained = trainable_parameters(model)
+        _, found = ms.value_and_grad(SquaredLogits(model), None, trained)(Tensor(np.array(IDS, np.int32)))
+        gradients.append({p.name: g.asnumpy() for p, g in zip(trained, found, strict=True)})
+    shared, apart = gradients
+    for layer in (0, 1):
+        parts = [f"model.layers.{layer}.self_attn.{part}_proj.lora" for part in "qkv"]
+        expected = sum(apart[f"{part}_a"] for part in parts)
+        np.testing.assert_allclose(shared[f"{parts[0]}_a"], expected, rtol=1e-4, atol=1e-3)
+        for part in parts:
+            np.testing.assert_allclose(shared[f"{part}_b"], apart[f"{part}_b"], rtol=1e-4, atol=1e-3)

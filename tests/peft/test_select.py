@@ -117,7 +117,7 @@ def test_a_module_that_is_trained_whole_has_no_adapter() -> None:
             {"target_modules": "q_proj"},
             r"lora\.target_modules = 'q_proj' matches no layer: .* whole path",
         ),
-        ("llama", {"target_modules": "(q"}, r"lora\.target_modules = '\(q': not a regular expression"),
+        ("llama", {"target_modules": "(q"}, r"lora\.target_modules = \(q: not a regular expression"),
         ("llama", {"target_modules": ["c_attn"]}, r"no layer named c_attn: layers here: .*q_proj"),
         ("qwen", {"target_modules": ["query"]}, r"no layer named query: layers here: c_attn.*q_proj.*w2"),
         ("tied", {"target_modules": ["lm_head"]}, r"lora\.target_modules: no layer named lm_head"),
