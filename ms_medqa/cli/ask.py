@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="FILE", help='JSON Lines: {"question", "context"?, "id"?} or a string')
     parser.add_argument("--output", metavar="FILE", help='JSON Lines: {"id", "question", "answer"} or {"id", "error"}')
     parser.add_argument("--seed", type=int, metavar="N", help="repeats an answer exactly")
-    parser.add_argument("--greedy", action="store_true", help="take the likeliest token: no draw is made")
+    parser.add_argument(
+        "--greedy",
+        action="store_true",
+        help="take the likeliest token, after generate.repetition_penalty (1 turns that off): no draw is made",
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 200)")
     parser.add_argument("--config", metavar="FILE", help="YAML config; its section `generate` holds the defaults")
 

@@ -58,7 +58,7 @@ def generate(
     temperature: float = 0.2,
     top_p: float = 0.9,
     top_k: int = 50,
-    repetition_penalty: float = 1.1,
+    repetition_penalty: float | None = None,
     eos_token_id: int | Sequence[int] | None = None,
     seed: int | None = None,
 ) -> list[list[int]]:
@@ -69,8 +69,11 @@ def generate(
         input_ids: int (batch, length), an array, a Tensor or nested lists, which may differ in length.
         attention_mask: 1 for tokens and 0 for padding, on either side; None: every id is a token.
         max_new_tokens: most tokens of one answer.
-        greedy: take the likeliest token, as a temperature of 0 does; the repetition penalty still holds.
-        temperature, top_p, top_k, repetition_penalty: see `SamplingParams`.
+        greedy: take the likeliest token, as a temperature of 0 does.
+        temperature, top_p, top_k: see `SamplingParams`.
+        repetition_penalty: see `SamplingParams`; None is 1.1 where tokens are drawn and 1, no penalty, where the
+            likeliest is taken. (`MedicalQA` and `ms-medqa ask` take it from the config's `generate` section instead,
+            also under --greedy.)
         eos_token_id: one or more ids that end an answer; None takes those of the model's config.
         seed: repeats the answers exactly; row i draws from stream (seed, i). None draws anew each time.
 
@@ -81,7 +84,11 @@ def generate(
         UserError: shapes that do not fit, a setting out of range, a prompt too long for the model.
     """
     prompts = rows_of(input_ids, attention_mask)
-    params = SamplingParams(0.0 if greedy else temperature, top_p, top_k, repetition_penalty)
+    if greedy:
+        temperature = 0.0
+    if repetition_penalty is None:
+        repetition_penalty = 1.0 if temperature == 0 else 1.1
+    params = SamplingParams(temperature, top_p, top_k, repetition_penalty)
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
     ends = model.config.eos_token_ids if eos_token_id is None else np.atleast_1d(eos_token_id).tolist()

@@ -68,6 +68,23 @@ def test_sampled_with_cache_equals_without() -> None:
     assert without_cache(tiny.model(), PROMPTS, drawn, SamplingParams(**settings), seed=11) == drawn
 
 
+def test_greedy_penalises_nothing_unless_told_to(greedy: list[list[int]]) -> None:
+    options: dict[str, Any] = {"max_new_tokens": NEW, "eos_token_id": []}
+    assert generate(tiny.model(), PROMPTS, greedy=True, **options) == greedy
+    assert generate(tiny.model(), PROMPTS, temperature=0, **options) == greedy
+    penalised = generate(tiny.model(), PROMPTS, greedy=True, repetition_penalty=1.1, **options)
+    params = SamplingParams(temperature=0, repetition_penalty=1.1)
+    assert penalised != greedy
+    assert without_cache(tiny.model(), PROMPTS, penalised, params) == penalised
+
+
+def test_drawn_answers_are_penalised_by_default() -> None:
+    options: dict[str, Any] = {"max_new_tokens": NEW, "eos_token_id": [], "temperature": 1.0, "seed": 3}
+    usual = generate(tiny.model(), PROMPTS, **options)
+    assert usual == generate(tiny.model(), PROMPTS, repetition_penalty=1.1, **options)
+    assert usual != generate(tiny.model(), PROMPTS, repetition_penalty=1.0, **options)
+
+
 def test_batch_equals_single(greedy: list[list[int]]) -> None:
     for prompt, answer in zip(PROMPTS, greedy, strict=True):
         alone = generate(
