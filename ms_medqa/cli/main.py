@@ -8,9 +8,12 @@ import importlib
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from ms_medqa import __version__
@@ -27,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("ms_medqa.cli.doctor", "check this machine: versions, devices, known traps"),
     "demo": ("ms_medqa.cli.demo", "run convert, train, eval and ask on the shipped sample"),
 }
+
+# A closing terminal sends SIGHUP twice, and the second must not interrupt the clean-up. Later ones count again: Python
+# drops an exception that is raised in a destructor.
+_AGAIN_SECONDS = 3.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after `ms-medqa`; those of the process by default.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 the user's fault, 130 interrupted.
+        The exit status: 0 done, 1 failed, 2 the user's fault, 128 + N ended by signal N (130 by Ctrl-C).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments[:1]
@@ -73,18 +80,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(name, arguments[1:], debug)
 
 
-def _run(name: str, arguments: list[str], debug: bool) -> int:
-    from ms_medqa.backend.device import quiet_environment
-    from ms_medqa.config.errors import RunError, UserError, fail
+class _Stopped(SystemExit):
+    """SIGTERM or SIGHUP. As a SystemExit it also ends a process forked from this one without a traceback."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP an exception inside the block, as SIGINT is one: what is half written is removed then."""
+    taken: list[signal.Signals] = []
+    last = -_AGAIN_SECONDS
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= _AGAIN_SECONDS:
+            last = now
+            raise _Stopped(number)
+
+    # One rank of several may be waiting for a dead one in native code, where no exception would reach it.
+    alone = "MS_ROLE" not in os.environ and os.environ.get("RANK_SIZE", "1") in ("", "1")
+    if alone and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Under nohup SIGHUP is ignored and stays so; a handler of a caller's own is the caller's wish.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                taken.append(number)
+                signal.signal(number, stop)
     try:
-        quiet_environment()
-        module = importlib.import_module(COMMANDS[name][0])
-        args = _parse(name, module, arguments)
-        debug = debug or args.debug
-        status = module.run(args)
-        # A reader that has gone (`ms-medqa … | head`) shows only when the last output leaves the buffer.
-        sys.stdout.flush()
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run(name: str, arguments: list[str], debug: bool) -> int:
+    try:
+        with _stoppable():
+            # Inside: these imports take a moment too, in which Ctrl-C may come.
+            from ms_medqa.backend.device import quiet_environment
+
+            quiet_environment()
+            module = importlib.import_module(COMMANDS[name][0])
+            args = _parse(name, module, arguments)
+            debug = debug or args.debug
+            status = module.run(args)
+            # A reader that has gone (`ms-medqa … | head`) shows only when the last output leaves the buffer.
+            sys.stdout.flush()
+    except _Stopped as stop:
+        text = f"ended by {signal.Signals(stop.number).name}"
+        return _fail(name, text, 128 + stop.number, stop if debug else None)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt as error:
@@ -93,14 +139,17 @@ def _run(name: str, arguments: list[str], debug: bool) -> int:
         # Otherwise Python complains once more when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (UserError, RunError, OSError) as error:
-        return fail(f"ms-medqa {name}", error, debug)
     except ImportError as error:
         # Not a fault of the program but of its installation, such as MindSpore under NumPy 2.
         if (error.name or "").startswith("ms_medqa"):
             raise
         text = f"error: {error}: `ms-medqa doctor` says what is broken"
         return _fail(name, text, 1, error if debug else None)
+    except (ValueError, RuntimeError, OSError) as error:
+        # UserError and RunError are among them; what is neither is raised again.
+        from ms_medqa.config.errors import fail
+
+        return fail(f"ms-medqa {name}", error, debug)
     return status
 
 
@@ -114,7 +163,9 @@ def _parse(name: str, module: ModuleType, arguments: list[str]) -> argparse.Name
 def _fail(name: str, text: str, status: int, error: BaseException | None) -> int:
     if error is not None:
         traceback.print_exception(error)
-    print(f"ms-medqa {name}: {' '.join(text.splitlines())}", file=sys.stderr)
+    # A terminal that has been closed takes no more lines.
+    with suppress(OSError):
+        print(f"ms-medqa {name}: {' '.join(text.splitlines())}", file=sys.stderr)
     return status
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +126,33 @@ def test_pickles_become_a_model_that_answers(tmp_path: Path, capfd: pytest.Captu
     question = "感冒了怎么办？"
     expected = tiny.qa().answer(question, temperature=0, max_new_tokens=8)
     assert MedicalQA(tmp_path / "new").answer(question, temperature=0, max_new_tokens=8) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    # The weights are written, the files beside them are not.
+    code = """
+import sys, time
+from ms_medqa.cli.main import main
+from ms_medqa.models.companions import Companions
+Companions.write = lambda self, folder: time.sleep(60)
+sys.exit(main(sys.argv[1:]))
+"""
+    place = tmp_path / "here"
+    place.mkdir()
+    command = [sys.executable, "-c", code, "export", "--model", str(tiny.folder()), "--output", str(place / "out")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (place / ".out.partial" / "model.safetensors").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert errors == f"ms-medqa export: ended by {number.name}\n"
+    assert list(place.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -209,3 +210,93 @@ def test_mindspores_own_files_and_warnings_are_sent_away_before_a_command_starts
     assert folder != Path.cwd()
     assert folder.is_dir()
     assert seen[0]["GLOG_v"] == "3"
+
+
+def test_ctrl_c_during_the_first_imports_is_one_line(capsys, monkeypatch):
+    class Interrupt:
+        def find_spec(self, name, path=None, target=None):
+            if name == "ms_medqa.config.errors":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "ms_medqa.config.errors")
+    monkeypatch.delitem(sys.modules, "ms_medqa.backend.device", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupt(), *sys.meta_path])
+    assert cli.main(["convert"]) == 130
+    assert capsys.readouterr().err == "ms-medqa convert: interrupted\n"
+
+
+# A command that starts a file, says so, and removes it when it is interrupted.
+HALF_WRITTEN = """
+import os, pathlib, signal, sys, time, types
+from ms_medqa.cli import main as cli
+
+def run(args):
+    half = pathlib.Path(os.environ["HALF"])
+    try:
+        half.touch()
+        print("writing", flush=True)
+        time.sleep(60)
+    finally:
+        if "TWICE" in os.environ:
+            os.kill(os.getpid(), signal.SIGTERM)
+        half.unlink()
+
+module = types.ModuleType("fake")
+module.add_arguments, module.run = lambda parser: None, run
+sys.modules["fake"] = module
+cli.COMMANDS["train"] = ("fake", "")
+sys.exit(cli.main(["train"]))
+"""
+
+
+def _stop(tmp_path, number, prefix=(), environment=(), seconds=20):
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-c", HALF_WRITTEN],
+        cwd=ROOT,
+        env={**os.environ, "HALF": str(tmp_path / "half"), **dict(environment)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("environment", [{}, {"TWICE": "1"}])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_cleans_up(tmp_path, number, environment):
+    line = f"ms-medqa train: ended by {number.name}\n"
+    assert _stop(tmp_path, number, environment=environment) == (128 + number, line)
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("environment", [{"MS_ROLE": "MS_WORKER"}, {"RANK_SIZE": "8"}])
+def test_one_rank_of_several_ends_at_once(tmp_path, environment):
+    assert _stop(tmp_path, signal.SIGTERM, environment=environment) == (-signal.SIGTERM, "")
+
+
+def test_nohup_still_counts(tmp_path):
+    code = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with pytest.raises(subprocess.TimeoutExpired):
+        _stop(tmp_path, signal.SIGHUP, [sys.executable, "-c", code], seconds=2)
+
+
+def test_a_library_caller_keeps_its_handlers(command):
+    seen = []
+    command(lambda args: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    assert cli.main(["train"]) == 0
+    assert callable(seen[0])
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        mine = signal.getsignal(signal.SIGTERM)
+        assert cli.main(["train"]) == 0
+        assert seen[1] is mine
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
