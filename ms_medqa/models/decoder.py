@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ms_medqa.config.errors import UserError
@@ -91,26 +93,42 @@ class CausalLM(nn.Cell):
         """int32 (batch, L) each -> hidden states (batch * L, H). Segment 0 is padding."""
         return self.model(input_ids, position_ids, segment_ids)
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def __call__(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
         """`construct`, once it is clear that the model has these tokens, and positions for the longest row.
 
+        Args:
+            input_ids: whole numbers (batch, L): a Tensor, a NumPy array or nested lists.
+            attention_mask: as large; whatever is not 0 marks a token. None: every id is a token.
+
         Raises:
-            UserError: it has not, or there is no token.
+            UserError: the model has not, there is no token, or the two are no such numbers.
         """
-        if input_ids.ndim != 2 or 0 in input_ids.shape:
-            raise UserError(f"input_ids must be (batch, length), both at least 1, not {tuple(input_ids.shape)}")
-        ids = input_ids.asnumpy()
+        ids = _on_host("input_ids", input_ids)
+        if ids.ndim != 2 or 0 in ids.shape:
+            raise UserError(f"input_ids must be (batch, length), both at least 1, not {ids.shape}")
+        if ids.dtype.kind not in "iu":
+            raise UserError(f"input_ids must be whole numbers, not {ids.dtype}")
         for token in (int(ids.min()), int(ids.max())):
             if not 0 <= token < self.config.vocab_size:
                 raise UserError(
                     f"input_ids has {token}, but the model's vocabulary has {self.config.vocab_size} tokens"
                 )
-        longest, limit = input_ids.shape[1], self.config.position_limit
-        if longest > limit and attention_mask is not None:
-            longest = int(attention_mask.asnumpy().sum(1).max())
+        longest, limit = ids.shape[1], self.config.position_limit
+        mask = None
+        if attention_mask is not None:
+            given = _on_host("attention_mask", attention_mask)
+            if given.shape != ids.shape:
+                raise UserError(f"attention_mask must have the shape of input_ids, {ids.shape}, not {given.shape}")
+            if given.dtype.kind not in "biuf":
+                raise UserError(f"attention_mask must be numbers, not {given.dtype}")
+            # As segments, which masks are from here on, two different numbers would not see each other.
+            mask = (given != 0).astype(np.int32)
+            if longest > limit:
+                longest = int(mask.sum(1).max())
         if longest > limit:
             raise UserError(f"a row has {longest} tokens, but the model holds {limit} positions", "shorten it")
-        return super().__call__(input_ids, attention_mask)
+        # One type, for another would compile the model once more.
+        return super().__call__(Tensor(ids.astype(np.int32)), None if mask is None else Tensor(mask))
 
     def construct(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits of each position.
@@ -128,3 +146,10 @@ class CausalLM(nn.Cell):
         position_ids = ops.cast(ops.maximum(ops.cumsum(ops.cast(attention_mask, ms.float32), 1) - 1.0, 0.0), ms.int32)
         hidden = self.hidden(input_ids, position_ids, attention_mask)
         return ops.reshape(self.head(hidden), (input_ids.shape[0], input_ids.shape[1], -1))
+
+
+def _on_host(name: str, values: Any) -> np.ndarray:
+    try:
+        return values.asnumpy() if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError:
+        raise UserError(f"{name}: the rows differ in length", "fill them up and mask what is not text") from None

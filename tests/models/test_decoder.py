@@ -74,20 +74,64 @@ def test_left_padded_equals_unpadded(qwen: tuple[Any, Path, dict[str, Any], deco
         np.testing.assert_allclose(together[row, -len(sequence) :], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", [Tensor, np.asarray, lambda x: x], ids=["tensor", "array", "list"])
 @pytest.mark.parametrize(
-    ("ids", "words"),
+    ("ids", "mask", "words"),
     [
-        ([[5, 97, 2]], r"input_ids has 97, but the model's vocabulary has 97 tokens"),
-        ([[5, -1, 2]], r"input_ids has -1, but"),
-        ([[]], r"input_ids must be \(batch, length\), both at least 1, not \(1, 0\)"),
-        ([5, 9], r"input_ids must be .* not \(2,\)"),
+        ([[5, 97, 2]], None, r"input_ids has 97, but the model's vocabulary has 97 tokens"),
+        ([[5, -1, 2]], None, r"input_ids has -1, but"),
+        ([[]], None, r"input_ids must be \(batch, length\), both at least 1, not \(1, 0\)"),
+        ([5, 9], None, r"input_ids must be .* not \(2,\)"),
+        ([[5.0, 9.0]], None, r"input_ids must be whole numbers, not float"),
+        ([[5, 9]], [[1, 1, 1]], r"attention_mask must have the shape of input_ids, \(1, 2\), not \(1, 3\)"),
+        ([[5, 9], [5, 9]], [[1, 1]], r"attention_mask .* not \(1, 2\)"),
+        ([[5, 9]], [1, 1], r"attention_mask .* not \(2,\)"),
+        ([[5, 9]], [[[1, 1]]], r"attention_mask .* not \(1, 1, 2\)"),
     ],
 )
-def test_ids_that_a_model_cannot_read(
-    ids: list[Any], words: str, qwen: tuple[Any, Path, dict[str, Any], decoders.Weights]
+def test_what_a_model_cannot_read(
+    ids: list[Any],
+    mask: list[Any] | None,
+    words: str,
+    form: Any,
+    qwen: tuple[Any, Path, dict[str, Any], decoders.Weights],
 ) -> None:
-    with pytest.raises(UserError, match=words):
-        qwen[0](Tensor(np.array(ids, np.int32)))
+    if ids == [[]] and form is Tensor:
+        ids = np.zeros((1, 0), np.int32)
+    with pytest.raises(UserError, match=words) as error:
+        qwen[0](form(ids), None if mask is None else form(mask))
+    assert "\n" not in str(error.value)
+
+
+def test_lists_that_are_no_rows_and_words_are_refused(
+    qwen: tuple[Any, Path, dict[str, Any], decoders.Weights],
+) -> None:
+    with pytest.raises(UserError, match="input_ids: the rows differ in length"):
+        qwen[0]([[5, 9], [5]])
+    with pytest.raises(UserError, match="input_ids must be whole numbers"):
+        qwen[0]([["five", "nine"]])
+    with pytest.raises(UserError, match="attention_mask must be numbers"):
+        qwen[0]([[5, 9]], [["yes", "no"]])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda ids, mask: (ids, mask),
+        lambda ids, mask: (ids.astype(np.int64), mask.astype(bool)),
+        lambda ids, mask: (ids.tolist(), mask.tolist()),
+        lambda ids, mask: (Tensor(ids.astype(np.int64)), Tensor(mask.astype(np.float32))),
+        lambda ids, mask: (Tensor(ids), Tensor(mask * np.arange(1, WIDTH + 1, dtype=np.int32))),
+        lambda ids, mask: (Tensor(ids), Tensor(-mask)),
+    ],
+    ids=["arrays", "other types", "lists", "other tensors", "any number", "negative"],
+)
+def test_ids_and_masks_of_any_kind_mean_the_same(
+    form: Any, qwen: tuple[Any, Path, dict[str, Any], decoders.Weights]
+) -> None:
+    ids, mask = padded("left")
+    expected = qwen[0](ids, mask).asnumpy()
+    assert np.array_equal(qwen[0](*form(ids.asnumpy(), mask.asnumpy())).asnumpy(), expected)
 
 
 def test_a_row_of_padding_alone_stays_finite_and_disturbs_nobody(
