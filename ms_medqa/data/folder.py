@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.files import space_checked, sync_folder
@@ -89,20 +90,40 @@ def _check_target(output: Path, mark: str, names: Collection[str]) -> None:
 
 @contextmanager
 def _locked(path: Path, output: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"output {output}: another process is writing it", "wait for it") from None
-        except OSError as error:
-            # Some network file systems have no locks; there the user has to keep two runs apart.
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-                raise
+    with _lock_file(path, output):
         try:
             yield
         finally:
             with suppress(OSError):
                 path.unlink()
+
+
+def _lock_file(path: Path, output: Path) -> IO[str]:
+    """The file `path`, open and locked."""
+    while True:
+        file = path.open("w")
+        try:
+            _lock(file, output)
+            # The holder before may have removed the file after it was opened here. The lock of a removed file keeps
+            # nobody out, for the next process makes a new one.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(file: IO[str], output: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"output {output}: another process is writing it", "wait for it") from None
+    except OSError as error:
+        # Some network file systems have no locks; there the user has to keep two runs apart.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            raise
 
 
 def _put_in_place(work: Path, output: Path, old: Path) -> None:
