@@ -105,8 +105,8 @@ def estimate_memory(model: CausalLM, config: Config, device: str, dtype: str, la
         # In the type of the model where that is not float32; in float32; their gradient; and it, scaled.
         logits=(labels or tokens) * shape.vocab_size * (3 * _FLOAT32 + (size if size != _FLOAT32 else 0)),
         # As they are, unscaled and clipped; and for the parameter that is being updated its new moments and weights.
-        # The pool has gaps into which nothing of its size fits: they were as large as two more of it.
-        gradients=_FLOAT32 * (3 * trained + 5 * largest),
+        # The pool of a CPU has gaps into which nothing of its size fits: they were as large as two more of it.
+        gradients=_FLOAT32 * (3 * trained + (5 if on_cpu else 3) * largest),
         tables=int(tables),
         graph=int(graph),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ms_medqa.backend import distributed
-from ms_medqa.backend.device import Device, setup_runtime
+from ms_medqa.backend.device import Device, resolve_dtype, setup_runtime
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.schema import Config, LoraSection
 from ms_medqa.data.prompt import Prompt
@@ -33,7 +33,7 @@ class Plan:
         parameters: (trainable, total).
         data, total_steps: None where `data.path` is not set.
         memory: estimate of the peak.
-        memory_on_card: the same for an Ascend card, where a CPU plans a run in a type that only cards compute in.
+        memory_on_card: the same for an Ascend card, in a plan that is made on a CPU.
         missing: what the run will need and has not got yet.
     """
 
@@ -97,8 +97,8 @@ def plan_run(config: Config) -> Plan:
     add_adapter(model, config)
     counts = count_parameters(model)
     memory, on_card = _memory(model, config, device.name, dtype, data), None
-    if device.name == "CPU" and config.runtime.dtype in ("float16", "bfloat16"):
-        on_card = _memory(model, config, "Ascend", config.runtime.dtype, data)
+    if device.name == "CPU":
+        on_card = _memory(model, config, "Ascend", resolve_dtype(config.runtime.dtype, "Ascend")[0], data)
     return Plan(config, device, world.size, shape, dtype, counts, data, steps, memory, on_card, tuple(missing))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ms_medqa.cli.main import main
+from ms_medqa.cli.main import COMMANDS, Parser, main
 from ms_medqa.config import load_config
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families import read_config
@@ -61,12 +64,27 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
             "intermediate_size": 13824,
             "num_hidden_layers": 40,
             "num_attention_heads": 40,
-            "vocab_size": 32000,
+            "vocab_size": 39424,
             "max_position_embeddings": 2048,
         },
-        13_015_864_320,
+        13_091_886_080,
     ),
+    # Version 1.5, which the config names.
     "lora_deepseek_coder_7b.yaml": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 102400,
+            "max_position_embeddings": 4096,
+            "rope_theta": 10000.0,
+        },
+        6_910_365_696,
+    ),
+    "lora_deepseek_coder_7b.yaml for 6.7B": (
         {
             "architectures": ["LlamaForCausalLM"],
             "hidden_size": 4096,
@@ -116,17 +134,34 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
+TINY = ("lora_medqa_tiny.yaml", "pretrain_medqa_tiny.yaml")
+SHIPPED = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+
+
+def head_of(name: str) -> str:
+    """The comment that a config begins with, continued lines joined."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), (CONFIGS / name).read_text("utf-8").splitlines())
+    return "\n".join(line[1:] for line in lines).replace("\\\n", " ")
+
+
+def planned_gigabytes(name: str, device: str, dtype: str) -> float:
+    """The estimate for a config's run with every position labelled, as where no data is known."""
+    config = load_config(CONFIGS / name, [])
+    model = CausalLM(read_config(COMMON | MODELS[name][0], name))
+    add_adapter(model, config)
+    return estimate_memory(model, config, device, dtype, None).total / 1e9
+
+
 def test_every_config_is_here() -> None:
-    shipped = {path.name for path in CONFIGS.glob("*.yaml")}
-    assert shipped == {*MODELS, "lora_medqa_tiny.yaml", "pretrain_medqa_tiny.yaml"}
+    assert sorted({name.split()[0] for name in MODELS} | set(TINY)) == SHIPPED
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_plans_a_run_without_weights(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape, parameters = MODELS[name]
     (tmp_path / "config.json").write_text(json.dumps(COMMON | shape), encoding="utf-8")
-    arguments = ["train", str(CONFIGS / name), "--dry-run", f"model.path={tmp_path}", "runtime.device=CPU"]
-    assert main(arguments) == 0
+    path = str(CONFIGS / name.split()[0])
+    assert main(["train", path, "--dry-run", f"model.path={tmp_path}", "runtime.device=CPU"]) == 0
     text = capsys.readouterr().out
     trainable, total = (
         int(number.replace(",", "")) for number in re.search(r"([\d,]+) trainable of ([\d,]+)", text).groups()
@@ -136,25 +171,47 @@ def test_it_plans_a_run_without_weights(name: str, tmp_path: Path, capsys: pytes
     assert 0.001 < trainable / parameters < 0.02
     assert f"{shape['num_hidden_layers']} layers of {shape['hidden_size']}" in text
     assert re.search(r"^memory +[\d.]+ GB estimated", text, re.MULTILINE)
-    # A config that is meant for cards tells a CPU what a card needs.
-    meant = load_config(CONFIGS / name, []).runtime.dtype == "bfloat16"
-    assert bool(re.search(r"^on a card +[\d.]+ GB estimated .*never measured", text, re.MULTILINE)) == meant
+    # Whoever plans on a laptop wants to know what a card will need.
+    assert re.search(r"^on a card +[\d.]+ GB estimated .*never measured", text, re.MULTILINE)
     for word in ("weights", "tokenizer", "data.path"):
         assert re.search(rf"^missing .*{word}", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_its_head_names_the_commands_that_use_it(name: str) -> None:
-    head = (CONFIGS / name).read_text(encoding="utf-8").split("\nmodel:")[0]
+@pytest.mark.parametrize("name", TINY)
+def test_it_plans_a_run_of_the_shipped_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(CONFIGS / name), "--dry-run", "model.path=medqa-tiny", "runtime.device=CPU"]) == 0
+    planned = float(re.search(r"^memory +([\d.]+) GB estimated", capsys.readouterr().out, re.MULTILINE)[1])
+    written = float(re.search(r"about ([\d.]+) GB of memory", head_of(name))[1])
+    assert abs(written - planned) < 0.15
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_commands_of_its_head_are_commands(name: str) -> None:
+    commands = [shlex.split(line) for line in head_of(name).splitlines() if re.match(r" +(ms-medqa|bash) ", line)]
+    assert commands
     config = load_config(CONFIGS / name, [])
+    for program, command, *arguments in commands:
+        if program == "bash":
+            assert (CONFIGS.parent / command).is_file(), command
+        else:
+            parser = Parser(prog=program)
+            importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
+            # What is unknown ends it.
+            args = parser.parse(arguments)
+            assert getattr(args, "adapter", None) in (None, f"{config.output_dir}/adapter")
+            assert command == "convert" or getattr(args, "model", None) in (None, config.model.path)
+        if command in ("convert", "train") or program == "bash":
+            named = [word for word in arguments if word.startswith("configs/")]
+            assert named in ([f"configs/{name}"], []), arguments
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if " " not in name])
+def test_its_head_leads_from_records_to_answers(name: str) -> None:
+    head = head_of(name)
     for command in ("convert", "train", "eval", "ask", "merge"):
-        assert re.search(rf"^#   ms-medqa {command} ", head, re.MULTILINE), command
+        assert re.search(rf"^ +ms-medqa {command} ", head, re.MULTILINE), command
     assert f"run_distribute_train.sh 8 configs/{name}" in head
-    assert f"--model {config.model.path}" in head
-    assert f"--adapter {config.output_dir}/adapter" in head
-    # What the estimate says of a card, every position labelled.
-    model = CausalLM(read_config(COMMON | MODELS[name][0], name))
-    add_adapter(model, config)
-    estimate = estimate_memory(model, config, "Ascend", "bfloat16", None)
-    written = re.search(r"^# Memory: about (\d+) GB a card \(estimated, not measured on an NPU\)", head, re.MULTILINE)
-    assert abs(int(written[1]) - estimate.total / 1e9) < 1
+    written = re.search(r"^ Memory: about (\d+) GB a card \(estimated, not measured on an NPU\)", head, re.MULTILINE)
+    assert abs(int(written[1]) - planned_gigabytes(name, "Ascend", "bfloat16")) < 1
+    on_cpu = re.search(r"; (\d+) GB on a CPU", head)
+    assert on_cpu is None or abs(int(on_cpu[1]) - planned_gigabytes(name, "CPU", "float32")) < 1
