@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.loading import read_json
+from ms_medqa.models.loading import indexed_files, pickled_files, read_json
 
 ADAPTER_FILE = "adapter_model.bin"
 _INDEX = "pytorch_model.bin.index.json"
-# What a trainer leaves beside a model.
-_NO_MODEL = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
 _META_NAME = "tok_embeddings.weight"
 
 
@@ -27,26 +25,15 @@ def find_files(folder: Path) -> list[Path]:
     if (folder / ADAPTER_FILE).is_file() and (folder / "adapter_config.json").is_file():
         return [folder / ADAPTER_FILE]
     if (folder / _INDEX).is_file():
-        shards = read_json(folder / _INDEX).get("weight_map")
-        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
-        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-            raise UserError(f"{folder / _INDEX}: `weight_map` must give the file of each tensor")
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"{folder}: {missing[0]} is missing, which {_INDEX} names", "copy or download it anew")
-        return [folder / name for name in names]
+        return indexed_files(folder / _INDEX)
     patterns = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
-    found = next(filter(None, (_weights(folder, pattern) for pattern in patterns)), [])
+    found = next(filter(None, (pickled_files(folder, pattern) for pattern in patterns)), [])
     if not found:
         more = "it has safetensors, which are read as they are" if any(folder.glob("*.safetensors")) else "none found"
         raise UserError(f"{folder}: no *.bin, *.pt or *.pth with weights", more)
     if any(re.fullmatch(r"consolidated\.\d+\.pth", path.name) for path in found):
         raise _meta_error(folder)
     return found
-
-
-def _weights(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if path.is_file() and not _NO_MODEL.fullmatch(path.name))
 
 
 def check_names(folder: Path, names: Iterable[str]) -> None:

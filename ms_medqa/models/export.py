@@ -12,20 +12,17 @@ import numpy as np
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.loading import check_weights, naming_of, weight_files
+from ms_medqa.models.loading import EMBEDDING, HEAD, Checkpoint
 from ms_medqa.models.naming import Naming
 from ms_medqa.models.safetensors import encode
 from ms_medqa.models.shards import STORAGE, Plan, Stored, write_shards
 
 CHECKPOINT_FILE = "model.ckpt"
-HEAD = "lm_head.weight"
-_EMBEDDING = "model.embed_tokens.weight"
 _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Numbers that are in memory as float32 at a time, beside the tensor as it is stored.
 _BLOCK = 2**25
-_FLOAT16_LIMIT = 65520.0
+# From here on, rounding gives infinity.
+_LIMITS = {"float16": 65520.0, "bfloat16": (2 - 2.0**-8) * 2.0**127}
 
 
 class Change(Protocol):
@@ -44,8 +41,7 @@ class Weights:
     Tensors that follow from others (rotary frequencies, the copy of a tied head) are left out, as transformers does.
 
     Args:
-        folder: the checkpoint.
-        config: its shape.
+        checkpoint: of the base.
         naming: of the model that is written. Where it has a head of its own and the base ties it, the head starts as
             the base's embedding.
         changes: tensor name -> what becomes of it.
@@ -56,18 +52,16 @@ class Weights:
         left_out: tensors that are not written.
 
     Raises:
-        UserError: the files do not fit `config.json`, or hold numbers of a type that is not kept.
+        UserError: the files hold numbers of a type that is not kept.
     """
 
     def __init__(
-        self, folder: Path, config: ModelConfig, naming: Naming, changes: Mapping[str, Change], dtype: str = "auto"
+        self, checkpoint: Checkpoint, naming: Naming, changes: Mapping[str, Change], dtype: str = "auto"
     ) -> None:
-        self._files = weight_files(folder)
-        base = naming_of(CausalLM(config))
-        check_weights(base, self._files, folder)
-        self._normalized = config.normalized_head
-        # Of a tied head, a copy in the files counts for nothing.
-        self._head = base.places[_EMBEDDING].name if config.tie_word_embeddings else HEAD
+        self._files, base = checkpoint.files, checkpoint.naming
+        self._normalized = checkpoint.config.normalized_head
+        # Of a tied head, a copy in the files is the embedding once more.
+        self._head = base.places[EMBEDDING].name if checkpoint.config.tie_word_embeddings else HEAD
         self.naming = naming
         self.changes = dict(changes)
         self.left_out = [name for name in self._files if name not in naming.contents]
@@ -137,11 +131,18 @@ class Weights:
 
     def _check_range(self, name: str, block: np.ndarray) -> None:
         largest = max(float(block.max()), -float(block.min()))
+        stored = self.stored[name].dtype
         if name in self.changes and not np.isfinite(largest):
             raise UserError(f"{name}: with the adapter in it, it holds NaN or infinity", "the adapter is broken")
-        if self.stored[name].dtype == "float16" and largest >= _FLOAT16_LIMIT:
-            text = f"{name} holds {largest:.3g}, which float16 cannot hold"
-            raise UserError(text, "export with --dtype bfloat16 or float32")
+        if self.is_copied(name):
+            return
+        if not np.isfinite(largest):
+            file = self._files[self._source(name)].path
+            raise UserError(f"{file}: {name} holds NaN or infinity", "the base is broken, copy it again")
+        if largest >= _LIMITS.get(stored, np.inf):
+            text = f"{name} holds {largest:.3g}, which {stored} cannot hold"
+            others = "bfloat16 or float32" if stored == "float16" else "float32"
+            raise UserError(text, f"export with --dtype {others}")
 
 
 def write_hf(folder: Path, weights: Weights, plan: Plan) -> None:

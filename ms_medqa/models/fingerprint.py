@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.loading import check_weights, load_config, naming_of, weight_files
+from ms_medqa.models.loading import open_checkpoint
 
 # Runs of values taken of each tensor, evenly spread, and their length: neighbours cost no further page of the file. A
 # training of all weights changes most values; a small adapter, merged in bfloat16, may change one in a hundred.
@@ -29,9 +28,8 @@ def base_fingerprint(folder: Path, config: ModelConfig | None = None) -> str:
     Raises:
         UserError: the weights do not fit the folder's `config.json`.
     """
-    naming = naming_of(CausalLM(load_config(folder) if config is None else config))
-    files = weight_files(folder)
-    check_weights(naming, files, folder)
+    checkpoint = open_checkpoint(folder, config)
+    naming, files = checkpoint.naming, checkpoint.files
     digest = hashlib.sha256()
     for name in sorted(naming.contents):
         shape = naming.shape(name)

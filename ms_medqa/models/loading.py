@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,18 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families import read_config, read_end_tokens
-from ms_medqa.models.naming import Naming
+from ms_medqa.models.naming import Naming, is_buffer, naming_of_config
 from ms_medqa.models.safetensors import SafetensorsFile, reading_threads
 
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
+# What a trainer leaves beside a model.
+_NO_MODEL = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
 # Codes of safetensors.
 _FLOATS = ("F32", "F16", "BF16", "F64")
+# Numbers of two tensors that are compared in one go.
+_COMPARED = 2**20
 
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
@@ -42,11 +50,15 @@ def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", 
         UserError: no such folder, an unsupported family, or weights that do not fit.
     """
     folder = resolve_model(path)
-    model = CausalLM(load_config(folder), _compute_dtype(dtype), folder)
     if init == "random":
+        model = CausalLM(load_config(folder), _compute_dtype(dtype), folder)
         initialize(model, seed)
     else:
-        _fill(model, folder)
+        checkpoint = open_checkpoint(folder)
+        if checkpoint.untied is not None and is_main_rank():
+            print(f"note: {checkpoint.untied}", file=sys.stderr)
+        model = CausalLM(checkpoint.config, _compute_dtype(dtype), folder)
+        _fill(model, checkpoint)
     model.set_train(False)
     return model
 
@@ -140,10 +152,70 @@ def naming_of(model: CausalLM) -> Naming:
     return Naming(model.config, {p.name: p.shape for p in model.get_parameters()})
 
 
-def _fill(model: CausalLM, folder: Path) -> None:
-    naming, files = naming_of(model), weight_files(folder)
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of a model, and what they hold.
+
+    Attributes:
+        config: as the weights have it: a head that differs from the embedding is a head of its own.
+        files: tensor name -> the file that holds it.
+        untied: a line that says so where `config.json` ties the two, else None.
+    """
+
+    folder: Path
+    config: ModelConfig
+    naming: Naming
+    files: dict[str, SafetensorsFile]
+    untied: str | None = None
+
+
+def open_checkpoint(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
+    """The weights of a folder, once it is clear that they are those of its config. No model is built.
+
+    Args:
+        config: of the folder, where it is known already.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    config = load_config(folder) if config is None else config
+    files = weight_files(folder)
+    # Before millions of names are made.
+    if config.num_hidden_layers > len(files):
+        text = f"config.json names {config.num_hidden_layers} layers, the files hold {len(files)} tensors in all"
+        raise UserError(f"{folder}: the weights do not fit config.json: {text}")
+    naming, untied = naming_of_config(config), None
+    if config.tie_word_embeddings and _has_own_head(naming, files):
+        config = replace(config, tie_word_embeddings=False)
+        naming = naming_of_config(config)
+        name = naming.places[EMBEDDING].name
+        untied = f"{folder}: {HEAD} differs from {name}, so it is used, though config.json says tie_word_embeddings"
     check_weights(naming, files, folder)
-    _note_other_head(naming, files, folder)
+    return Checkpoint(folder, config, naming, files, untied)
+
+
+def _has_own_head(naming: Naming, files: dict[str, SafetensorsFile]) -> bool:
+    """Whether the files of a tied model carry another head than the embedding; transformers 5 does not tie it then."""
+    embedding = naming.places[EMBEDDING].name
+    if HEAD not in files or embedding not in files or files[embedding].shape(embedding) != naming.shape(embedding):
+        return False
+    head, other = files[HEAD], files[embedding]
+    if head.shape(HEAD) != other.shape(embedding):
+        return True
+    rows, width = naming.shape(embedding)
+    step = max(1, _COMPARED // width)
+    one, two = (np.empty((min(step, rows), width), np.float32) for _ in range(2))
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
+        head.read_into(HEAD, one[:count], start)
+        other.read_into(embedding, two[:count], start)
+        if not np.array_equal(one[:count], two[:count]):
+            return True
+    return False
+
+
+def _fill(model: CausalLM, checkpoint: Checkpoint) -> None:
+    naming, files = checkpoint.naming, checkpoint.files
     parameters = list(model.get_parameters())
     largest = max(parameter.size for parameter in parameters)
 
@@ -190,7 +262,8 @@ def check_weights(naming: Naming, files: dict[str, SafetensorsFile], folder: Pat
             counted, the first ten named.
     """
     faults = [f"missing {name}" for name in naming.contents if name not in files]
-    faults += [f"unexpected {name}" for name in files if name not in naming.contents and not _is_computed(name, naming)]
+    strange = [name for name in files if name not in naming.contents]
+    faults += [f"unexpected {name}" for name in strange if not _is_computed(name, naming, files)]
     for name in [name for name in naming.contents if name in files]:
         shape, code = files[name].shape(name), files[name].dtype(name)
         if shape != naming.shape(name):
@@ -202,27 +275,9 @@ def check_weights(naming: Naming, files: dict[str, SafetensorsFile], folder: Pat
         raise UserError(f"{folder}: the weights do not fit config.json: {'; '.join(faults[:10])}{more}")
 
 
-def _is_computed(name: str, naming: Naming) -> bool:
-    """Tensors that some files carry though they follow from others: rotary frequencies, the copy of a tied head."""
-    tied = name == "lm_head.weight" and "lm_head.weight" not in naming.shapes
-    return tied or name.endswith("rotary_emb.inv_freq")
-
-
-def _note_other_head(naming: Naming, files: dict[str, SafetensorsFile], folder: Path) -> None:
-    """Say where a tied model's files carry a head that is not the embedding: some programs would take it."""
-    head, embedding = "lm_head.weight", naming.places["model.embed_tokens.weight"].name
-    if head in naming.shapes or head not in files or not is_main_rank():
-        return
-    places = np.linspace(0, math.prod(naming.shape(embedding)) - 1, 1024).astype(np.int64)
-    same = files[head].shape(head) == naming.shape(embedding) and np.array_equal(
-        files[head].values_at(head, places), files[embedding].values_at(embedding, places)
-    )
-    if not same:
-        print(
-            f"note: {folder}: {head} is not used: config.json says that the head is {embedding} "
-            "(tie_word_embeddings), from which it differs",
-            file=sys.stderr,
-        )
+def _is_computed(name: str, naming: Naming, files: dict[str, SafetensorsFile]) -> bool:
+    """Tensors that some files carry though they follow from others: buffers, the copy of a tied head."""
+    return (name == HEAD and HEAD not in naming.shapes) or is_buffer(name, len(files[name].shape(name)))
 
 
 def normalize_rows(weight: Parameter) -> None:
@@ -241,9 +296,36 @@ def _normalize(value: np.ndarray) -> None:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder has files of weights, of whatever kind; `weight_files` tells what is wrong with them."""
-    return any(
-        path for pattern in ("*.safetensors", "*.safetensors.index.json", *_PICKLES) for path in folder.glob(pattern)
-    )
+    safe = any(path for pattern in ("*.safetensors", "*.safetensors.index.json") for path in folder.glob(pattern))
+    return safe or any(pickled_files(folder, pattern) for pattern in _PICKLES)
+
+
+def pickled_files(folder: Path, pattern: str) -> list[Path]:
+    """Files of this pattern that may hold a model's weights as PyTorch pickles them."""
+    return sorted(path for path in folder.glob(pattern) if path.is_file() and not _NO_MODEL.fullmatch(path.name))
+
+
+def indexed_files(index: Path) -> list[Path]:
+    """The files that an index names.
+
+    Raises:
+        UserError: it names none, one that is no file of its folder, or one that is not there.
+    """
+    shards = read_json(index).get("weight_map")
+    names = list(shards.values()) if isinstance(shards, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{index}: `weight_map` must give the file of each tensor", "copy or download it again")
+    names = sorted(set(names))
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise UserError(f"{index}: `weight_map` names {name!r}, which is no file of this folder")
+    # It is also False for a name that no file can have.
+    missing = [name for name in names if not os.path.isfile(index.parent / name)]
+    if missing:
+        more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
+        text = f"{missing[0]}{more} missing, which {index.name} names"
+        raise UserError(f"{index.parent}: {text}", "copy or download it again")
+    return [index.parent / name for name in names]
 
 
 def weight_files(folder: Path) -> dict[str, SafetensorsFile]:
@@ -252,22 +334,16 @@ def weight_files(folder: Path) -> dict[str, SafetensorsFile]:
     As in transformers, `model.safetensors` alone is the model where it exists, else the files of the index; other files
     beside them (an older copy, an adapter) are not part of it.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / _INDEX
     whole = folder / "model.safetensors"
     if whole.exists():
         paths = [whole]
     elif index.exists():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise UserError(f"{index}: `weight_map` must give the file of each tensor")
-        names = sorted(set(shards.values()))
-        if any(Path(name).name != name for name in names):
-            raise UserError(f"{index}: a shard lies outside the folder")
-        paths = [folder / name for name in names]
+        paths = indexed_files(index)
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
+        pickles = sorted(path.name for pattern in _PICKLES for path in pickled_files(folder, pattern))
         if not pickles:
             raise UserError(f"{folder}: weights must be *.safetensors", "none found")
         raise UserError(

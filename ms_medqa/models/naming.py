@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.families import REGISTRY
 from ms_medqa.models.families.base import Family
+from ms_medqa.models.shapes import parameter_shapes
 
+_BUFFERS = ("inv_freq", "position_ids", "masked_bias")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -73,6 +75,20 @@ class Naming:
         sizes = [self.shapes[f"{part}.{leaf}"][0] for part in parts]
         start = sum(sizes[: parts.index(path)])
         return Place(tensor, start, start + rows, sum(sizes))
+
+
+def naming_of_config(config: ModelConfig) -> Naming:
+    """Where the weights of a plain model of this shape lie in its family's checkpoints; the model need not exist."""
+    return Naming(config, parameter_shapes(config))
+
+
+def is_buffer(name: str, axes: int) -> bool:
+    """Whether a tensor is one that code computes, though old files carry it: rotary frequencies, positions, masks."""
+    path, _, leaf = name.rpartition(".")
+    if leaf == "bias":
+        # A causal mask of (1, 1, length, length); the bias of a layer has one axis.
+        return axes == 4 and path.endswith(("attn", "attention"))
+    return leaf in _BUFFERS
 
 
 def _template(path: str) -> tuple[str, str]:

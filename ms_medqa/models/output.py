@@ -26,7 +26,7 @@ def check_output(output: Path, sources: Iterable[Path]) -> Path:
         UserError: it holds something that was not written here, or it is, holds or lies in a folder that is read.
     """
     output = output.expanduser().resolve()
-    for source in (folder.expanduser().resolve() for folder in sources):
+    for source in _read_folders(sources):
         if output == source or output in source.parents or source in output.parents:
             raise UserError(f"output {output}: overlaps with {source}, which is only read", "name another folder")
     if output.exists() and not output.is_dir():
@@ -82,6 +82,13 @@ def written(size: int, files: int) -> str:
     return f"{amount(size)} in {files} file{'' if files == 1 else 's'}"
 
 
+def _read_folders(sources: Iterable[Path]) -> list[Path]:
+    """The folders that are read: these, and those where the files behind their symbolic links lie."""
+    folders = [folder.expanduser().resolve() for folder in sources]
+    files = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
+    return folders + sorted({Path(os.path.realpath(path)).parent for path in files if path.is_symlink()})
+
+
 def _check_space(output: Path, needed: int) -> None:
     free = shutil.disk_usage(output.parent).free
     if needed > free:
@@ -89,10 +96,11 @@ def _check_space(output: Path, needed: int) -> None:
 
 
 def _recorded(output: Path) -> set[str]:
-    """The files that an earlier export says it wrote."""
+    """The files that an earlier export says it wrote; a folder or a link by such a name is somebody else's."""
     if not (output / RECORD_FILE).is_file():
         return set()
     record = read_json(output / RECORD_FILE)
     files = record.get("files")
     known = "ms_medqa" in record and isinstance(files, list) and all(isinstance(name, str) for name in files)
-    return {RECORD_FILE, *files} if known else set()
+    own = {RECORD_FILE, *files} if known else set()
+    return {path.name for path in output.iterdir() if path.name in own and path.is_file() and not path.is_symlink()}

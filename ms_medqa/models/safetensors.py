@@ -6,10 +6,12 @@ the format is a JSON header and raw bytes (https://github.com/huggingface/safete
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -21,7 +23,10 @@ import numpy as np
 from ms_medqa.config.errors import UserError
 
 _NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "bool": "BOOL"}
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+_CODES |= {"int64": "I64", "int32": "I32", "bool": "BOOL"}
+# Stored types that hold larger numbers than an array of this type.
+_WIDER = {"float16": ("BF16", "F32", "F64"), "float32": ("F64",)}
 _MAX_HEADER = 100 * 1024 * 1024
 # Numbers that are converted in one go: small enough to stay in a core's cache.
 _BLOCK = 2**18
@@ -29,6 +34,10 @@ _HUGE_PAGE = 2 * 2**20
 # So far the system reads ahead of what is converted. Page faults alone fetch so little at a time that the disk waits: a
 # file of 1 GB took 1.34 s without this and 0.70 s with it, where plain reading takes 0.60 s (medians of 5).
 _AHEAD = 64 * 2**20
+# What NumPy allows in every release.
+_MOST_AXES = 32
+# Each mapped file keeps one descriptor, and shells allow 256 or 1024 of them.
+_MOST_OPEN_FILES = 2**16
 
 
 class SafetensorsFile:
@@ -41,29 +50,35 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if size < 8 or length > min(size, _MAX_HEADER):
-                    raise UserError(f"{path}: not a safetensors file, or cut off", "copy it again")
-                header: dict[str, Any] = json.loads(file.read(length))
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = _map_file(path)
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from None
-        except ValueError as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path}: not a safetensors file (broken header)", "copy it again") from None
+            hint = "raise the limit with ulimit -n" if error.errno == errno.EMFILE else None
+            raise UserError(f"{path}: {error.strerror}", hint) from None
+        except ValueError:  # an empty file cannot be mapped
+            raise UserError(f"{path}: not a safetensors file, or cut off", "copy it again") from None
+        size, first = len(self._map), self._map[:8]
+        length = int.from_bytes(first, "little")
+        if size < 8 or length > min(size, _MAX_HEADER):
+            if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in first):
+                hint = "a Git LFS pointer or an error page, perhaps: download it again"
+                raise UserError(f"{path}: not a safetensors file, it begins with {first!r}", hint)
+            raise UserError(f"{path}: not a safetensors file, or cut off", "copy it again")
         try:
-            self.metadata: dict[str, str] = header.pop("__metadata__", {})
-            end = max((_check_entry(item) for item in header.values()), default=0)
-        except (AttributeError, KeyError, TypeError, ValueError):
+            header = json.loads(self._map[8 : 8 + length].decode("utf-8"), object_pairs_hook=_unique)
+            self.metadata: dict[str, str] = _check_metadata(header.pop("__metadata__", None))
+            end = _check_tensors(header)
+        except _Fault as fault:
+            raise UserError(f"{path}: not a safetensors file (broken header: {fault})", "copy it again") from None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             raise UserError(f"{path}: not a safetensors file (broken header)", "copy it again") from None
-        self._header = header
+        self._header: dict[str, Any] = header
         self._fetched = 0
         self._start = 8 + length
         if self._start + end > size:
             raise UserError(f"{path}: cut off, {self._start + end - size} bytes are missing", "copy it again")
+        if self._start + end < size:
+            rest = size - self._start - end
+            raise UserError(f"{path}: broken, {rest} bytes follow the last tensor", "copy it again")
 
     def keys(self) -> Iterator[str]:
         """Names of the tensors."""
@@ -105,14 +120,18 @@ class SafetensorsFile:
         width = math.prod(self.shape(key)[1:])
         source = self._flat(key)[start * width : start * width + out.size]
         target = out.reshape(-1)
-        bfloat16 = self.dtype(key) == "BF16"
+        code = self.dtype(key)
+        narrowed = code in _WIDER.get(out.dtype.name, ())
         itemsize = source.itemsize
         first = self.offset(key) + start * width * itemsize
 
         def fill(part: slice) -> None:
             begin, end = first + part.start * itemsize, first + part.stop * itemsize
             self._fetch_ahead(begin)
-            _convert(source[part], target[part], bfloat16)
+            with np.errstate(over="ignore"):
+                _convert(source[part], target[part], code == "BF16")
+            if narrowed:
+                self._check_range(key, source[part], target[part])
             self._drop(begin, end)
 
         # 4 MB or more: a thousand pages at once, so that giving them back costs nothing.
@@ -136,6 +155,18 @@ class SafetensorsFile:
         """Give the pages of a tensor back to the system."""
         begin = self.offset(key)
         self._drop(begin, begin + self._size(key))
+
+    def _check_range(self, key: str, source: np.ndarray, out: np.ndarray) -> None:
+        """Raise UserError where a number became infinite in the array's type."""
+        over = np.isinf(out)
+        if not over.any():
+            return
+        values = source[over]
+        values = (values.astype(np.uint32) << 16).view(np.float32) if self.dtype(key) == "BF16" else values
+        values = np.abs(values[np.isfinite(values)])
+        if values.size:
+            text = f"{self.path}: {key} holds {values.max():.3g}, which {out.dtype} cannot hold"
+            raise UserError(text, "load it as bfloat16 or float32" if out.dtype == np.float16 else None)
 
     def _flat(self, key: str) -> np.ndarray:
         code = self.dtype(key)
@@ -204,14 +235,86 @@ def _half_numbers() -> np.ndarray:
     return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def _check_entry(item: Mapping[str, Any]) -> int:
-    """Where a tensor's bytes end; ValueError and the like where its entry contradicts itself."""
-    start, end = item["data_offsets"]
-    count = math.prod(int(width) for width in item["shape"])
-    known = _NUMPY.get(item["dtype"])
-    if not 0 <= start <= end or (known is not None and end - start != count * np.dtype(known).itemsize):
-        raise ValueError(item)
-    return end
+class _Fault(ValueError):
+    """What is wrong with a header."""
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    """A file's bytes; the limit of open files is raised where they are too many."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno != errno.EMFILE or not _allow_more_files():
+            raise
+        return _map_file(path)
+
+
+def _allow_more_files() -> bool:
+    """Raise the limit of open files as far as the system lets this process; whether that gave any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return False
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _Fault(f"{name!r} stands there twice")
+            seen.add(name)
+    return found
+
+
+def _check_metadata(found: Any) -> dict[str, str]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise _Fault("__metadata__ must map names to texts")
+    return found
+
+
+def _check_tensors(header: Mapping[str, Any]) -> int:
+    """Where the last tensor ends. As the library has it, each tensor begins where the one before it ends."""
+    spans = []
+    for name, item in header.items():
+        name.encode()
+        spans.append((*_check_entry(name, item), name))
+    at = 0
+    for start, end, name in sorted(spans):
+        if start != at:
+            raise _Fault(f"tensor {name!r} begins at {start}, where {at} was expected")
+        at = end
+    return at
+
+
+def _check_entry(name: str, item: Mapping[str, Any]) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end; KeyError and the like where its entry lacks something."""
+    shape, offsets, dtype = item["shape"], item["data_offsets"], item["dtype"]
+    for numbers in (shape, offsets):
+        # A bool is an int to Python.
+        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise _Fault(f"tensor {name!r} needs whole numbers from 0 on for shape and data_offsets")
+    if len(shape) > _MOST_AXES or not isinstance(dtype, str):
+        raise _Fault(f"tensor {name!r} has no known type or too many axes")
+    start, end = offsets
+    count = 1
+    for width in shape:
+        count *= width
+        if count >= 2**63:
+            raise _Fault(f"tensor {name!r} is larger than any memory")
+    known = _NUMPY.get(dtype)
+    if start > end or (known is not None and end - start != count * np.dtype(known).itemsize):
+        raise _Fault(f"tensor {name!r} takes {end - start} bytes, which is not what its shape and type say")
+    return start, end
 
 
 def encode(array: np.ndarray, dtype: str) -> np.ndarray:

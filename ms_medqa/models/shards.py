@@ -21,9 +21,13 @@ from ms_medqa.models.safetensors import write_safetensors
 INDEX_FILE = "model.safetensors.index.json"
 # How numbers of each type lie in memory before they are written.
 STORAGE = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+# What is stored as it comes, and never converted to.
+_SIZES = {"float64": 8, **{name: dtype.itemsize for name, dtype in STORAGE.items()}}
 # As transformers reads them: powers of ten, and of two with an i.
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+# Bytes that no file system counts.
+_NO_SIZE = 2**63
 
 # Gives the tensors of these names, in this order: (name, its bytes or its encoded array).
 Reader = Callable[[Iterable[str]], Iterator[tuple[str, memoryview | np.ndarray]]]
@@ -31,7 +35,7 @@ Reader = Callable[[Iterable[str]], Iterator[tuple[str, memoryview | np.ndarray]]
 
 @dataclass(frozen=True)
 class Stored:
-    """How a tensor lies in a file: `float32`, `float16` or `bfloat16`, and its shape."""
+    """How a tensor lies in a file: `float32`, `float16`, `bfloat16` or `float64`, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -39,7 +43,7 @@ class Stored:
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) * STORAGE[self.dtype].itemsize
+        return math.prod(self.shape) * _SIZES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,11 @@ def parse_size(text: str) -> int:
     Raises:
         UserError: it is no size, or zero.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match and match[2].upper() in _UNITS else 0
-    if size < 1:
-        raise UserError(f"{text!r} is not a size", "write it like 5GB, 500MB or 2GiB")
-    return size
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE | re.ASCII)
+    size = float(match[1]) * _UNITS[match[2].upper()] if match and match[2].upper() in _UNITS else 0.0
+    if not 1 <= size < _NO_SIZE:
+        raise UserError(f"{text[:40]!r} is not a size", "write it like 5GB, 500MB or 2GiB")
+    return int(size)
 
 
 def plan_shards(tensors: Mapping[str, Stored], max_size: int, stem: str = "model") -> Plan:

@@ -12,10 +12,8 @@ from typing import Any
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.companions import Companions, companions
-from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.export import HEAD, Weights, write_checkpoint, write_hf
-from ms_medqa.models.loading import load_config, naming_of, read_json
+from ms_medqa.models.export import Weights, write_checkpoint, write_hf
+from ms_medqa.models.loading import EMBEDDING, HEAD, Checkpoint, load_config, open_checkpoint, read_json
 from ms_medqa.models.naming import Naming
 from ms_medqa.models.output import check_output, whole_folder
 from ms_medqa.models.shards import STORAGE, parse_size, plan_shards
@@ -41,7 +39,7 @@ class Exported:
         size: bytes of the weights.
         files: number of files they are in.
         companions: the small files beside the weights, and the code that is not among them.
-        notes: what a user should know about the adapter.
+        notes: what a user should know about the base and the adapter.
         comparison: of the logits, None where it was not asked for.
     """
 
@@ -95,11 +93,13 @@ def export(
     max_size, base = parse_size(max_shard_size), resolve_model(model)
     folder = None if adapter is None else Path(adapter).expanduser()
     target = check_output(Path(output), [base] if folder is None else [base, folder])
-    config = load_config(base)
+    declared = load_config(base)
+    checkpoint = open_checkpoint(base, declared)
+    config = checkpoint.config
     merged = None if folder is None else read_adapter(folder)
-    weights = _weights(base, config, merged, dtype)
+    weights = _weights(checkpoint, merged, dtype)
     ids = token_ids(config, [path for path in (folder, base) if path is not None]) if check else None
-    texts = companions(base, folder, config.family, _config_changes(base, config, weights, dtype))
+    texts = companions(base, folder, config.family, _config_changes(base, declared.tie_word_embeddings, weights, dtype))
     plan = plan_shards(weights.stored, max_size)
     needed = plan.total_size + texts.size + _SLACK
     if format == "ckpt":
@@ -123,7 +123,7 @@ def export(
         files=len(plan.files) if format == "hf" else 1,
         seconds=time.monotonic() - began,
         companions=texts,
-        notes=merged.notes if merged is not None else (),
+        notes=(*([checkpoint.untied] if checkpoint.untied else []), *(merged.notes if merged is not None else ())),
         comparison=None if ids is None else compare(base, folder, target, weights, ids),
     )
 
@@ -133,23 +133,23 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(f"{name} = {value!r} is not known", f"one of: {', '.join(choices)}")
 
 
-def _weights(base: Path, config: ModelConfig, adapter: Adapter | None, dtype: str) -> Weights:
-    naming = naming_of(CausalLM(config))
+def _weights(checkpoint: Checkpoint, adapter: Adapter | None, dtype: str) -> Weights:
+    base, config, naming = checkpoint.folder, checkpoint.config, checkpoint.naming
     if adapter is None:
-        return Weights(base, config, naming, {}, dtype)
+        return Weights(checkpoint, naming, {}, dtype)
     if unties(adapter, naming):
-        naming = Naming(config, {**naming.shapes, HEAD: (config.vocab_size, config.hidden_size)})
+        naming = Naming(config, {**naming.shapes, HEAD: naming.shapes[EMBEDDING]})
     found = changes(adapter, naming)
     if config.normalized_head and "lm_head" in adapter.layers:
         raise UserError(f"adapter {adapter.folder}: the head of this model is normalized, it takes no adapter")
     check_base(adapter.folder, base, config)
-    return Weights(base, config, naming, found, dtype)
+    return Weights(checkpoint, naming, found, dtype)
 
 
-def _config_changes(base: Path, config: ModelConfig, weights: Weights, dtype: str) -> dict[str, Any]:
+def _config_changes(base: Path, tied: bool, weights: Weights, dtype: str) -> dict[str, Any]:
     raw = read_json(base / "config.json")
     found: dict[str, Any] = {}
-    if config.tie_word_embeddings and HEAD in weights.stored:
+    if tied and HEAD in weights.stored:
         found["tie_word_embeddings"] = False
     # transformers 5 writes `dtype`, everybody reads `torch_dtype`; without either, vLLM takes the model for float32.
     keys = [key for key in ("torch_dtype", "dtype") if raw.get(key)]

@@ -133,8 +133,8 @@ class TestMerging:
     def test_a_head_of_its_own_is_untied(self, tmp_path: Path) -> None:
         config = decoders.config_of(tie_word_embeddings=True)
         weights = decoders.write(tmp_path / "base", config)
-        # The copy of the head that some files carry is stale once the embedding changes.
-        weights["lm_head.weight"] = np.zeros_like(weights["model.embed_tokens.weight"])
+        # The copy of the head that some files carry.
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         decoders.write(tmp_path / "base", config, weights)
         write_adapter(tmp_path / "adapter", config, QKV, modules_to_save=["embed_tokens"])
         path = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -148,6 +148,42 @@ class TestMerging:
         assert np.array_equal(merged["model.embed_tokens.weight"], weights["model.embed_tokens.weight"] + 1)
         assert np.array_equal(merged["lm_head.weight"], weights["model.embed_tokens.weight"])
         assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is False
+
+    @pytest.mark.parametrize("format", ["hf", "ckpt"])
+    def test_a_head_that_the_config_wrongly_ties(self, tmp_path: Path, format: str) -> None:
+        config = decoders.config_of(tie_word_embeddings=True)
+        weights = decoders.write(tmp_path / "base", config)
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"][::-1].copy()
+        decoders.write(tmp_path / "base", config, weights)
+        write_adapter(tmp_path / "adapter", config, QKV, scale=0.1)
+        for adapter in (None, tmp_path / "adapter"):
+            result = export(tmp_path / "base", adapter, tmp_path / "out", format=format, check=True)
+            assert result.comparison is not None
+            assert result.comparison.ok
+            assert "lm_head.weight differs from model.embed_tokens.weight" in result.notes[0]
+            assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is False
+        if format == "hf":
+            merged = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
+            assert np.array_equal(merged["lm_head.weight"], weights["lm_head.weight"])
+
+    def test_an_equal_copy_of_a_tied_head_is_left_out(self, tmp_path: Path) -> None:
+        config = decoders.config_of(tie_word_embeddings=True)
+        weights = decoders.write(tmp_path / "base", config)
+        decoders.write(tmp_path / "base", config, {**weights, "lm_head.weight": weights["model.embed_tokens.weight"]})
+        result = export(tmp_path / "base", None, tmp_path / "out")
+        assert (result.left_out, result.notes) == (["lm_head.weight"], ())
+        assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is True
+
+    def test_no_model_is_built(
+        self, base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (adapter / "base.json").write_text(json.dumps({"fingerprint": base_fingerprint(base), "model": "llama"}))
+
+        def build(*args: Any) -> None:
+            raise AssertionError("a model was built")
+
+        monkeypatch.setattr(CausalLM, "__init__", build)
+        export(base, adapter, tmp_path / "out")
 
     def test_tensors_that_follow_from_others_are_left_out(self, base: Path, adapter: Path, tmp_path: Path) -> None:
         result = export(base, adapter, tmp_path / "out")
@@ -172,6 +208,28 @@ class TestMerging:
         with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds 7e\+04.*--dtype bfloat16"):
             export(base, None, tmp_path / "out", dtype="float16")
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_a_broken_base(self, base: Path, tmp_path: Path, value: float, dtype: str) -> None:
+        weights = decoders.random_weights(decoders.config_of("LlamaForCausalLM"))
+        weights["model.layers.1.mlp.up_proj.weight"][3, 3] = value
+        (base / "model.safetensors").write_bytes(decoders.serialize(weights, "float32"))
+        with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds NaN or infinity: the base"):
+            export(base, None, tmp_path / "out", dtype=dtype)
+        # What is not converted keeps its bytes.
+        export(base, None, tmp_path / "out")
+
+    def test_numbers_that_bfloat16_cannot_hold(self, base: Path, tmp_path: Path) -> None:
+        weights = decoders.random_weights(decoders.config_of("LlamaForCausalLM"))
+        largest = np.uint32(0x7F7F7FFF).view(np.float32)
+        weights["model.norm.weight"][3] = largest
+        (base / "model.safetensors").write_bytes(decoders.serialize(weights, "float32"))
+        export(base, None, tmp_path / "out", dtype="bfloat16")
+        weights["model.norm.weight"][3] = np.nextafter(largest, np.float32(np.inf))
+        (base / "model.safetensors").write_bytes(decoders.serialize(weights, "float32"))
+        with pytest.raises(UserError, match=r"norm\.weight holds 3\.4e\+38, which bfloat16 cannot.*--dtype float32"):
+            export(base, None, tmp_path / "out", dtype="bfloat16")
 
     def test_a_broken_adapter(self, base: Path, adapter: Path, tmp_path: Path) -> None:
         path, name = adapter / "adapter_model.safetensors", "base_model.model.model.embed_tokens.weight"
@@ -212,6 +270,19 @@ class TestRefusals:
             export(base, adapter, tmp_path / name)
         assert contents(base) == before
 
+    @pytest.mark.parametrize("name", ["store", "store/merged"])
+    def test_an_output_where_linked_shards_lie(self, base: Path, tmp_path: Path, name: str) -> None:
+        export(base, None, tmp_path / "store")
+        (tmp_path / "linked").mkdir()
+        for path in (tmp_path / "store").iterdir():
+            if path.name != "export.json":
+                (tmp_path / "linked" / path.name).symlink_to(path)
+        before = contents(tmp_path / "store")
+        with pytest.raises(UserError, match="overlaps"):
+            export(tmp_path / "linked", None, tmp_path / name)
+        assert contents(tmp_path / "store") == before
+        export(tmp_path / "linked", None, tmp_path / "out")
+
 
 class TestWholeOrAbsent:
     """The output folder is never half written, and nothing of the user's is replaced."""
@@ -237,6 +308,20 @@ class TestWholeOrAbsent:
         with pytest.raises(UserError, match=r"holds notes\.txt, which no export wrote"):
             export(base, None, tmp_path / "out")
         assert contents(tmp_path / "out") == before
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_a_folder_by_the_name_of_an_exported_file_stays(self, base: Path, tmp_path: Path, link: bool) -> None:
+        export(base, None, tmp_path / "out")
+        (tmp_path / "out" / "model.safetensors").unlink()
+        if link:
+            (tmp_path / "mine").mkdir()
+            (tmp_path / "out" / "model.safetensors").symlink_to(tmp_path / "mine")
+        else:
+            (tmp_path / "out" / "model.safetensors").mkdir()
+            (tmp_path / "out" / "model.safetensors" / "notes.txt").write_text("mine")
+        with pytest.raises(UserError, match=r"holds model\.safetensors, which no export wrote"):
+            export(base, None, tmp_path / "out")
+        assert (tmp_path / "out" / "model.safetensors").is_dir()
 
     def test_a_file_is_no_folder(self, base: Path, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
@@ -469,7 +554,7 @@ class TestShards:
 
     def test_sizes(self) -> None:
         assert [parse_size(text) for text in ("5GB", "1.5 mb", "2GiB", "1000")] == [5 * 10**9, 1500000, 2**31, 1000]
-        for text in ("", "5 apples", "-1GB", "0GB", "GB"):
+        for text in ("", "5 apples", "-1GB", "0GB", "GB", "5G", "9" * 400, "1" + "0" * 20, "٥GB", "5\u212aB"):
             with pytest.raises(UserError, match="is not a size"):
                 parse_size(text)
 

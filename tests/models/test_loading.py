@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from ms_medqa.config import UserError
 from ms_medqa.models import load_model, loading, resolve_model
+from ms_medqa.models.fingerprint import base_fingerprint
 from ms_medqa.models.loading import load_config
 from ms_medqa.models.safetensors import SafetensorsFile
 
@@ -136,29 +137,65 @@ class TestFolder:
         for name, value in values_of(folder).items():
             assert np.array_equal(value, weights[name])
 
-    def test_a_tied_head_needs_no_matrix_and_says_when_it_ignores_another(
-        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+    def test_a_tied_head_needs_no_matrix(self, folder: Path, capsys: pytest.CaptureFixture[str], stored: str) -> None:
+        edit(folder, tie_word_embeddings=True)
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        for head in (weights["model.embed_tokens.weight"], None):
+            content = {**weights, "lm_head.weight": head} if head is not None else weights
+            if head is None:
+                del content["lm_head.weight"]
+            (folder / "model.safetensors").write_bytes(decoders.serialize(content, stored))
+            model = load_model(folder)
+            assert model.lm_head is None
+            assert model.config.tie_word_embeddings
+            assert not capsys.readouterr().err
+
+    @pytest.mark.parametrize("place", [(0, 0), (53, 17), (-1, -1)])
+    def test_a_head_that_differs_is_used_though_the_config_ties_it(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: tuple[int, int]
     ) -> None:
         edit(folder, tie_word_embeddings=True)
         weights = safetensors.numpy.load_file(folder / "model.safetensors")
-        embedding = weights["model.embed_tokens.weight"]
-        for head, differs in ((embedding, False), (embedding + 1e-3, True), (embedding[:5], True), (None, False)):
-            stored = {**weights, "lm_head.weight": head} if head is not None else weights
-            if head is None:
-                del stored["lm_head.weight"]
-            safetensors.numpy.save_file(stored, folder / "model.safetensors")
-            assert "lm_head.weight" not in values_of(folder)
-            told = capsys.readouterr().err
-            assert bool(told) == differs
-            if differs:
-                assert told.startswith(f"note: {folder}: lm_head.weight is not used")
-                assert told.count("\n") == 1
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        equal = base_fingerprint(folder)
+        weights["lm_head.weight"][place] += 1
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        # Several blocks, the last one smaller.
+        monkeypatch.setattr(loading, "_COMPARED", 32 * 10)
+        model = load_model(folder)
+        assert model.config.tie_word_embeddings is False
+        assert np.array_equal(model.lm_head.weight.asnumpy(), weights["lm_head.weight"])
+        told = capsys.readouterr().err
+        assert told.startswith(f"note: {folder}: lm_head.weight differs from model.embed_tokens.weight, so it is used")
+        assert told.count("\n") == 1
+        assert base_fingerprint(folder) == base_fingerprint(folder, model.config) != equal
+
+    def test_an_equal_head_keeps_the_fingerprint(self, folder: Path) -> None:
+        edit(folder, tie_word_embeddings=True)
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        del weights["lm_head.weight"]
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        alone = base_fingerprint(folder)
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        assert base_fingerprint(folder) == alone
+
+    def test_a_tied_head_of_another_shape(self, folder: Path) -> None:
+        edit(folder, tie_word_embeddings=True)
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"][:5]
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        with pytest.raises(UserError, match=r"lm_head\.weight has shape \(5, 32\), expected \(97, 32\)"):
+            load_model(folder)
 
     def test_old_rotary_buffers_are_no_fault(self, folder: Path) -> None:
         weights = safetensors.numpy.load_file(folder / "model.safetensors")
         weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(4, np.float32)
+        weights["model.position_ids"] = np.zeros((1, 4), np.int64)
         safetensors.numpy.save_file(weights, folder / "model.safetensors")
-        assert len(values_of(folder)) == len(weights) - 1
+        assert len(values_of(folder)) == len(weights) - 2
 
     @pytest.mark.parametrize(("written", "ids"), [(7, (7,)), ([7, 9], (7, 9)), (None, ()), ("absent", ())])
     def test_end_tokens(self, folder: Path, written: Any, ids: tuple[int, ...]) -> None:
@@ -312,9 +349,41 @@ class TestWeightFaults:
         with pytest.raises(UserError, match=r"missing lm_head\.weight"):
             load_model(folder)
 
+    @pytest.mark.parametrize("kind", ["F32", "BF16"])
+    def test_numbers_that_float16_cannot_hold(self, folder: Path, kind: str) -> None:
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        weights["model.layers.1.mlp.up_proj.weight"][3, 3] = -70000
+        stored = "float32" if kind == "F32" else "bfloat16"
+        (folder / "model.safetensors").write_bytes(decoders.serialize(weights, stored))
+        with pytest.raises(
+            UserError,
+            match=r"up_proj\.weight holds 7\S*e\+04, which float16 cannot hold: load it as bfloat16 or float32",
+        ):
+            load_model(folder, dtype="float16")
+        load_model(folder, dtype="float32")
+
+    @pytest.mark.parametrize(
+        "changes", [{"num_hidden_layers": 10**6}, {"hidden_size": 2**16}, {"vocab_size": 10**6}, {"head_dim": 2**16}]
+    )
+    def test_no_model_is_built_for_weights_that_do_not_fit(
+        self, folder: Path, changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        edit(folder, **changes)
+        monkeypatch.setattr(loading, "CausalLM", None)
+        for reader in (load_model, base_fingerprint):
+            # Some numbers are refused before any file is opened.
+            with pytest.raises(UserError, match=r"do not fit config\.json|config\.json: "):
+                reader(folder)
+
     def test_pickles_are_never_read(self, folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         with pytest.raises(UserError, match=r"must be \*\.safetensors.*pytorch_model\.bin.*never read"):
+            load_model(folder)
+
+    def test_what_a_trainer_leaves_is_no_model(self, folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "training_args.bin")
+        assert not loading.has_weights(folder)
+        with pytest.raises(UserError, match="none found"):
             load_model(folder)
 
     def test_no_weights(self, folder: Path) -> None:
@@ -363,10 +432,35 @@ class TestWeightFaults:
         with pytest.raises(UserError, match=r"both new\.safetensors and old\.safetensors hold lm_head\.weight"):
             load_model(folder)
 
-    @pytest.mark.parametrize("shard", ["missing.safetensors", "../../etc/secret.safetensors", "/etc/passwd", 7])
-    def test_an_index_that_points_elsewhere(self, folder: Path, shard: Any) -> None:
+    def index(self, folder: Path, weight_map: Any) -> None:
         (folder / "model.safetensors").unlink()
-        index = {"weight_map": {"model.norm.weight": shard}}
+        index = {"weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-        with pytest.raises(UserError, match=r"missing\.safetensors|model\.safetensors\.index\.json"):
+
+    @pytest.mark.parametrize("shard", ["../../etc/secret.safetensors", "/etc/passwd", 7, "", ".", "..", "a\0b"])
+    def test_an_index_that_points_elsewhere(self, folder: Path, shard: Any) -> None:
+        self.index(folder, {"model.norm.weight": shard})
+        with pytest.raises(UserError, match=r"model\.safetensors\.index\.json: `weight_map` ") as error:
+            load_model(folder)
+        assert "\0" not in str(error.value)
+
+    @pytest.mark.parametrize("weight_map", [{}, [], None])
+    def test_an_index_without_files(self, folder: Path, weight_map: Any) -> None:
+        self.index(folder, weight_map)
+        with pytest.raises(UserError, match=r"index\.json: `weight_map` must give the file of each tensor"):
+            load_model(folder)
+
+    @pytest.mark.parametrize(
+        ("shards", "words"),
+        [
+            (["b.safetensors"], r"b\.safetensors is missing"),
+            (["c.safetensors", "b.safetensors"], r"b\.safetensors and 1 more are missing"),
+            (["b" * 300], "b{300} is missing"),
+        ],
+    )
+    def test_a_missing_shard(self, folder: Path, shards: list[str], words: str) -> None:
+        self.index(folder, {str(number): name for number, name in enumerate(shards)})
+        with pytest.raises(
+            UserError, match=rf"model: {words}, which model\.safetensors\.index\.json names: copy or download it again"
+        ):
             load_model(folder)

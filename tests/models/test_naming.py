@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from mindspore import Tensor
 
 from ms_medqa.config import UserError
 from ms_medqa.models import families, load_model
+from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families.base import Family
 from ms_medqa.models.loading import load_config, naming_of
-from ms_medqa.models.naming import Naming, Place
+from ms_medqa.models.naming import Naming, Place, naming_of_config
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.models.saving import write_weights
 
@@ -53,6 +55,12 @@ def naming(folder: Path, config: dict[str, Any]) -> Naming:
     return naming_of(CausalLM(load_config(folder)))
 
 
+def load_config_of(folder: Path, config: dict[str, Any]) -> ModelConfig:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return load_config(folder)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 class TestEachFamily:
     """All of a checkpoint is named, and every row belongs to one parameter."""
@@ -81,6 +89,22 @@ class TestEachFamily:
         assert {*saved.keys()} == weights.keys()
         for tensor, value in weights.items():
             assert np.array_equal(saved.read(tensor), value), tensor
+
+
+MORE = {
+    "qwen3 with biases": decoders.config_of("Qwen3ForCausalLM", attention_bias=True, num_key_value_heads=1),
+    "baichuan 2": decoders.baichuan_config("2-7B"),
+    "llama with a head_dim": decoders.config_of("LlamaForCausalLM", head_dim=6, num_hidden_layers=11),
+}
+
+
+@pytest.mark.parametrize("config", (CONFIGS | MORE).values(), ids=[*CONFIGS, *MORE])
+def test_names_follow_from_the_config_alone(config: dict[str, Any], tmp_path: Path) -> None:
+    assert {load_config_of(tmp_path / name, other).family for name, other in CONFIGS.items()} == {*families.REGISTRY}
+    shape = load_config_of(tmp_path, config)
+    built, alone = naming_of(CausalLM(shape)), naming_of_config(shape)
+    assert list(alone.shapes.items()) == list(built.shapes.items())
+    assert (alone.places, alone.contents) == (built.places, built.contents)
 
 
 class TestModules:
