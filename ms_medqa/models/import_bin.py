@@ -19,13 +19,18 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.models.bin_files import ADAPTER_FILE, check_names, find_files
 from ms_medqa.models.companions import Companions, companions
 from ms_medqa.models.families import ARCHITECTURES
-from ms_medqa.models.loading import read_json
+from ms_medqa.models.loading import HEAD, read_json
+from ms_medqa.models.naming import is_buffer
 from ms_medqa.models.output import check_output, whole_folder, written
 from ms_medqa.models.shards import STORAGE, Stored, parse_size, plan_shards, write_shards
 
 # Before this version, a file could get past `weights_only` (CVE-2025-32434, CVE-2026-24747).
 _FIRST_SAFE_TORCH = (2, 10)
+# As they lie in the file: the loader reads what no export makes.
+_TYPES = (*STORAGE, "float64")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+# Containers around the weights. A pickle may hold itself, and would never end.
+_MOST_WRAPPERS = 4
 _SLACK = 2**20
 
 
@@ -154,11 +159,10 @@ class _Pickles:
             raise UserError(f"{path}: not readable by PyTorch ({reason})", "copy it again") from None
 
     def _checked(self, path: Path, content: Any) -> dict[str, Any]:
-        inner = content
-        while inner is not None:
-            content = inner
-            wrapped = (content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping))
-            inner = next(wrapped, None) if isinstance(content, Mapping) else None
+        for _ in range(_MOST_WRAPPERS):
+            if isinstance(content, Mapping):
+                wrapped = (content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping))
+                content = next(wrapped, content)
         if not isinstance(content, Mapping) or not content:
             raise UserError(f"{path}: holds no dictionary of tensors", "save the model's state_dict")
         for name, value in content.items():
@@ -190,14 +194,14 @@ def _import_torch() -> Any:
 
 def _select(pickles: _Pickles, config: Mapping[str, Any]) -> tuple[dict[str, Stored], list[str]]:
     """Tensors to write, and those that follow from others."""
-    left_out = [name for name in pickles.stored if name.endswith("rotary_emb.inv_freq")]
+    left_out = [name for name, tensor in pickles.stored.items() if is_buffer(name, len(tensor.shape))]
     # Under an untied config a head that happens to share memory is one more tensor: without it nothing would fit.
-    if config.get("tie_word_embeddings", False) and "lm_head.weight" in pickles.same:
-        left_out.append("lm_head.weight")
+    if config.get("tie_word_embeddings", False) and HEAD in pickles.same:
+        left_out.append(HEAD)
     stored = {name: tensor for name, tensor in pickles.stored.items() if name not in left_out}
     for name, tensor in stored.items():
-        if tensor.dtype not in STORAGE:
-            raise UserError(f"{name} has type {tensor.dtype}", f"supported: {', '.join(STORAGE)}")
+        if tensor.dtype not in _TYPES:
+            raise UserError(f"{name} has type {tensor.dtype}", f"supported: {', '.join(_TYPES)}")
     return stored, left_out
 
 

@@ -131,6 +131,31 @@ class TestReading:
         assert any("left out" in line for line in summary(result))
         load_model(tmp_path / "out")
 
+    def test_buffers_are_left_out(
+        self, torch: Any, folder: Path, weights: dict[str, np.ndarray], tmp_path: Path
+    ) -> None:
+        buffers = {
+            "model.position_ids": torch.arange(4)[None],
+            "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+            "model.layers.0.self_attn.masked_bias": torch.tensor(-1e9),
+            "model.layers.0.self_attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool),
+        }
+        save(torch, {**tensors(torch, weights), **buffers}, folder / "pytorch_model.bin")
+        result = import_bin(folder, tmp_path / "out")
+        assert sorted(result.left_out) == sorted(buffers)
+        assert any("left out" in line for line in summary(result))
+        assert values_of(tmp_path / "out").keys() == weights.keys()
+
+    def test_float64_stays(self, torch: Any, folder: Path, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+        content, name = tensors(torch, weights), "model.norm.weight"
+        content[name] = content[name].double() / 3
+        save(torch, content, folder / "pytorch_model.bin")
+        import_bin(folder, tmp_path / "out")
+        written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
+        assert np.array_equal(written[name], content[name].numpy())
+        assert written[name].dtype == np.float64
+        assert np.array_equal(values_of(tmp_path / "out")[name], content[name].float().numpy())
+
     def test_views_are_written_whole_and_in_order(
         self, torch: Any, folder: Path, weights: dict[str, np.ndarray], tmp_path: Path
     ) -> None:
@@ -201,6 +226,16 @@ class TestRefusals:
             import_bin(folder, tmp_path / "out")
         assert "\n" not in str(error.value)
 
+    @pytest.mark.parametrize("depth", [None, 6])
+    def test_a_pickle_that_wraps_too_much(self, torch: Any, folder: Path, tmp_path: Path, depth: int | None) -> None:
+        content: dict[str, Any] = {}
+        content["model"] = content
+        for _ in range(depth or 0):
+            content = {"model": content}
+        save(torch, content, folder / "pytorch_model.bin")
+        with pytest.raises(UserError, match=r"pytorch_model\.bin: 'model' is a dict, not a tensor"):
+            import_bin(folder, tmp_path / "out")
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -251,10 +286,10 @@ class TestRefusals:
         with pytest.raises(UserError, match="as Meta publishes them"):
             import_bin(folder, tmp_path / "out")
 
-    @pytest.mark.parametrize("names", [{"a": "../x.bin"}, {}, {"a": 3}])
+    @pytest.mark.parametrize("names", [{"a": "../x.bin"}, {}, {"a": 3}, {"a": ""}, {"a": ".."}, {"a": "a\0"}])
     def test_a_broken_index(self, folder: Path, tmp_path: Path, names: dict[str, Any]) -> None:
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
-        with pytest.raises(UserError, match="`weight_map` must give the file"):
+        with pytest.raises(UserError, match=r"`weight_map` (must give the file|names .* no file of this folder)"):
             import_bin(folder, tmp_path / "out")
 
     def test_a_missing_shard(self, folder: Path, tmp_path: Path) -> None:
