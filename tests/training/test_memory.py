@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +85,16 @@ def test_the_smaller_of_backward_pass_and_update_does_not_count() -> None:
     assert large.total > large.activations + large.scores + large.logits
 
 
-def test_a_run_says_what_it_will_take_and_what_it_took(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ms_medqa.backend.device.available_devices", lambda: ("CPU",))
+def test_a_run_says_what_it_will_take_and_what_it_took(tmp_path: Path) -> None:
     config = trainable.write_config(tmp_path / "out", train={"max_steps": 1})
-    assert trainable.train(config) == 0
-    said = capsys.readouterr().out
+    # In a process of its own, whose peak holds nothing else.
+    command = [sys.executable, "-m", "ms_medqa.cli.main", "train", str(config)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     first = re.search(r"^memory +([\d.]+) GB estimated at the peak: process", said, re.MULTILINE)
     last = re.search(r"([\d.]+) GB measured at the peak, ([\d.]+) GB estimated", said)
     assert first is not None
     assert last is not None
     assert first[1] == last[2]
     assert said.index(first[0]) < said.index(last[0])
-    # The process alone takes that, and a model of this size not much more.
-    assert 0.3 < float(last[1]) < 8
+    # At the size of a real model it is within 15 % (tests/test_real_size.py); here one decimal is an eighth of it.
+    assert abs(float(last[1]) - float(last[2])) <= 0.25 * float(last[1])
