@@ -202,6 +202,8 @@ def _has_own_head(naming: Naming, files: dict[str, SafetensorsFile]) -> bool:
     head, other = files[HEAD], files[embedding]
     if head.shape(HEAD) != other.shape(embedding):
         return True
+    if head.same_bytes(HEAD, other, embedding):
+        return False
     rows, width = naming.shape(embedding)
     step = max(1, _COMPARED // width)
     one, two = (np.empty((min(step, rows), width), np.float32) for _ in range(2))

@@ -151,6 +151,21 @@ class SafetensorsFile:
         begin = self.offset(key)
         return memoryview(self._map)[begin : begin + self._size(key)]
 
+    def same_bytes(self, key: str, other: SafetensorsFile, other_key: str) -> bool:
+        """Whether two tensors are stored in the same type and the same bytes."""
+        if self.dtype(key) != other.dtype(other_key) or self.shape(key) != other.shape(other_key):
+            return False
+        one, two = (np.frombuffer(data, np.uint8) for data in (self.raw(key), other.raw(other_key)))
+        same = True
+        for begin in range(0, len(one), 8 * _BLOCK):
+            self._fetch_ahead(self.offset(key) + begin)
+            other._fetch_ahead(other.offset(other_key) + begin)
+            if not (same := np.array_equal(one[begin : begin + 8 * _BLOCK], two[begin : begin + 8 * _BLOCK])):
+                break
+        self.release(key)
+        other.release(other_key)
+        return same
+
     def release(self, key: str) -> None:
         """Give the pages of a tensor back to the system."""
         begin = self.offset(key)
@@ -158,9 +173,10 @@ class SafetensorsFile:
 
     def _check_range(self, key: str, source: np.ndarray, out: np.ndarray) -> None:
         """Raise UserError where a number became infinite in the array's type."""
-        over = np.isinf(out)
-        if not over.any():
+        # By its bits, which takes a tenth of the time: nothing is above the largest number.
+        if out.dtype == np.float16 and (out.view(np.uint16) << 1).max(initial=0) < 0xF800:
             return
+        over = np.isinf(out)
         values = source[over]
         values = (values.astype(np.uint32) << 16).view(np.float32) if self.dtype(key) == "BF16" else values
         values = np.abs(values[np.isfinite(values)])

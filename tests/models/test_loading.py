@@ -151,6 +151,16 @@ class TestFolder:
             assert model.config.tie_word_embeddings
             assert not capsys.readouterr().err
 
+    def test_equal_numbers_in_other_bytes_are_a_tied_head(self, folder: Path) -> None:
+        edit(folder, tie_word_embeddings=True)
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        embedding = weights["model.embed_tokens.weight"].astype(np.float16)
+        embedding[3, 3] = 0.0
+        for head in (embedding.astype(np.float32), np.where(embedding == 0, np.float16(-0.0), embedding)):
+            changed = {"model.embed_tokens.weight": embedding, "lm_head.weight": head}
+            safetensors.numpy.save_file(weights | changed, folder / "model.safetensors")
+            assert load_model(folder).lm_head is None
+
     @pytest.mark.parametrize("place", [(0, 0), (53, 17), (-1, -1)])
     def test_a_head_that_differs_is_used_though_the_config_ties_it(
         self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: tuple[int, int]

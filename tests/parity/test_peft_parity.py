@@ -27,16 +27,29 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-IDS = np.random.default_rng(0).integers(0, decoders.VOCAB, (2, 12)).astype(np.int32)
+ROWS = [np.random.default_rng(n).integers(0, decoders.VOCAB, length).tolist() for n, length in enumerate((12, 5, 9))]
+# (ids, mask) of rows of unequal length, padded on either side.
+BATCHES = [decoders.padded(ROWS, side, 12) for side in ("left", "right")]
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 WHOLE = ["embed_tokens", "lm_head"]
 TIED = {"tie_word_embeddings": True}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 # Family, changes of its config, options of the adapter in PEFT's words.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "names": ("Qwen2", {}, {"target_modules": TARGETS, "lora_dropout": 0.1}),
     "all-linear": ("Llama", {}, {"target_modules": "all-linear"}),
     "all-linear, tied": ("Qwen2", TIED, {"target_modules": "all-linear", "exclude_modules": ["mlp.up_proj"]}),
     "expression": ("Qwen3", {"head_dim": 16}, {"target_modules": r".*\.1\..*(q|o|gate)_proj"}),
+    "window": ("Mistral", {"sliding_window": 4}, {"target_modules": TARGETS}),
+    "llama 3": ("Llama", {"rope_scaling": LLAMA3}, {"target_modules": "all-linear"}),
+    "dynamic": ("Llama", {"max_position_embeddings": 8, "rope_scaling": DYNAMIC}, {"target_modules": TARGETS}),
     "head": ("Mistral", {}, {"target_modules": ["o_proj", "lm_head"], "exclude_modules": r".*layers\.0\..*"}),
     "one layer": ("Llama", {}, {"target_modules": [*TARGETS, "lm_head"], "layers_to_transform": 1}),
     "layers": ("Llama", {}, {"target_modules": TARGETS, "layers_to_transform": [0], "layers_pattern": "layers"}),
@@ -77,12 +90,19 @@ def torch_base(folder: Path) -> Any:
 
 
 def torch_logits(model: Any) -> np.ndarray:
-    with torch.no_grad():
-        return model(torch.tensor(IDS).long()).logits.numpy()
+    """(tokens, vocabulary): of both batches, padding left out."""
+    found = []
+    for ids, mask in BATCHES:
+        places = torch.tensor(np.maximum(mask.cumsum(1) - 1, 0))
+        with torch.no_grad():
+            out = model(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long(), position_ids=places)
+        found.append(out.logits.numpy()[mask == 1])
+    return np.concatenate(found)
 
 
 def logits(model: Any) -> np.ndarray:
-    return model(Tensor(IDS)).asnumpy()
+    """The same of one of ours."""
+    return np.concatenate([model(Tensor(ids), Tensor(mask)).asnumpy()[mask == 1] for ids, mask in BATCHES])
 
 
 def make_theirs(base: Path, options: dict[str, Any], folder: Path) -> Any:

@@ -60,11 +60,24 @@ def torch_loss(model: Any, rows: Rows, indices: np.ndarray) -> Any:
     return total
 
 
-def test_thirty_steps(tmp_path: Path) -> None:
+# Changes of the base's config, options of the adapter.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "q, k and v": ({}, {"alpha": 16.0, "target_modules": ["q_proj", "k_proj", "v_proj"]}),
+    "all linear": ({}, {"alpha": 2.0, "target_modules": "all-linear", "use_rslora": True}),
+    "tied embedding": (
+        {"tie_word_embeddings": True},
+        {"alpha": 16.0, "target_modules": ["v_proj", "down_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_thirty_steps(tmp_path: Path, case: str) -> None:
     base, start, end = tmp_path / "base", tmp_path / "start", tmp_path / "end"
-    decoders.write(base, decoders.config_of())
+    changes, options = CASES[case]
+    decoders.write(base, decoders.config_of(**changes))
     model = load_model(base)
-    inject_lora(model, 8, 16.0, ["q_proj", "k_proj", "v_proj"], seed=9)
+    inject_lora(model, 8, seed=9, **options)
     save_adapter(model, start, str(base))
     optimizer = AdamW(trainable_parameters(model), weight_decay=DECAY)
     step = TrainStep(TokenLoss(model), optimizer, WarmupCosine(PEAK, LOWEST, WARMUP, STEPS), 2, MAX_NORM)
