@@ -26,8 +26,12 @@ def check_output(output: Path, sources: Iterable[Path]) -> Path:
         UserError: it holds something that was not written here, or it is, holds or lies in a folder that is read.
     """
     output = output.expanduser().resolve()
-    for source in _read_folders(sources):
-        if output == source or output in source.parents or source in output.parents:
+    read = [folder.expanduser().resolve() for folder in sources]
+    linked = _linked_folders(read)
+    for source in (*read, *linked):
+        # Inside a folder where only linked files lie, such as a disk's root, there is room for others.
+        inside = source in output.parents and source not in linked
+        if output == source or output in source.parents or inside:
             raise UserError(f"output {output}: overlaps with {source}, which is only read", "name another folder")
     if output.exists() and not output.is_dir():
         raise UserError(f"output {output}: not a folder", "choose another name")
@@ -82,11 +86,10 @@ def written(size: int, files: int) -> str:
     return f"{amount(size)} in {files} file{'' if files == 1 else 's'}"
 
 
-def _read_folders(sources: Iterable[Path]) -> list[Path]:
-    """The folders that are read: these, and those where the files behind their symbolic links lie."""
-    folders = [folder.expanduser().resolve() for folder in sources]
+def _linked_folders(folders: Iterable[Path]) -> set[Path]:
+    """Where the files behind the symbolic links in these folders lie, other folders only."""
     files = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
-    return folders + sorted({Path(os.path.realpath(path)).parent for path in files if path.is_symlink()})
+    return {Path(os.path.realpath(path)).parent for path in files if path.is_symlink()} - {*folders}
 
 
 def _check_space(output: Path, needed: int) -> None:

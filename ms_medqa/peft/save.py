@@ -13,8 +13,7 @@ import numpy as np
 
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.loading import naming_of
-from ms_medqa.models.naming import Naming
+from ms_medqa.models.naming import Naming, naming_of_config
 from ms_medqa.models.safetensors import encode, write_safetensors
 from ms_medqa.peft.adapter import PREFIX, WEIGHTS_FILE, LoraPair
 from ms_medqa.peft.base import write_base
@@ -37,7 +36,7 @@ def save_adapter(model: CausalLM, folder: Path, base: str, fingerprint: str | No
     """
     layers = dict(lora_layers(model))
     assert layers, "there is no adapter to save"
-    naming = naming_of(CausalLM(model.config))
+    naming = naming_of_config(model.config)
     pairs = join_fused({path: _pair(layer) for path, layer in layers.items()}, naming)
     whole = _whole_tensors(model, naming)
     first = next(iter(layers.values()))

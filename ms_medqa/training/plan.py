@@ -11,7 +11,7 @@ from ms_medqa.config.schema import Config, LoraSection
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer, has_tokenizer
 from ms_medqa.models import CausalLM, ModelConfig
-from ms_medqa.models.loading import check_weights, has_weights, load_config, naming_of, weight_files
+from ms_medqa.models.loading import has_weights, load_config, open_checkpoint
 from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import (
     Run,
@@ -77,14 +77,14 @@ def plan_run(config: Config) -> Plan:
     device = setup_runtime(config.runtime)
     world = distributed.start()
     dtype = weight_dtype(config, device)
+    if config.model.init == "pretrained":
+        if has_weights(folder):
+            shape = open_checkpoint(folder, shape).config
+        else:
+            missing.append(f"weights: {folder} has none")
     # Its weights take memory only when they are filled.
     model = CausalLM(shape, dtype, folder)
     check_positions(model, config, folder)
-    if config.model.init == "pretrained":
-        if has_weights(folder):
-            check_weights(naming_of(model), weight_files(folder), folder)
-        else:
-            missing.append(f"weights: {folder} has none")
     data = steps = None
     if not has_tokenizer(folder):
         missing.append(f"tokenizer: {folder} has none")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ms_medqa.config.files import write_json
+from ms_medqa.models.families import read_config
+from ms_medqa.models.loading import read_json
 from ms_medqa.models.saving import write_weights
 from ms_medqa.peft import lora_layers, save_adapter
 from ms_medqa.training.build import Run
@@ -34,7 +37,11 @@ def save_model(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = run.model.folder
     assert source is not None
-    for name in ("config.json", "generation_config.json"):
-        if (source / name).exists():
-            shutil.copyfile(source / name, folder / name)
+    if (source / "generation_config.json").exists():
+        shutil.copyfile(source / "generation_config.json", folder / "generation_config.json")
+    config = read_json(source / "config.json")
+    if read_config(config, str(source)).tie_word_embeddings and not run.model.config.tie_word_embeddings:
+        # The files held a head of their own, and so will these.
+        config["tie_word_embeddings"] = False
+    write_json(folder / "config.json", config)
     write_weights(run.model, folder / "model.safetensors")

@@ -270,8 +270,7 @@ class TestRefusals:
             export(base, adapter, tmp_path / name)
         assert contents(base) == before
 
-    @pytest.mark.parametrize("name", ["store", "store/merged"])
-    def test_an_output_where_linked_shards_lie(self, base: Path, tmp_path: Path, name: str) -> None:
+    def test_an_output_where_linked_shards_lie(self, base: Path, tmp_path: Path) -> None:
         export(base, None, tmp_path / "store")
         (tmp_path / "linked").mkdir()
         for path in (tmp_path / "store").iterdir():
@@ -279,9 +278,9 @@ class TestRefusals:
                 (tmp_path / "linked" / path.name).symlink_to(path)
         before = contents(tmp_path / "store")
         with pytest.raises(UserError, match="overlaps"):
-            export(tmp_path / "linked", None, tmp_path / name)
+            export(tmp_path / "linked", None, tmp_path / "store")
         assert contents(tmp_path / "store") == before
-        export(tmp_path / "linked", None, tmp_path / "out")
+        export(tmp_path / "linked", None, tmp_path / "store" / "merged")
 
 
 class TestWholeOrAbsent:
