@@ -26,7 +26,7 @@ from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.data.tokenizer import TOKENIZER_FILES
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.loading import naming_of
-from ms_medqa.models.safetensors import encode, write_safetensors
+from ms_medqa.models.safetensors_writer import encode, write_safetensors
 
 _QWEN = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -163,7 +163,7 @@ def write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, np.ndar
 
 def serialize(tensors: Mapping[str, np.ndarray], dtype: str) -> bytes:
     """The bytes of a safetensors file, all tensors in one type."""
-    from ms_medqa.models.safetensors import encode, write_safetensors
+    from ms_medqa.models.safetensors_writer import encode, write_safetensors
 
     file = io.BytesIO()
     shapes = {name: (dtype, value.shape) for name, value in tensors.items()}

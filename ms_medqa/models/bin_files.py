@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.loading import indexed_files, pickled_files, read_json
+from ms_medqa.models.checkpoint import indexed_files, pickled_files, read_json
 
 ADAPTER_FILE = "adapter_model.bin"
 _INDEX = "pytorch_model.bin.index.json"

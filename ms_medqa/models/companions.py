@@ -10,8 +10,8 @@ from typing import Any
 
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.tokenizer import TOKENIZER_FILES
+from ms_medqa.models.checkpoint import read_json
 from ms_medqa.models.families import REGISTRY
-from ms_medqa.models.loading import read_json
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "qwen.tiktoken", "vocab.json")
 # chat_template.json and vocab.txt: what other tools read, though nothing here does.

@@ -12,9 +12,9 @@ import numpy as np
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.loading import EMBEDDING, HEAD, Checkpoint
+from ms_medqa.models.checkpoint import EMBEDDING, HEAD, Checkpoint
 from ms_medqa.models.naming import Naming
-from ms_medqa.models.safetensors import encode
+from ms_medqa.models.safetensors_writer import encode
 from ms_medqa.models.shards import STORAGE, Plan, Stored, write_shards
 
 CHECKPOINT_FILE = "model.ckpt"

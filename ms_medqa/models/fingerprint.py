@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ms_medqa.models.checkpoint import open_checkpoint
 from ms_medqa.models.config import ModelConfig
-from ms_medqa.models.loading import open_checkpoint
 
 # Runs of values taken of each tensor, evenly spread, and their length: neighbours cost no further page of the file. A
 # training of all weights changes most values; a small adapter, merged in bfloat16, may change one in a hundred.

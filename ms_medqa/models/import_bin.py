@@ -17,9 +17,9 @@ import numpy as np
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.bin_files import ADAPTER_FILE, check_names, find_files
+from ms_medqa.models.checkpoint import HEAD, read_json
 from ms_medqa.models.companions import Companions, companions
 from ms_medqa.models.families import ARCHITECTURES
-from ms_medqa.models.loading import HEAD, read_json
 from ms_medqa.models.naming import is_buffer
 from ms_medqa.models.output import check_output, whole_folder, written
 from ms_medqa.models.shards import STORAGE, Stored, parse_size, plan_shards, write_shards

@@ -13,7 +13,7 @@ from typing import Any
 from ms_medqa import __version__
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.data.folder import new_folder
-from ms_medqa.models.loading import read_json
+from ms_medqa.models.checkpoint import read_json
 
 # Lists the files of a folder that was written here: only such a folder is ever replaced.
 RECORD_FILE = "export.json"

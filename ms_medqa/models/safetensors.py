@@ -1,4 +1,4 @@
-"""Read safetensors files tensor by tensor through a memory map, bfloat16 included, and write them as a stream.
+"""Read safetensors files tensor by tensor through a memory map, bfloat16 included.
 
 The library's NumPy front end has no bfloat16 and would copy a file whole, and its lower calls change between releases;
 the format is a JSON header and raw bytes (https://github.com/huggingface/safetensors, "Format").
@@ -7,35 +7,28 @@ the format is a JSON header and raw bytes (https://github.com/huggingface/safete
 from __future__ import annotations
 
 import errno
-import json
 import math
 import mmap
 import os
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.models.safetensors_header import MAX_HEADER, NUMPY_TYPES, parse_header
 
-_NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
-_CODES |= {"int64": "I64", "int32": "I32", "bool": "BOOL"}
 # Stored types that hold larger numbers than an array of this type.
 _WIDER = {"float16": ("BF16", "F32", "F64"), "float32": ("F64",)}
-_MAX_HEADER = 100 * 1024 * 1024
 # Numbers that are converted in one go: small enough to stay in a core's cache.
 _BLOCK = 2**18
 _HUGE_PAGE = 2 * 2**20
 # So far the system reads ahead of what is converted. Page faults alone fetch so little at a time that the disk waits: a
 # file of 1 GB took 1.34 s without this and 0.70 s with it, where plain reading takes 0.60 s (medians of 5).
 _AHEAD = 64 * 2**20
-# What NumPy allows in every release.
-_MOST_AXES = 32
 # Each mapped file keeps one descriptor, and shells allow 256 or 1024 of them.
 _MOST_OPEN_FILES = 2**16
 
@@ -58,20 +51,15 @@ class SafetensorsFile:
             raise UserError(f"{path}: not a safetensors file, or cut off", "copy it again") from None
         size, first = len(self._map), self._map[:8]
         length = int.from_bytes(first, "little")
-        if size < 8 or length > min(size, _MAX_HEADER):
+        if size < 8 or length > min(size, MAX_HEADER):
             if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in first):
                 hint = "a Git LFS pointer or an error page, perhaps: download it again"
                 raise UserError(f"{path}: not a safetensors file, it begins with {first!r}", hint)
             raise UserError(f"{path}: not a safetensors file, or cut off", "copy it again")
         try:
-            header = json.loads(self._map[8 : 8 + length].decode("utf-8"), object_pairs_hook=_unique)
-            self.metadata: dict[str, str] = _check_metadata(header.pop("__metadata__", None))
-            end = _check_tensors(header)
-        except _Fault as fault:
-            raise UserError(f"{path}: not a safetensors file (broken header: {fault})", "copy it again") from None
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            raise UserError(f"{path}: not a safetensors file (broken header)", "copy it again") from None
-        self._header: dict[str, Any] = header
+            self.metadata, self._header, end = parse_header(self._map[8 : 8 + length])
+        except ValueError as fault:
+            raise UserError(f"{path}: not a safetensors file (broken header{fault})", "copy it again") from None
         self._fetched = 0
         self._start = 8 + length
         if self._start + end > size:
@@ -186,10 +174,10 @@ class SafetensorsFile:
 
     def _flat(self, key: str) -> np.ndarray:
         code = self.dtype(key)
-        if code not in _NUMPY:
-            raise UserError(f"{self.path}: tensor {key} has type {code}", f"supported: {', '.join(_NUMPY)}")
+        if code not in NUMPY_TYPES:
+            raise UserError(f"{self.path}: tensor {key} has type {code}", f"supported: {', '.join(NUMPY_TYPES)}")
         count = math.prod(self.shape(key))
-        return np.frombuffer(self._map, _NUMPY[code], count, self.offset(key))
+        return np.frombuffer(self._map, NUMPY_TYPES[code], count, self.offset(key))
 
     def offset(self, key: str) -> int:
         """Where the bytes of a tensor begin in the file."""
@@ -251,10 +239,6 @@ def _half_numbers() -> np.ndarray:
     return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-class _Fault(ValueError):
-    """What is wrong with a header."""
-
-
 def _map_file(path: Path) -> mmap.mmap:
     """A file's bytes; the limit of open files is raised where they are too many."""
     try:
@@ -277,103 +261,3 @@ def _allow_more_files() -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _Fault(f"{name!r} stands there twice")
-            seen.add(name)
-    return found
-
-
-def _check_metadata(found: Any) -> dict[str, str]:
-    if found is None:
-        return {}
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise _Fault("__metadata__ must map names to texts")
-    return found
-
-
-def _check_tensors(header: Mapping[str, Any]) -> int:
-    """Where the last tensor ends. As the library has it, each tensor begins where the one before it ends."""
-    spans = []
-    for name, item in header.items():
-        name.encode()
-        spans.append((*_check_entry(name, item), name))
-    at = 0
-    for start, end, name in sorted(spans):
-        if start != at:
-            raise _Fault(f"tensor {name!r} begins at {start}, where {at} was expected")
-        at = end
-    return at
-
-
-def _check_entry(name: str, item: Mapping[str, Any]) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end; KeyError and the like where its entry lacks something."""
-    shape, offsets, dtype = item["shape"], item["data_offsets"], item["dtype"]
-    for numbers in (shape, offsets):
-        # A bool is an int to Python.
-        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise _Fault(f"tensor {name!r} needs whole numbers from 0 on for shape and data_offsets")
-    if len(shape) > _MOST_AXES or not isinstance(dtype, str):
-        raise _Fault(f"tensor {name!r} has no known type or too many axes")
-    start, end = offsets
-    count = 1
-    for width in shape:
-        count *= width
-        if count >= 2**63:
-            raise _Fault(f"tensor {name!r} is larger than any memory")
-    known = _NUMPY.get(dtype)
-    if start > end or (known is not None and end - start != count * np.dtype(known).itemsize):
-        raise _Fault(f"tensor {name!r} takes {end - start} bytes, which is not what its shape and type say")
-    return start, end
-
-
-def encode(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers as a file stores them.
-
-    Args:
-        array: float16 or float32.
-        dtype: `float32`, `float16` or `bfloat16` (rounded to nearest, ties to even).
-    """
-    if dtype != "bfloat16":
-        return np.ascontiguousarray(array, _NUMPY[_CODES[dtype]])
-    array = np.ascontiguousarray(array, np.float32)
-    out = np.empty(array.shape, "<u2")
-    source, target = array.reshape(-1), out.reshape(-1)
-    for begin in range(0, source.size, _BLOCK):
-        part = slice(begin, begin + _BLOCK)
-        bits = source[part].view(np.uint32)
-        rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-        # Rounding would carry some NaNs over into infinity or zero.
-        target[part] = np.where(np.isnan(source[part]), np.uint16(0x7FC0), rounded)
-    return out
-
-
-def write_safetensors(
-    file: IO[bytes], shapes: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[tuple[str, Any]]
-) -> None:
-    """Write a file tensor by tensor: none but the current one is held.
-
-    Args:
-        file: open for binary writing.
-        shapes: (name of the type, shape) of each tensor.
-        tensors: (name, its bytes or its `encode`d array), in the order of `shapes`.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in shapes.items():
-        code = _CODES[dtype]
-        start, end = end, end + math.prod(shape) * np.dtype(_NUMPY[code]).itemsize
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    # Readers map the file: the numbers must start at a multiple of eight.
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for (name, data), expected in zip(tensors, shapes, strict=True):
-        assert name == expected, (name, expected)
-        file.write(data if isinstance(data, memoryview) else np.ascontiguousarray(data).data)

@@ -10,7 +10,7 @@ import numpy as np
 from ms_medqa.config.files import atomic_write
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.loading import naming_of
-from ms_medqa.models.safetensors import encode, write_safetensors
+from ms_medqa.models.safetensors_writer import encode, write_safetensors
 
 
 def write_weights(model: CausalLM, path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.safetensors import write_safetensors
+from ms_medqa.models.safetensors_writer import write_safetensors
 
 INDEX_FILE = "model.safetensors.index.json"
 # How numbers of each type lie in memory before they are written.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import write_json
+from ms_medqa.models.checkpoint import read_json
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.fingerprint import base_fingerprint
-from ms_medqa.models.loading import read_json
 
 BASE_FILE = "base.json"
 

@@ -12,11 +12,12 @@ import numpy as np
 from ms_medqa.backend.device import resolve_dtype
 from ms_medqa.config.errors import UserError
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.models.checkpoint import load_config
 from ms_medqa.models.companions import tokenizer_folder
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.export import CHECKPOINT_FILE, Weights
-from ms_medqa.models.loading import assign, load_config, load_model
+from ms_medqa.models.loading import assign, load_model
 from ms_medqa.peft.inject import merge
 from ms_medqa.peft.load import load_adapter
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.errors import UserError
+from ms_medqa.models.checkpoint import EMBEDDING, HEAD, Checkpoint, load_config, open_checkpoint, read_json
 from ms_medqa.models.companions import Companions, companions
 from ms_medqa.models.export import Weights, write_checkpoint, write_hf
-from ms_medqa.models.loading import EMBEDDING, HEAD, Checkpoint, load_config, open_checkpoint, read_json
 from ms_medqa.models.naming import Naming
 from ms_medqa.models.output import check_output, whole_folder
 from ms_medqa.models.shards import STORAGE, parse_size, plan_shards

@@ -51,7 +51,7 @@ def _next_lines(result: Exported) -> list[str]:
         return [
             "load it in Python with:",
             "  import pathlib; import mindspore; from ms_medqa.models import CausalLM",
-            "  from ms_medqa.models.loading import load_config",
+            "  from ms_medqa.models.checkpoint import load_config",
             f"  folder = pathlib.Path({folder!r}); model = CausalLM(load_config(folder))",
             f"  parameters = mindspore.load_checkpoint(str(folder / {CHECKPOINT_FILE!r}))",
             "  mindspore.load_param_into_net(model, parameters)",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.loading import read_json
+from ms_medqa.models.checkpoint import read_json
 from ms_medqa.peft.select import Targets, compiled
 
 CONFIG_FILE = "adapter_config.json"

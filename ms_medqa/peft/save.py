@@ -14,7 +14,7 @@ import numpy as np
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.naming import Naming, naming_of_config
-from ms_medqa.models.safetensors import encode, write_safetensors
+from ms_medqa.models.safetensors_writer import encode, write_safetensors
 from ms_medqa.peft.adapter import PREFIX, WEIGHTS_FILE, LoraPair
 from ms_medqa.peft.base import write_base
 from ms_medqa.peft.delta import EMBEDDING, HEAD

@@ -17,8 +17,9 @@ import numpy as np
 
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.files import atomic_write, sha256_file, space_checked, sync_folder, write_json
-from ms_medqa.models.loading import read_json
-from ms_medqa.models.safetensors import SafetensorsFile, write_safetensors
+from ms_medqa.models.checkpoint import read_json
+from ms_medqa.models.safetensors import SafetensorsFile
+from ms_medqa.models.safetensors_writer import write_safetensors
 
 _MARK = "complete.json"
 _NAME = re.compile(r"step-(\d+)")

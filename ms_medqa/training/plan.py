@@ -11,7 +11,7 @@ from ms_medqa.config.schema import Config, LoraSection
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer, has_tokenizer
 from ms_medqa.models import CausalLM, ModelConfig
-from ms_medqa.models.loading import has_weights, load_config, open_checkpoint
+from ms_medqa.models.checkpoint import has_weights, load_config, open_checkpoint
 from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import (
     Run,

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from ms_medqa.config.files import write_json
+from ms_medqa.models.checkpoint import read_json
 from ms_medqa.models.families import read_config
-from ms_medqa.models.loading import read_json
 from ms_medqa.models.saving import write_weights
 from ms_medqa.peft import lora_layers, save_adapter
 from ms_medqa.training.build import Run

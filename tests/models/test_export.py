@@ -20,9 +20,10 @@ from mindspore import Tensor
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.models import CausalLM, load_model, output, shards
+from ms_medqa.models.checkpoint import load_config
 from ms_medqa.models.fingerprint import base_fingerprint
-from ms_medqa.models.loading import load_config
-from ms_medqa.models.safetensors import SafetensorsFile, encode
+from ms_medqa.models.safetensors import SafetensorsFile
+from ms_medqa.models.safetensors_writer import encode
 from ms_medqa.models.shards import Stored, parse_size, plan_shards
 from ms_medqa.peft import load_adapter
 from ms_medqa.peft.export import export

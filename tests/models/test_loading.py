@@ -14,9 +14,9 @@ import safetensors
 import safetensors.numpy
 
 from ms_medqa.config import UserError
-from ms_medqa.models import load_model, loading, resolve_model
+from ms_medqa.models import checkpoint, load_model, loading, resolve_model
+from ms_medqa.models.checkpoint import load_config
 from ms_medqa.models.fingerprint import base_fingerprint
-from ms_medqa.models.loading import load_config
 from ms_medqa.models.safetensors import SafetensorsFile
 
 
@@ -173,7 +173,7 @@ class TestFolder:
         weights["lm_head.weight"][place] += 1
         safetensors.numpy.save_file(weights, folder / "model.safetensors")
         # Several blocks, the last one smaller.
-        monkeypatch.setattr(loading, "_COMPARED", 32 * 10)
+        monkeypatch.setattr(checkpoint, "_COMPARED", 32 * 10)
         model = load_model(folder)
         assert model.config.tie_word_embeddings is False
         assert np.array_equal(model.lm_head.weight.asnumpy(), weights["lm_head.weight"])
@@ -392,7 +392,7 @@ class TestWeightFaults:
 
     def test_what_a_trainer_leaves_is_no_model(self, folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "training_args.bin")
-        assert not loading.has_weights(folder)
+        assert not checkpoint.has_weights(folder)
         with pytest.raises(UserError, match="none found"):
             load_model(folder)
 

@@ -14,10 +14,11 @@ from mindspore import Tensor
 
 from ms_medqa.config import UserError
 from ms_medqa.models import families, load_model
+from ms_medqa.models.checkpoint import load_config
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families.base import Family
-from ms_medqa.models.loading import load_config, naming_of
+from ms_medqa.models.loading import naming_of
 from ms_medqa.models.naming import Naming, Place, naming_of_config
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.models.saving import write_weights

@@ -14,7 +14,7 @@ from mindspore import Tensor
 from ms_medqa import generate
 from ms_medqa.config import UserError
 from ms_medqa.models import load_model
-from ms_medqa.models.loading import load_config
+from ms_medqa.models.checkpoint import load_config
 from ms_medqa.models.positions import alibi_slopes, inverse_frequencies
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")

@@ -15,7 +15,8 @@ import pytest
 import safetensors
 
 from ms_medqa.config import UserError
-from ms_medqa.models.safetensors import SafetensorsFile, write_safetensors
+from ms_medqa.models.safetensors import SafetensorsFile
+from ms_medqa.models.safetensors_writer import write_safetensors
 
 
 def raw_file(header: Any, size: int = 0) -> bytes:
