@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,14 @@ def _mode(mode: Literal["graph", "pynative"]) -> Iterator[None]:
     setup("CPU", mode=mode)
     yield
     ms.set_context(mode=before)
+
+
+@pytest.fixture
+def hangup_counts() -> Iterator[None]:
+    """SIGHUP ends a child process, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,7 @@ def test_pickles_become_a_model_that_answers(tmp_path: Path, capfd: pytest.Captu
     assert MedicalQA(tmp_path / "new").answer(question, temperature=0, max_new_tokens=8) == expected
 
 
+@pytest.mark.usefixtures("hangup_counts")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_export_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     # The weights are written, the files beside them are not.

@@ -267,6 +267,7 @@ def _stop(tmp_path, number, prefix=(), environment=(), seconds=20):
     return process.returncode, errors
 
 
+@pytest.mark.usefixtures("hangup_counts")
 @pytest.mark.parametrize("environment", [{}, {"TWICE": "1"}])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_told_to_end_cleans_up(tmp_path, number, environment):
