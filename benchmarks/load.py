@@ -3,7 +3,7 @@
     python benchmarks/load.py MODEL_DIR… [--rounds 5] [--dtype float32] [--state cold warm]
 
 - Memory: peak ≤ bytes of the loaded model x 1.15 + 400 MB. The peak is the largest resident set of the whole process
-  (ru_maxrss): Python, MindSpore and the project with all its libraries are in it, and are shown as `before`.
+  (VmHWM): Python, MindSpore and the project with all its libraries are in it, and are shown as `before`.
 - Time: ≤ 1.5 x reading the files once. Reading once is measured in two ways: `read` is `readinto` of one 4 MB buffer
   that is used over and over, `keep` the same into fresh memory as large as the files, as whoever wants the bytes must.
   `fill` writes zeros to fresh memory as large as the loaded model: what the system takes to hand it out, and no loader
@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from ms_medqa.backend.device import peak_memory
 
 _BUFFER = 4 * 2**20
 
@@ -53,7 +54,7 @@ def read_once(files: list[Path]) -> float:
 
 def peak() -> int:
     """Largest resident set of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory("CPU")
 
 
 def keep(files: list[Path]) -> float:

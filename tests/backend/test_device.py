@@ -162,3 +162,10 @@ def test_the_log_level_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("GLOG_v")
     quiet_environment()
     assert dict(os.environ)["GLOG_v"] == "3"
+
+
+def test_the_peak_is_that_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    weight = bytearray(b"x") * 400_000_000
+    code = "from ms_medqa.backend.device import peak_memory; print(peak_memory('CPU'))"
+    found = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 5_000_000 < found < len(weight)

@@ -18,6 +18,8 @@ import trainable
 
 from ms_medqa.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 STEPS = 9  # three epochs of three steps, the last of each with an empty row
 # float16 with a loss scale that grows every fourth step: its state has to come back as well.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -29,7 +31,6 @@ import os, signal, sys
 from ms_medqa.cli.main import main
 from ms_medqa.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
 real = Trainer._after_step
 def after(self, *arguments, **options):
     if self.state.step == int(sys.argv[2]):
