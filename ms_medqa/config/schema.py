@@ -4,34 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from ms_medqa.config import lora_values
+from ms_medqa.config.rules import RulesSection
+from ms_medqa.config.section import Section
 
 _SHARES = "three shares of at least 0 whose sum is 1, such as [0.8, 0.1, 0.1]"
-
-
-class Section(BaseModel):
-    """Base of all sections: an unknown key is an error, and assignments are checked like input."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_flag(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic would take `true` for the number 1.
-        assert info.field_name is not None
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("input should not be true or false")
-        return value
 
 
 class ModelSection(Section):
@@ -74,12 +53,30 @@ class DataSection(Section):
     min_question_tokens: int = Field(5, ge=0, description="A shorter question is rejected.")
     min_answer_tokens: int = Field(3, ge=0, description="A shorter answer is rejected.")
     length_margin: int = Field(
-        20, ge=0, description="Question + answer longer than `max_length` minus this is rejected as too long."
+        20,
+        ge=0,
+        description="Question + answer longer than `max_length` minus this are too long (not under "
+        "`length_policy=truncate`).",
+    )
+    length_policy: Literal["drop", "truncate", "raise"] = Field(
+        "drop",
+        description="What happens to a record that is too long: `drop` rejects it; `truncate` cuts its context, then "
+        "leaves out its oldest rounds, then cuts its answer; `raise` stops.",
     )
     split: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="Shares of train, validation and test.")
     seed: int = Field(42, ge=0, description="Seed of the split.")
     wrong_claims: list[str] = Field(
         default_factory=list, description="YAML files that extend the shipped list of wrong medical claims."
+    )
+    rules: RulesSection = Field(default_factory=RulesSection, description="Rules on single records.")
+    redact: bool = Field(
+        False,
+        description="Put placeholders such as `[电话]` in the place of phone numbers, Chinese identity numbers, e-mail "
+        "addresses and record numbers.",
+    )
+    lexicon: list[str] = Field(
+        default_factory=list,
+        description="Files of medical names (text, CSV, TSV); the report says how many records name one.",
     )
     fill_context: bool = Field(
         False,
