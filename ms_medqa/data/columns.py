@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ms_medqa.config.schema import Columns
+from ms_medqa.data.text import normalize
 
 # A file without header shows its first record as column names, so an error message quotes only the start of each.
 _LONGEST_NAME = 30
 _MOST_NAMES = 20
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class FormatError(ValueError):
@@ -26,54 +30,112 @@ class UnknownColumnsError(FormatError):
 
 
 class Row:
-    """Values of a record by column name, whatever the case of the letters."""
+    """Values of a record by column name, whatever the case of the letters.
 
-    def __init__(self, value: Mapping[str, Any], columns: Columns) -> None:
+    Args:
+        value: column → value.
+        columns: the user's column names.
+        nfkc: texts are also brought to NFKC.
+
+    Attributes:
+        notes: codes of `notes.NOTES`: what was left out of this record while it was read.
+    """
+
+    def __init__(self, value: Mapping[str, Any], columns: Columns, nfkc: bool = False) -> None:
+        self.notes: list[str] = []
+        self.nfkc = nfkc
         self._value = value
         self._columns = columns
-        self._names = {str(name).strip().lower(): name for name in reversed(list(value))}
+        self._names = {_fold(name): name for name in reversed(list(value))}
 
     def has(self, name: str) -> bool:
         return name in self._names
 
-    def first(self, names: tuple[str, ...]) -> str | None:
+    def first(self, names: Iterable[str]) -> str | None:
         """The first of `names` that is a column."""
         return next((name for name in names if name in self._names), None)
 
-    def find(self, field: str, aliases: tuple[str, ...]) -> str | None:
-        """The column of a field: the user's name for it, else the first alias there is, else None."""
-        wish = getattr(self._columns, field)
+    def named(self, field: str) -> bool:
+        """True where the user has named the column of a field."""
+        return getattr(self._columns, field, None) is not None
+
+    def find(self, field: str, aliases: Iterable[str]) -> str | None:
+        """The column of a field: the user's name for it, else the first alias there is, else None.
+
+        Raises:
+            UnknownColumnsError: there is no column of the user's name.
+        """
+        wish = getattr(self._columns, field, None)
         if wish is None:
             return self.first(aliases)
-        if wish.lower() not in self._names:
-            raise UnknownColumnsError(f"no column {wish!r} (data.columns.{field}); columns: {list_names(self._value)}")
-        return wish.lower()
+        if _fold(wish) not in self._names:
+            raise UnknownColumnsError(f"no column {wish!r} (data.columns.{field}); columns: {self.list_names()}")
+        return _fold(wish)
+
+    def find_optional(self, field: str, aliases: Iterable[str]) -> str | None:
+        """As `find`, but a record without the user's column simply has no such field."""
+        wish = getattr(self._columns, field, None)
+        return self.first(aliases if wish is None else (_fold(wish),))
 
     def raw(self, name: str) -> Any:
         return self._value[self._names[name]]
 
-    def text(self, name: str) -> str:
-        return to_text(self.raw(name), self._names[name])
+    def original(self, name: str) -> str:
+        """A column's name as it stands in the file."""
+        return str(self._names[name])
 
-    def optional(self, field: str, aliases: tuple[str, ...]) -> str | None:
+    def text(self, name: str) -> str:
+        return self.to_text(self.raw(name), self.original(name))
+
+    def optional(self, field: str, aliases: Iterable[str]) -> str | None:
         """The text of an optional field, None when it is absent or empty."""
-        wish = getattr(self._columns, field, None)
-        name = self.first(aliases) if wish is None else self.first((wish.lower(),))
+        name = self.find_optional(field, aliases)
         return (self.text(name) or None) if name is not None else None
 
+    def to_text(self, value: Any, column: str) -> str:
+        """`to_text` as this record's texts are normalised."""
+        return to_text(value, column, self.nfkc)
 
-def to_text(value: Any, column: str) -> str:
-    """The text of a cell, without space around it; a list of texts becomes lines."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    def note(self, code: str) -> None:
+        if code not in self.notes:
+            self.notes.append(code)
+
+    def list_names(self) -> str:
+        """The names of its columns for an error message."""
+        return list_names(self._value)
+
+
+def to_text(value: Any, column: str, nfkc: bool = False) -> str:
+    """The normalised text of a cell (see `text.normalize`); a list of texts becomes lines.
+
+    Raises:
+        FormatError: the value is no text, or holds half a surrogate pair.
+    """
+    if is_nothing(value):
         return ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = "\n".join(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise FormatError(f"column {column!r} holds {kind_of(value)}, not text")
-    text = str(value).replace("\r\n", "\n").replace("\r", "\n").strip()
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    text = str(value)
+    if _HALF_PAIR.search(text):
         raise FormatError(f"column {column!r} holds half a surrogate pair, which is no character")
-    return text
+    return normalize(text, nfkc)
+
+
+def is_nothing(value: Any) -> bool:
+    """True for null, and for NaN: pandas' way to write it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def from_json_cell(value: Any) -> Any:
+    """The list or object that a cell of a CSV file holds as JSON text; any other value as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def list_names(names: Iterable[Any]) -> str:
@@ -87,3 +149,7 @@ def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _fold(name: Any) -> str:
+    return str(name).strip().lower()

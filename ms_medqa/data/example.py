@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -13,16 +13,21 @@ class Example:
 
     Attributes:
         id: unique in one converted folder.
-        question: what is asked (in a dialogue: the last question).
-        answer: what a good model answers to it.
+        question: what is asked (in a dialogue: the last question; in an exam: the stem, and each option on a line of
+            its own, `A. text`).
+        answer: what a good model answers to it (in an exam: each right option on a line, `B. text`, then the
+            explanation where there is one).
         context: medical knowledge the answer may rest on.
         system: instruction that stands before the dialogue.
         history: earlier (question, answer) turns, oldest first.
-        choices: the options of an exam question, in their order.
-        label: the right option's letter, or a class such as `yes`, `no`, `maybe`.
+        choices: the texts of an exam question's options, in their order, without letters.
+        label: the right options' letters (`B`, `ABD`), the first option being A; or a class such as `yes`, `no`,
+            `maybe`.
         source: name of the file it was read from.
         key: the fact that a right answer must contain.
         split: the part (`train`, `val`, `test`) it belongs to, where that is fixed.
+        notes: codes of `notes.NOTES`: what was left out when it was read. They belong to the reading, not to the
+            record: two records may differ in them and be equal, and they are not written.
     """
 
     id: str
@@ -36,6 +41,7 @@ class Example:
     source: str = ""
     key: str | None = None
     split: str | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, in the order of the fields, empty optional ones left out."""
@@ -59,6 +65,7 @@ class PlainText:
     text: str
     source: str = ""
     split: str | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, in the order of the fields, empty optional ones left out."""
@@ -75,16 +82,18 @@ Record = Example | PlainText
 
 def _to_dict(record: Any, required: tuple[str, ...]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if field.name == "history":
+    for each in fields(record):
+        if not each.compare:
+            continue
+        value = getattr(record, each.name)
+        if each.name == "history":
             value = [list(turn) for turn in value]
         elif isinstance(value, tuple):
             value = list(value)
-        if value or field.name in required:
-            result[field.name] = value
+        if value or each.name in required:
+            result[each.name] = value
     return result
 
 
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(cls) if field.name in values}
+    return {each.name: values[each.name] for each in fields(cls) if each.compare and each.name in values}

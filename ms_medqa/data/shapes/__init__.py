@@ -1,0 +1,1 @@
+"""The shapes a raw record can have, one module each."""

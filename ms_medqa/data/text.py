@@ -1,0 +1,63 @@
+"""The one rule by which every text of a raw record is normalised."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+# Control characters, and format characters that are never seen: soft hyphen, zero-width space, word joiner and its
+# like, byte order mark, direction marks, interlinear anchors, tags.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+# Arabic to Myanmar, Khmer and Mongolian, Arabic presentation forms; and what an emoji sequence is joined of.
+_JOINING = "\u0600-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefe"
+_PICTURES = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+_JOINERS = re.compile(f"(?<![{_JOINING}])\u200c|(?<![{_JOINING}{_PICTURES}])\u200d")
+_MANY_BREAKS = re.compile("\n{3,}")
+# Anything that the rules above may change; most texts hold none of it.
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def normalize(text: str, nfkc: bool = False) -> str:
+    """The text as it is kept; applying the rule twice changes nothing.
+
+    In this order:
+
+    1. CRLF, CR, vertical tab, form feed, NEL and the Unicode line and paragraph separators become LF.
+    2. NBSP, the ideographic space U+3000 and all other Unicode spaces become a space.
+    3. Control characters but LF and tab, and format characters that are never seen are removed: soft hyphen,
+       U+200B, U+2060 to U+2064, U+FEFF, direction marks, tags. ZWNJ and ZWJ (U+200C, U+200D) stay behind letters
+       of scripts in which they are spelling (Arabic, Indic and their like), and ZWJ inside an emoji; elsewhere they
+       are left over from copying and would make equal words differ.
+    4. Spaces and tabs at the end of lines, and white space around the whole text are removed.
+    5. More than two line breaks become two.
+
+    Args:
+        text: of a cell.
+        nfkc: also apply Unicode's NFKC. Off by default, for it changes what is meant: ½ becomes 1⁄2 (so 2½ becomes
+            21⁄2), 10² becomes 102, and full-width Chinese punctuation becomes ASCII.
+    """
+    text = _replace(text)
+    if nfkc:
+        # NFKC makes spaces, such as of U+00A8.
+        text = _replace(unicodedata.normalize("NFKC", text))
+    if "\n" in text:
+        # Not a pattern such as ` +\n`: it takes quadratic time on a long run of spaces.
+        text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
+        text = _MANY_BREAKS.sub("\n\n", text)
+    return text.strip()
+
+
+def _replace(text: str) -> str:
+    if not _SUSPECT.search(text):
+        return text
+    text = _LINE_ENDS.sub("\n", text)
+    text = _SPACES.sub(" ", text)
+    return _JOINERS.sub("", _INVISIBLE.sub("", text))
