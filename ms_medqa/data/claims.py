@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.rules.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("wrong_claims.yaml")
+_SPACES = re.compile(r"[^\S\n]+")
+_CHINESE_SPACE = re.compile(r"(?<=[^\x00-\x7f]) | (?=[^\x00-\x7f])")
 _SENTENCE_END = re.compile(r"[。!?;\n]|\.(?=\s|$)")
 
 
@@ -67,24 +68,12 @@ class ClaimList:
 def _normalise(text: str) -> str:
     """NFKC, lower case, spaces inside Chinese text removed and others made single."""
     text = unicodedata.normalize("NFKC", text).lower()
-    text = re.sub(r"[^\S\n]+", " ", text)
-    return re.sub(r"(?<=[^\x00-\x7f]) | (?=[^\x00-\x7f])", "", text)
+    text = _SPACES.sub(" ", text)
+    return _CHINESE_SPACE.sub("", text) if " " in text else text
 
 
 def _read(path: Path) -> list[Claim]:
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"wrong claims {path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"wrong claims {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"wrong claims {path}: not UTF-8 text") from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"wrong claims {path}{f' line {mark.line + 1}' if mark else ''}: not valid YAML") from None
-    if not isinstance(entries, list):
-        raise UserError(f"wrong claims {path}: a list is needed", "one phrase a line, such as `- 根治糖尿病`")
+    entries = read_list(path, "wrong claims", "- 根治糖尿病")
     return [_claim(entry, path, number) for number, entry in enumerate(entries, start=1)]
 
 

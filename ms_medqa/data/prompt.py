@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,15 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import write_json
 from ms_medqa.data.chat_template import ChatTemplate
 from ms_medqa.data.example import Example
-from ms_medqa.data.prompt_encoding import Encoded, Segment, encode_segments
+from ms_medqa.data.prompt_encoding import (
+    Encoded,
+    Segment,
+    TokenBatch,
+    encode_runs,
+    encode_segments,
+    last_part,
+    split_runs,
+)
 from ms_medqa.data.tokenizer import Tokenizer
 
 # 2: text between two control tokens is tokenised as one.
@@ -114,14 +122,44 @@ class Prompt:
             segments += self._answer_segments(example)
         return [segment for segment in segments if segment.text]
 
-    def encode(self, example: Example) -> Encoded:
-        """Tokens of prompt, answer and end token, and which of them are trained."""
-        prompt, last = encode_segments(self.tokenizer, self._prompt_segments(example))
-        answer, _ = encode_segments(self.tokenizer, self._answer_segments(example), last)
-        return Encoded(
-            [*self._start, *prompt.input_ids, *answer.input_ids],
-            [*(0 for _ in self._start), *prompt.loss_mask, *answer.loss_mask],
-        )
+    def encode(self, example: Example, *, end: bool = True) -> Encoded:
+        """Tokens of prompt, answer and end token, and which of them are trained.
+
+        Args:
+            example: the example.
+            end: False leaves out the final end token and what follows it, for an answer that was cut.
+        """
+        return self.encode_batch([example], end=end)[0]
+
+    def encode_batch(
+        self, examples: Sequence[Example], batch: TokenBatch | None = None, *, end: bool = True
+    ) -> list[Encoded]:
+        """`encode` of each example, with all texts tokenised together.
+
+        Args:
+            examples: the examples.
+            batch: texts that are tokenised with them; by default none.
+            end: as in `encode`.
+        """
+        batch = batch or TokenBatch(self.tokenizer)
+        plans = []
+        for example in examples:
+            prompt = list(split_runs(self.tokenizer, self._prompt_segments(example)))
+            answer = list(split_runs(self.tokenizer, self._answer_segments(example, end)))
+            last = last_part(prompt)
+            batch.add_runs(prompt)
+            batch.add_runs(answer, last)
+            plans.append((prompt, answer, last))
+        result = []
+        for prompt, answer, last in plans:
+            before, after = encode_runs(batch.encode_part, prompt), encode_runs(batch.encode_part, answer, last)
+            result.append(
+                Encoded(
+                    [*self._start, *before.input_ids, *after.input_ids],
+                    [*(0 for _ in self._start), *before.loss_mask, *after.loss_mask],
+                )
+            )
+        return result
 
     def encode_prompt(self, example: Example) -> list[int]:
         """Tokens up to where the final answer begins; `example.answer` is not looked at."""
@@ -214,16 +252,18 @@ class Prompt:
             yield Segment(self.end_token, True, True)
         yield from self._fill(*_question(example))
 
-    def _answer_segments(self, example: Example) -> Iterator[Segment]:
-        """The final answer and what ends it."""
+    def _answer_segments(self, example: Example, end: bool = True) -> Iterator[Segment]:
+        """The final answer and, with `end`, what ends it."""
         if self._chat is None:
             yield Segment(example.answer, False, True)
-            yield Segment(self.end_token, True, True)
+            if end:
+                yield Segment(self.end_token, True, True)
             return
         layout = self._chat.layout(bool(example.system), len(example.history))
         yield Segment(layout.before + layout.answer.strip(example.answer), False, True)
-        yield Segment(self.end_token, True, True)
-        yield Segment(layout.after, True, False)
+        if end:
+            yield Segment(self.end_token, True, True)
+            yield Segment(layout.after, True, False)
 
     def _fill(self, key: str, values: Mapping[str, str]) -> Iterable[Segment]:
         for text, slot in self._pieces[key]:

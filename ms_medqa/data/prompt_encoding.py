@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ms_medqa.data.tokenizer import Tokenizer
+
+# Ids of a part of a text behind what stands before it: see `Tokenizer.encode_part`.
+EncodePart = Callable[[str | int, str | int | None], list[int]]
+# Pieces between two control tokens, each with its `train`; or one control token.
+Run = Sequence[tuple[str | int, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,47 @@ class Encoded:
     loss_mask: list[int]
 
 
+class TokenBatch:
+    """The texts of many examples, each tokenised once and all together.
+
+    `add` and `add_runs` announce what will be asked for; `encode_part` then answers with the same ids as the
+    tokenizer's own, whether announced or not.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        # Without a space of its own before a text, a vocabulary gives the same ids wherever the text stands.
+        self._anywhere = tokenizer.encode_part("a", "a") == tokenizer.encode_part("a", None)
+        self._waiting: dict[str, None] = {}
+        self._ids: dict[str, list[int]] = {}
+
+    def add(self, text: str) -> None:
+        """Announce `encode_part(text, None)`."""
+        if text not in self._ids:
+            self._waiting[text] = None
+
+    def add_runs(self, runs: Iterable[Run], previous: str | int | None = None) -> None:
+        """Announce what `encode_runs` asks for."""
+        for run in runs:
+            for text in _parts(run):
+                if isinstance(text, str) and (previous is None or self._anywhere):
+                    self.add(text)
+            previous = _whole(run)
+
+    def encode_part(self, part: str | int, previous: str | int | None) -> list[int]:
+        """`Tokenizer.encode_part`. The list is shared; do not change it."""
+        if isinstance(part, int) or not (previous is None or self._anywhere):
+            return self._tokenizer.encode_part(part, previous)
+        if self._waiting:
+            texts = list(self._waiting)
+            self._ids.update(zip(texts, self._tokenizer.encode_batch(texts), strict=True))
+            self._waiting.clear()
+        ids = self._ids.get(part)
+        if ids is None:
+            ids = self._ids[part] = self._tokenizer.encode_part(part, None)
+        return ids
+
+
 def encode_segments(
     tokenizer: Tokenizer, segments: Iterable[Segment], previous: str | int | None = None
 ) -> tuple[Encoded, str | int | None]:
@@ -44,24 +90,29 @@ def encode_segments(
         segments: the pieces in order.
         previous: the last part of what stands before them, None where they are the beginning.
     """
+    runs = list(split_runs(tokenizer, segments))
+    return encode_runs(tokenizer.encode_part, runs, previous), _whole(runs[-1]) if runs else previous
+
+
+def encode_runs(encode_part: EncodePart, runs: Iterable[Run], previous: str | int | None = None) -> Encoded:
+    """`encode_segments` of segments that are split already."""
     encoded = Encoded([], [])
-    for run in _runs(tokenizer, segments):
-        part = run[0][0] if isinstance(run[0][0], int) else "".join(str(piece) for piece, _ in run)
-        ids = tokenizer.encode_part(part, previous)
+    for run in runs:
+        part, *starts = _parts(run)
+        ids = encode_part(part, previous)
         encoded.input_ids.extend(ids)
-        text, done = "", 0
-        for piece, train in run[:-1]:
-            text += str(piece)
+        done = 0
+        for (_, train), text in zip(run, starts, strict=False):
             # These tokens are the same whatever follows; the others the following text has changed.
-            end = max(done, _common(ids, tokenizer.encode_part(text, previous)))
+            end = max(done, _common(ids, encode_part(text, previous)))
             encoded.loss_mask.extend([int(train)] * (end - done))
             done = end
         encoded.loss_mask.extend([int(run[-1][1])] * (len(ids) - done))
         previous = part
-    return encoded, previous
+    return encoded
 
 
-def _runs(tokenizer: Tokenizer, segments: Iterable[Segment]) -> Iterator[list[tuple[str | int, bool]]]:
+def split_runs(tokenizer: Tokenizer, segments: Iterable[Segment]) -> Iterator[Run]:
     """Each control token by itself, and the text between two in pieces that are trained or not."""
     run: list[tuple[str | int, bool]] = []
     for segment in segments:
@@ -78,6 +129,26 @@ def _runs(tokenizer: Tokenizer, segments: Iterable[Segment]) -> Iterator[list[tu
                 run.append((part, segment.train))
     if run:
         yield run
+
+
+def last_part(runs: Sequence[Run]) -> str | int | None:
+    """What stands before the text that follows these runs."""
+    return _whole(runs[-1]) if runs else None
+
+
+def _whole(run: Run) -> str | int:
+    first = run[0][0]
+    return first if isinstance(first, int) or len(run) == 1 else "".join(str(piece) for piece, _ in run)
+
+
+def _parts(run: Run) -> list[str | int]:
+    """The run as a whole, and each start of it that ends where a piece does."""
+    parts = [_whole(run)]
+    text = ""
+    for piece, _ in run[:-1]:
+        text += str(piece)
+        parts.append(text)
+    return parts
 
 
 def _common(first: list[int], second: list[int]) -> int:
