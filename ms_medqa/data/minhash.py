@@ -1,0 +1,228 @@
+"""Near duplicates by MinHash: signatures whose share of equal entries estimates the Jaccard similarity of two texts.
+
+Sources: A. Broder, On the resemblance and containment of documents, 1997 (MinHash); J. Leskovec, A. Rajaraman,
+J. Ullman, Mining of Massive Datasets, section 3.4 (banding); M. Dietzfelbinger et al., A reliable randomized algorithm
+for the closest-pair problem, 1997 (the hash functions x → (a·x + b mod 2⁶⁴) >> 32).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ms_medqa.data.shingles import TokenHashes, batches, mix, token_hashes
+from ms_medqa.data.union_find import UnionFind
+
+NUM_PERM = 64
+SHINGLE = 3
+NONE = np.uint32(0xFFFFFFFF)
+# In one bucket each text is compared with so many others at most: more share a band only in data made from a template.
+BUCKET_LIMIT = 128
+_CHUNK = 1 << 15
+
+
+def signature(text: str, num_perm: int = NUM_PERM) -> np.ndarray:
+    """The MinHash signature of one text, uint32 (num_perm,); see `signatures`."""
+    return signatures([text], num_perm)[0]
+
+
+def signatures(texts: Sequence[str], num_perm: int = NUM_PERM) -> np.ndarray:
+    """The MinHash signatures of texts over their token 3-grams (`shingles` says what a token is).
+
+    A text of one or two tokens is one shingle. The same text gives the same signature on every machine.
+
+    Args:
+        texts: n texts.
+        num_perm: hash functions, at most 1024; the estimate's standard error is at most 0.5 / √num_perm.
+
+    Returns:
+        uint32 (n, num_perm); all entries of a text without any character but space are 0xFFFFFFFF.
+    """
+    result = np.empty((len(texts), num_perm), dtype=np.uint32)
+    for start, batch in batches(texts):
+        result[start : start + len(batch)] = token_signatures(token_hashes(batch), num_perm)
+    return result
+
+
+def token_signatures(tokens: TokenHashes, num_perm: int = NUM_PERM) -> np.ndarray:
+    """`signatures` of n texts whose tokens are known: uint32 (n, num_perm)."""
+    factors, terms = _functions(num_perm)
+    hashes, offsets = tokens.ngrams(SHINGLE, whole_if_shorter=True)
+    result = np.full((offsets.size - 1, num_perm), NONE, dtype=np.uint32)
+    _minima(hashes >> np.uint64(32), offsets, factors, terms, result)
+    return result
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The estimated Jaccard similarity of signatures: float (…) for uint32 (…, num_perm), broadcast."""
+    return np.count_nonzero(first == second, axis=-1) / first.shape[-1]
+
+
+def near_duplicates(signatures: np.ndarray, threshold: float) -> np.ndarray:
+    """The first earlier text that each text is a near duplicate of.
+
+    Banding is set so that for thresholds from 0.54 no pair at or above the threshold is missed (at 0.5 fewer than one
+    in a thousand), except in buckets of more than `BUCKET_LIMIT` different texts, where each is compared with the
+    first `BUCKET_LIMIT` ones. Equal signatures are always found. Memory beside the signatures: about 100 bytes a text.
+
+    Args:
+        signatures: uint32 (n, num_perm), in memory or a memmap, which is read a column range at a time.
+        threshold: 0.5 … 1, the smallest estimated similarity of near duplicates.
+
+    Returns:
+        int64 (n,): an index smaller than the text's own, or -1.
+    """
+    first, distinct = _distinct(signatures)
+    best = np.full(len(signatures), len(signatures), dtype=np.int64)
+    for buckets in _each_band(signatures, distinct, threshold):
+        pending = np.ones(buckets.members.size, dtype=bool)
+        for earlier, later, places in buckets.pairs(pending):
+            useful = earlier < best[later]
+            near = _near(signatures, earlier[useful], later[useful], threshold)
+            found = later[useful][near]
+            best[found] = np.minimum(best[found], earlier[useful][near])
+            # Members stand in the order of their indices: what follows in this bucket is no earlier one.
+            pending[places[~useful]] = False
+            pending[places[useful][near]] = False
+    best[best == len(signatures)] = -1
+    copies = first != np.arange(len(first))
+    origin = first[copies]
+    best[copies] = np.where(best[origin] >= 0, best[origin], origin)
+    return best
+
+
+def clusters(signatures: np.ndarray, threshold: float) -> np.ndarray:
+    """The cluster of each text: texts linked by a chain of near duplicates (single linkage).
+
+    Args and limits as for `near_duplicates`.
+
+    Returns:
+        int64 (n,): the smallest index in the text's cluster, its own where it stands alone.
+    """
+    first, distinct = _distinct(signatures)
+    groups = UnionFind(len(signatures))
+    for buckets in _each_band(signatures, distinct, threshold):
+        for earlier, later, _ in buckets.pairs(np.ones(buckets.members.size, dtype=bool)):
+            apart = groups.find(earlier) != groups.find(later)
+            earlier, later = earlier[apart], later[apart]
+            near = _near(signatures, earlier, later, threshold)
+            groups.union(earlier[near], later[near])
+    return groups.labels()[first]
+
+
+def bands(num_perm: int, threshold: float) -> tuple[int, int]:
+    """(number of bands, rows in each): two signatures at the threshold agree in at least one band.
+
+    By the pigeonhole principle this is certain when there are more bands than entries that may differ. Two rows are the
+    least, for bands of one row would put unlike texts together.
+    """
+    assert 0.5 <= threshold <= 1, threshold
+    differing = num_perm - math.ceil(threshold * num_perm - 1e-9)
+    rows = max(2, num_perm // (differing + 1))
+    return num_perm // rows, rows
+
+
+def band_hashes(signatures: np.ndarray, band: int, rows: int, indices: np.ndarray | None = None) -> np.ndarray:
+    """uint64 (m,): one hash of columns `band * rows … + rows` for each signature, or for those at `indices`."""
+    count = len(signatures) if indices is None else len(indices)
+    result = np.empty(count, dtype=np.uint64)
+    for start in range(0, count, _CHUNK):
+        chosen = slice(start, start + _CHUNK) if indices is None else indices[start : start + _CHUNK]
+        block = np.asarray(signatures[chosen, band * rows : (band + 1) * rows])
+        value = np.zeros(len(block), dtype=np.uint64)
+        for column in range(block.shape[1]):
+            value = mix(value + block[:, column] + np.uint64(0x9E3779B97F4A7C15))
+        result[start : start + _CHUNK] = value
+    return result
+
+
+class _Buckets:
+    """The texts that share a band with another one.
+
+    Attributes:
+        members: int64 (m,), their indices, sorted by band hash, then index.
+        starts: int64 (m,), for each the place in `members` where its bucket begins.
+    """
+
+    def __init__(self, members: np.ndarray, starts: np.ndarray) -> None:
+        self.members = members
+        self.starts = starts
+
+    def pairs(self, pending: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(earlier, later, place of the later in `members`), with the first member of each bucket, then the second, …
+
+        A place that the caller sets to False in `pending` comes no more.
+        """
+        places = np.arange(self.members.size)
+        for step in range(BUCKET_LIMIT):
+            places = places[pending[places] & (self.starts[places] + step < places)]
+            if not places.size:
+                return
+            for start in range(0, places.size, _CHUNK):
+                part = places[start : start + _CHUNK]
+                yield self.members[self.starts[part] + step], self.members[part], part
+
+
+def _each_band(signatures: np.ndarray, distinct: np.ndarray, threshold: float) -> Iterator[_Buckets]:
+    count, rows = bands(signatures.shape[1], threshold)
+    everything = distinct.size == len(signatures)
+    for band in range(count):
+        hashes = band_hashes(signatures, band, rows, None if everything else distinct)
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        changes = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if hashes.size else order
+        sizes = np.diff(np.append(changes, hashes.size))
+        shared = np.repeat(sizes > 1, sizes)
+        sizes = sizes[sizes > 1]
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes.size else sizes
+        yield _Buckets(distinct[order[shared]], np.repeat(starts, sizes))
+
+
+def _distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (n,) index of the first text with the same signature, and int64 (m,) those that are their own first."""
+    count = len(signatures)
+    hashes = band_hashes(signatures, 0, signatures.shape[1])
+    order = np.argsort(hashes, kind="stable")
+    fresh = np.concatenate([[True], hashes[order[1:]] != hashes[order[:-1]]]) if count else np.zeros(0, dtype=bool)
+    first = np.empty(count, dtype=np.int64)
+    first[order] = order[np.flatnonzero(fresh)[np.cumsum(fresh) - 1]]
+    copies = np.flatnonzero(first != np.arange(count))
+    for start in range(0, copies.size, _CHUNK):  # two signatures may share a hash
+        part = copies[start : start + _CHUNK]
+        equal = (signatures[part] == signatures[first[part]]).all(axis=1)
+        first[part[~equal]] = part[~equal]
+    return first, np.flatnonzero(first == np.arange(count))
+
+
+def _near(signatures: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+    if not first.size:
+        return np.zeros(0, dtype=bool)
+    return similarity(signatures[first], signatures[second]) >= threshold - 1e-9
+
+
+@functools.cache
+def _functions(num_perm: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint64 (num_perm,) odd factors and terms, from a counter: no random generator whose stream may change."""
+    values = mix(np.arange(1, 2 * num_perm + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return values[:num_perm] | np.uint64(1), values[num_perm:]
+
+
+def _minima(
+    hashes: np.ndarray, offsets: np.ndarray, factors: np.ndarray, terms: np.ndarray, result: np.ndarray
+) -> None:
+    """Writes the smallest value of each function over each text's hashes; blocks keep the work in the cache."""
+    owners = np.repeat(np.arange(len(result)), np.diff(offsets))
+    for start in range(0, hashes.size, _CHUNK):
+        block = hashes[start : start + _CHUNK]
+        owner = owners[start : start + _CHUNK]
+        firsts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
+        texts = owner[firsts]
+        work = np.empty_like(block)
+        for column in range(factors.size):
+            np.multiply(block, factors[column], out=work)
+            np.add(work, terms[column], out=work)
+            least = (np.minimum.reduceat(work, firsts) >> np.uint64(32)).astype(np.uint32)
+            result[texts, column] = np.minimum(result[texts, column], least)
