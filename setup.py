@@ -22,6 +22,9 @@ CORE = [
     # MindSpore's wheel asks for numpy>=1.25 alone, yet its compiled modules break under NumPy 2.
     "numpy>=1.25,<2",
     "pandas>=2.1,<4",
+    "openpyxl>=3.1,<4",
+    # Later releases refuse to be imported beside NumPy 1.
+    "pyarrow>=15,<26",
     "scikit-learn>=1.3,<2",
     "pydantic>=2.6,<3",
     "pyyaml>=6.0.1,<7",

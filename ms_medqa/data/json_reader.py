@@ -1,204 +1,215 @@
-"""Records of a JSON file: lines, an array, or an object of records."""
+"""Records of a JSON file: lines, an array, or an object of records; all of them streamed."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ms_medqa.config.errors import UserError
-from ms_medqa.data.raw import BOM, HALF_WRITTEN, NOT_UTF8, RawRecord, reads_as_gb18030, wrong_encoding
+from ms_medqa.data.json_window import TOO_DEEP, Decoder, Window, skip_space
+from ms_medqa.data.raw import BAD_ENCODING, HALF_WRITTEN, RawRecord
+from ms_medqa.data.text_stream import TextStream
 
-_SPACE = re.compile(r"[ \t\n\r]*")
-# No record needs so many levels. Python's own limit depends on its version and on what else is loaded, and what is read
-# just below it cannot be written to `rejected.jsonl`, one level deeper.
-_DEEPEST = 100
-_TOO_DEEP = ("broken_json", "nested too deeply")
-
-
-class _Decoder:
-    """The json module's decoder, which also tells deep nesting, and a key that stands twice: a dict loses a value."""
-
-    def __init__(self) -> None:
-        self._json = json.JSONDecoder(object_pairs_hook=self._object)
-        self._twice: str | None = None
-
-    def read(self, text: str, start: int) -> tuple[Any, int, tuple[str, str] | None]:
-        """The value that begins at `start`, the place after it, and (reason, detail) where it is not whole.
-
-        A value with a fault is the text that it was read from.
-        """
-        self._twice = None
-        value, end = self._json.raw_decode(text, start)
-        error = None
-        if self._twice is not None:
-            error = ("broken_record", f"key {self._twice[:20]!r} stands twice, with two values")
-        elif text.count("[", start, end) + text.count("{", start, end) > _DEEPEST and _is_deeper(value, _DEEPEST):
-            error = _TOO_DEEP
-        return (value if error is None else text[start:end]), end, error
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            self._twice = next((key for key, value in pairs if result[key] != value), self._twice)
-        return result
+# What is looked at to tell the layout, and what is kept of a text that is no record.
+_HEAD = 1 << 20
+_KEPT = 100_000
+_FEW_LINES = 20
+_WHITE = " \t\r\n\v\f"
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return children is not None and (levels == 0 or any(_is_deeper(child, levels - 1) for child in children))
+def open_json(stream: TextStream, suffix: str) -> tuple[str, Iterator[RawRecord]]:
+    """The layout (for people) and the records.
 
+    What is inside decides, not the file's name: JSON Lines are often called `.json`. A record that is broken costs only
+    itself where its end can be told: by the lines on which the others begin, else by its brackets. Otherwise all that
+    is left is one broken record.
 
-def open_json(path: Path) -> tuple[str, Iterator[RawRecord]]:
-    """The layout (for people) and the records. Lines are streamed, an array or object is read whole.
-
-    What is inside decides, not the file's name: JSON Lines are often called `.json`.
-
-    Raises:
-        UserError: an array that is broken or cut off, a whole document that is not UTF-8.
+    Args:
+        stream: the file, not yet read.
+        suffix: of its name; one object alone in a `.json` file may be an object of records.
     """
-    with path.open("rb") as file:
-        first = next((line for line in _lines_without_bom(file) if line.strip()), b"").strip()
-        has_more_lines = any(line.strip() for line in file)
-    if not _may_be_document(path, first, has_more_lines):
-        return "JSON Lines", _read_lines(path)
-    content = path.read_bytes().removeprefix(BOM)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise wrong_encoding(path, line, content[error.start :]) from None
-    if first.startswith(b"["):
-        return "JSON array", _read_array(path, text)
-    try:
-        return "JSON object", iter(_read_object(path, text))
-    except (ValueError, RecursionError):
-        # Neither its first line nor the whole is JSON, so these are lines, of which the first is broken.
-        return "JSON Lines", _read_lines(path)
+    head = stream.peek(_HEAD)
+    start = skip_space(head, 0)
+    if not _is_document(head[start:], suffix, whole=len(head) < _HEAD):
+        return "JSON Lines", _read_lines(stream)
+    window = Window(stream)
+    if head.startswith("[", start):
+        return "JSON array", _read_members(window, "]")
+    if _holds_records(head):
+        return "JSON object", _read_members(window, "}")
+    return "JSON object", _read_objects(window)
 
 
-def _may_be_document(path: Path, first: bytes, has_more_lines: bool) -> bool:
-    if first.startswith(b"["):
-        return True
-    if path.suffix.lower() != ".json" or not first.startswith(b"{"):
+def _is_document(head: str, suffix: str, *, whole: bool) -> bool:
+    """True for an array or object, False for lines."""
+    if not head.startswith("[" if suffix != ".json" else ("[", "{")):
         return False
-    if not has_more_lines:
+    lines = [line.strip() for line in head.split("\n", _FEW_LINES + 1) if line.strip()]
+    if len(lines) == 1:
         return True
+    # The last may be cut, or stand for all that follow it.
+    following = lines[1:_FEW_LINES] if whole and len(lines) <= _FEW_LINES else lines[1:-1]
+    first = _kind(lines[0])
+    if first is dict or (head.startswith("[") and first is None):
+        return first is None
+    # Inside an array or object, most lines that are whole end with a comma.
+    return 2 * sum(_kind(line) is dict for line in following) <= len(following)
+
+
+def _kind(line: str) -> type | None:
+    """dict, list …, None for what is no JSON by itself."""
     try:
-        json.loads(first)
+        return type(json.loads(line))
     except (ValueError, RecursionError):
-        return True
-    return False
+        return None
 
 
-def _lines_without_bom(file: BinaryIO) -> Iterator[bytes]:
-    for number, line in enumerate(file):
-        yield line.removeprefix(BOM) if number == 0 else line
+def _holds_records(head: str) -> bool:
+    """True where all members of an object, as far as they can be seen, are objects themselves."""
+    decoder = json.JSONDecoder()
+    at = skip_space(head, head.index("{") + 1)
+    found = False
+    try:
+        while head.startswith('"', at):
+            _, end = decoder.raw_decode(head, at)
+            at = skip_space(head, skip_space(head, end) + 1)  # behind the colon
+            if not head.startswith("{", at):
+                return found and at >= len(head)
+            found = True
+            _, end = decoder.raw_decode(head, at)
+            at = skip_space(head, end)
+            if head.startswith(",", at):
+                at = skip_space(head, at + 1)
+    except (ValueError, RecursionError):
+        pass
+    return found
 
 
-def _read_lines(path: Path) -> Iterator[RawRecord]:
-    position = 0
-    decoder = _Decoder()
-    with path.open("rb") as file:
-        for number, raw in enumerate(_lines_without_bom(file), start=1):
-            position += len(raw)
-            if not raw.strip():
-                continue
-            text = raw.decode("utf-8", errors="replace").rstrip()
+def _read_lines(stream: TextStream) -> Iterator[RawRecord]:
+    decoder = Decoder()
+    for line in stream.lines():
+        if not line.text.strip(_WHITE):
+            continue
+        text = line.text.rstrip()
+        value: Any = text
+        error: tuple[str, str] | None
+        if line.fault is not None:
+            error = (BAD_ENCODING, line.fault)
+        else:
             try:
-                raw.decode("utf-8")
-                value, end, error = decoder.read(text, _skip_space(text, 0))
+                value, end, error = decoder.read(text, skip_space(text, 0))
                 if end < len(text):
                     raise json.JSONDecodeError("Extra data", text, end)
-            except UnicodeDecodeError as fault:
-                guess = ", perhaps GB18030" if reads_as_gb18030(raw) else ""
-                value, error = text, ("broken_json", f"{NOT_UTF8} at byte {fault.start + 1} of the line{guess}")
             except RecursionError:
-                value, error = text, _TOO_DEEP
+                value, error = text, TOO_DEEP
             except ValueError as fault:
                 value, error = text, ("broken_json", _describe(fault))
-            yield RawRecord(number, number, value, error, position)
+        yield RawRecord(line.number, line.number, value, error, line.position)
 
 
-def _read_array(path: Path, text: str) -> Iterator[RawRecord]:
-    decoder = _Decoder()
-    bytes_per_character = path.stat().st_size / len(text)
-    after = _skip_space(text, _skip_space(text, 0) + 1)
-    line = 1 + text.count("\n", 0, after)
+def _read_members(window: Window, closing: str) -> Iterator[RawRecord]:
+    """The members of an array (`closing` is `]`) or of an object of records."""
+    decoder = Decoder()
+    what = "JSON array" if closing == "]" else "JSON object"
+    window.character()
+    window.advance(window.at + 1)
     number = 0
-    while not text.startswith("]", after):
+    mark: str | None = None
+    while (character := window.character()) != closing:
+        if character == ",":
+            window.advance(window.at + 1)
+            continue
         number += 1
-        position = after
+        line, key = window.line, None
+        if not character:
+            yield RawRecord(line, number, "", ("broken_json", _cut(what)), window.position)
+            return
+        mark = _line_start(window) if mark is None else mark
         try:
-            value, end, error = decoder.read(text, position)
-            yield RawRecord(line, number, value, error, int(end * bytes_per_character))
-            after = _skip_space(text, end)
-            if text.startswith(",", after):
-                after = _skip_space(text, after + 1)
-            elif not text.startswith("]", after):
-                raise json.JSONDecodeError("Expected ',' or ']'", text, after)
-        except RecursionError:
-            raise UserError(f"{path} line {line}: nested too deeply") from None
-        except ValueError as fault:
-            raise _broken_array(path, text, line, number, fault) from None
-        line += text.count("\n", position, after)
-    if _skip_space(text, after + 1) < len(text):
-        raise UserError(f"{path} line {line}: more text after the end of the JSON array", "one array a file")
+            if closing == "}":
+                key = _read_key(window, decoder)
+            value, end, error = window.value(decoder)
+        except (ValueError, RecursionError) as fault:
+            yield _broken(window, fault, what, line, number, mark, key)
+            if not window.character():
+                return
+            continue
+        text, wrong = window.take(end)
+        if wrong is not None:
+            value, error = text, (BAD_ENCODING, wrong)
+        yield RawRecord(line, number, value, error, window.position, key)
+    window.advance(window.at + 1)
+    if window.character():
+        detail = f"more text after the end of the {what}"
+        yield _rest(window, detail, window.line, number + 1)
 
 
-def _broken_array(path: Path, text: str, line: int, number: int, fault: ValueError) -> UserError:
-    cut = False
-    if isinstance(fault, json.JSONDecodeError):
-        line = fault.lineno
-        cut = fault.pos >= len(text.rstrip()) or fault.msg.startswith("Unterminated string")
-    what = "the JSON array ends in the middle" if cut else f"not valid JSON ({_describe(fault)})"
-    hint = HALF_WRITTEN if cut else "mend this record or take it out"
-    return UserError(f"{path} line {line}: {what} (record {number})", hint)
+def _read_key(window: Window, decoder: Decoder) -> str:
+    if not window.text.startswith('"', window.at):
+        raise json.JSONDecodeError("Expecting property name enclosed in double quotes", window.text, window.at)
+    key, end, _ = window.value(decoder)
+    window.advance(end)
+    if window.character() != ":":
+        raise json.JSONDecodeError("Expecting ':' delimiter", window.text, window.at)
+    window.advance(window.at + 1)
+    window.character()
+    return str(key)
 
 
-def _read_object(path: Path, text: str) -> list[RawRecord]:
-    """The records of an object of records, else the object as the only record.
-
-    Raises:
-        ValueError: the text is not one JSON object.
-    """
-    size = path.stat().st_size
-    decoder = _Decoder()
-    whole, end, error = decoder.read(text, _skip_space(text, 0))
-    if _skip_space(text, end) < len(text):
-        raise json.JSONDecodeError("Extra data", text, end)
-    members = list(_members(text, decoder))
-    # A value with a fault is text here, but it began as an object.
-    if not members or not all(text.startswith("{", start) for _, start, *_ in members):
-        return [RawRecord(1, 1, whole, error, size)]
-    records = []
-    line = 1 + text.count("\n", 0, members[0][1])
-    for number, (key, start, end, value, error) in enumerate(members, start=1):
-        records.append(RawRecord(line, number, value, error, size * end // len(text), key))
-        if number < len(members):
-            line += text.count("\n", start, members[number][1])
-    return records
+def _read_objects(window: Window) -> Iterator[RawRecord]:
+    """An object as the only record, or several in a row."""
+    decoder = Decoder()
+    number = 0
+    while window.character():
+        number += 1
+        line = window.line
+        try:
+            value, end, error = window.value(decoder)
+        except (ValueError, RecursionError) as fault:
+            yield _broken(window, fault, "JSON object", line, number, "", None)
+            continue
+        text, wrong = window.take(end)
+        if wrong is not None:
+            value, error = text, (BAD_ENCODING, wrong)
+        yield RawRecord(line, number, value, error, window.position)
 
 
-def _members(text: str, decoder: _Decoder) -> Iterator[tuple[str, int, int, Any, tuple[str, str] | None]]:
-    """(key, start, end, value, error) of each member of a text that is one JSON object, those with equal keys too."""
-    after = _skip_space(text, text.index("{") + 1)
-    while not text.startswith("}", after):
-        key, end, _ = decoder.read(text, after)
-        start = _skip_space(text, _skip_space(text, end) + 1)  # behind the colon
-        value, end, error = decoder.read(text, start)
-        yield key, start, end, value, error
-        after = _skip_space(text, end)
-        if text.startswith(",", after):
-            after = _skip_space(text, after + 1)
+def _line_start(window: Window) -> str:
+    """How the first record begins, where it begins a line (else empty): others begin so too, and nothing in them."""
+    before = window.text[: window.at]
+    break_at = before.rfind("\n")
+    return before[break_at:] + window.text[window.at] if break_at >= 0 else ""
 
 
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    assert match is not None
-    return match.end()
+def _broken(
+    window: Window, fault: Exception, what: str, line: int, number: int, mark: str, key: str | None
+) -> RawRecord:
+    """The record in which a fault stands, moving behind it."""
+    place = fault.pos if isinstance(fault, json.JSONDecodeError) else None
+    detail = TOO_DEEP[1] if isinstance(fault, RecursionError) else _describe(fault)
+    if place is not None:
+        at_line = window.line + window.text.count("\n", window.at, place)
+        detail = f"line {at_line}: {detail}"
+        if window.ended and (place >= len(window.text.rstrip()) or fault.msg.startswith("Unterminated")):
+            detail = _cut(what)
+    end = window.find(mark) if mark else None
+    if end is None:
+        end = window.closing()
+    if end is None:
+        return _rest(window, detail, line, number, key)
+    text, _ = window.take(end)
+    return RawRecord(line, number, text.rstrip(" \t\r\n,"), ("broken_json", detail), window.position, key)
+
+
+def _rest(window: Window, detail: str, line: int, number: int, key: str | None = None) -> RawRecord:
+    text, length = window.take_rest(_KEPT)
+    if length > _KEPT:
+        detail += f"; of the {length:,} characters from here to the end of the file the first {_KEPT:,} are kept"
+    return RawRecord(line, number, text, ("broken_json", detail), window.position, key)
+
+
+def _cut(what: str) -> str:
+    return f"the {what} ends in the middle: {HALF_WRITTEN}"
 
 
 def _describe(fault: ValueError) -> str:

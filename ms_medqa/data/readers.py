@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.columns import FormatError
-from ms_medqa.data.csv_reader import read_csv
+from ms_medqa.data.csv_reader import open_csv
 from ms_medqa.data.example import Record
 from ms_medqa.data.formats import parse_record
+from ms_medqa.data.inputs import KNOWN_SUFFIXES, stem_of, suffix_of
 from ms_medqa.data.json_reader import open_json
-from ms_medqa.data.raw import RawRecord, check_file, printable
+from ms_medqa.data.parquet_reader import open_parquet
+from ms_medqa.data.raw import HALF_WRITTEN, RawRecord, check_file, printable
+from ms_medqa.data.streams import ByteStream
+from ms_medqa.data.text_reader import open_text
+from ms_medqa.data.text_stream import TextStream
+from ms_medqa.data.xlsx_reader import open_xlsx
+from ms_medqa.data.xml_reader import open_xml
 
-_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-_CSV_SUFFIXES = (".csv", ".tsv")
+_KINDS = {
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
+    **dict.fromkeys((".xlsx", ".xlsm"), "xlsx"),
+    **dict.fromkeys((".txt", ".md"), "text"),
+    ".parquet": "parquet",
+    ".xml": "xml",
+}
+# The container of old Office files, and of encrypted new ones.
+_OLE = b"\xd0\xcf\x11\xe0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,7 @@ def read_records(path: Path, columns: Columns, source: str) -> tuple[str, Iterat
         UserError: as `open_raw`.
     """
     layout, raws = open_raw(path)
-    return layout, _parse_all(raws, columns, printable(path.stem), source)
+    return layout, _parse_all(raws, columns, printable(stem_of(path)), source)
 
 
 def open_raw(path: Path) -> tuple[str, Iterator[RawRecord]]:
@@ -59,12 +74,64 @@ def open_raw(path: Path) -> tuple[str, Iterator[RawRecord]]:
             while the records are read.
     """
     check_file(path)
-    suffix = path.suffix.lower()
-    if suffix in _JSON_SUFFIXES:
-        return open_json(path)
-    if suffix in _CSV_SUFFIXES:
-        return "CSV", read_csv(path)
-    raise UserError(f"{path}: unknown kind of file", f"known are {' '.join(_JSON_SUFFIXES + _CSV_SUFFIXES)}")
+    kind, suffix = _kind(path), suffix_of(path)
+    if kind == "xlsx":
+        return open_xlsx(path, printable(stem_of(path)))
+    if kind == "parquet":
+        return open_parquet(path)
+    stream = TextStream(path)
+    if not stream.peek(1):
+        stream.close()
+        raise UserError(f"{path}: the file is empty")
+    openers: dict[str, Callable[[], tuple[str, Iterator[RawRecord]]]] = {
+        "json": lambda: open_json(stream, suffix),
+        "csv": lambda: open_csv(stream, suffix),
+        "xml": lambda: open_xml(stream),
+        "text": lambda: open_text(stream, suffix),
+    }
+    layout, raws = openers[kind]()
+    if stream.encoding.name != "utf-8":
+        layout += f", {stream.encoding.words}"
+    if stream.gzipped:
+        layout += ", gzip"
+    return layout, _to_the_end(stream, raws)
+
+
+def _kind(path: Path) -> str:
+    """What the file is, by its first bytes where they tell, else by its name."""
+    with ByteStream(path) as stream:
+        head = stream.read()
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"PK\3\4"):
+        # Spreadsheets are often given a wrong name; any other archive is no file of records.
+        if suffix_of(path) in (".xlsx", ".xlsm") or b"xl/" in head or b"[Content_Types].xml" in head:
+            return "xlsx"
+        raise UserError(f"{path}: a ZIP archive", "unpack it and name the files in it")
+    if head.startswith(_OLE):
+        raise UserError(f"{path}: an old (.xls) or encrypted Excel file", "save it as .xlsx without a password")
+    kind = _KINDS.get(suffix_of(path))
+    if kind is None:
+        known = " ".join(KNOWN_SUFFIXES)
+        raise UserError(f"{path}: unknown kind of file", f"known are {known}, each also with .gz behind it")
+    if kind in ("xlsx", "parquet"):
+        words = "XLSX" if kind == "xlsx" else "Parquet"
+        raise UserError(f"{path}: not a whole {words} file: {HALF_WRITTEN}")
+    return kind
+
+
+def _to_the_end(stream: TextStream, raws: Iterator[RawRecord]) -> Iterator[RawRecord]:
+    """The records, and one more for what a damaged gzip file holds no longer."""
+    last = 0
+    try:
+        for raw in raws:
+            last = raw.line
+            yield raw
+    finally:
+        stream.close()
+    if stream.gzip_fault is not None:
+        detail = f"{stream.gzip_fault}: {HALF_WRITTEN}"
+        yield RawRecord(last + 1, last + 1, "", ("broken_file", detail), stream.position)
 
 
 def _parse_all(raws: Iterator[RawRecord], columns: Columns, stem: str, source: str) -> Iterator[Reading]:
