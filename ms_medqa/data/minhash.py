@@ -200,7 +200,9 @@ def _distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _near(signatures: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
     if not first.size:
         return np.zeros(0, dtype=bool)
-    return similarity(signatures[first], signatures[second]) >= threshold - 1e-9
+    # `take` gathers rows several times as fast as an index does, from a memmap above all.
+    signatures = np.asarray(signatures)
+    return similarity(np.take(signatures, first, axis=0), np.take(signatures, second, axis=0)) >= threshold - 1e-9
 
 
 @functools.cache
