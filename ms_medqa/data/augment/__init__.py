@@ -1,0 +1,145 @@
+"""More forms of the training questions: true synonyms, other ways to ask, a lead-in before the context.
+
+No variant changes what is true: the answer stays as it is, letter by letter, and only what means the same is put into
+the question. Records of evaluation data are not to be given to it; which they are, the caller knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ms_medqa.config.errors import UserError
+from ms_medqa.data.augment.context import lead_ins
+from ms_medqa.data.augment.reforms import reforms
+from ms_medqa.data.augment.synonyms import SynonymList, holds
+from ms_medqa.data.example import Example, Record
+
+METHODS = ("synonym", "reform", "context")
+
+_NO_WORD = re.compile(r"[\W_]+")
+_HAS_PARENT = "parent" in {field.name for field in fields(Example)}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A record made from another one.
+
+    Attributes:
+        record: its id is the parent's with `~aug1` behind it; all but the id and the question (method `context`: the
+            context) is the parent's.
+        parent_id: the id of the record it was made from.
+        method: one of `METHODS`.
+    """
+
+    record: Example
+    parent_id: str
+    method: str
+
+
+class Augmenter:
+    """Makes variants of training records.
+
+    What it makes of a record is a function of the seed, the record and the lists: neither the order of the records nor
+    the number of workers matters, and a record that gets a variant at one rate gets the same at each higher one.
+
+    Args:
+        rate: share of the records that are tried; each gets one variant where a method fits, so the share of variants
+            is at most this.
+        seed: of the choice of records and variants.
+        synonyms: YAML files beside the shipped list; see `SynonymList`.
+
+    Raises:
+        UserError: the rate is not between 0 and 1; a file is at fault.
+    """
+
+    def __init__(self, rate: float = 0.3, seed: int = 42, synonyms: Sequence[str | Path] = ()) -> None:
+        if not 0 <= rate <= 1:
+            raise UserError(f"data.aug_rate is {rate}", "a share between 0 and 1, 0 for no variants")
+        self._rate = rate
+        self._seed = seed
+        self._synonyms = SynonymList(synonyms) if rate else None
+
+    def variants(self, record: Record, taken: Callable[[Example], bool] | None = None) -> list[Variant]:
+        """The variants of one training record: one or none.
+
+        Args:
+            record: plain text, and records that are variants themselves, get none.
+            taken: whether a question is known already (any part, any benchmark); another variant is tried then. It is
+                not asked about dialogues, which count by their first question, nor where the question stays as it is.
+        """
+        if self._synonyms is None or not isinstance(record, Example) or getattr(record, "parent", None) is not None:
+            return []
+        if self._hash(record.id, "rate") >= self._rate * 2**64:
+            return []
+        for method in sorted(METHODS, key=lambda name: self._hash(record.id, name)):
+            texts = sorted(self._texts(record, method), key=lambda text: self._hash(record.id, f"{method}\n{text}"))
+            for text in texts:
+                if method != "context" and _bare(text) == _bare(record.question):
+                    continue
+                made = _child(record, "context" if method == "context" else "question", text)
+                if method == "context" or record.history or taken is None or not taken(made):
+                    return [Variant(made, record.id, method)]
+        return []
+
+    def _texts(self, example: Example, method: str) -> Iterable[str]:
+        if method == "context":
+            return lead_ins(example.context or "")
+        return self._renamed(example) if method == "synonym" else _reformed(example)
+
+    def _renamed(self, example: Example) -> Iterator[str]:
+        assert self._synonyms is not None
+        for change in self._synonyms.replaced(example.question):
+            # An option that names the thing must stay the one that was asked about.
+            if any(holds(choice, term) for choice in example.choices or () for term in change.group):
+                continue
+            # A text with both names may be about the names: 甲亢是甲状腺功能亢进症的简称.
+            if any(
+                holds(text, change.old) and holds(text, change.new) for text in (example.answer, example.context or "")
+            ):
+                continue
+            yield change.text
+
+    def _hash(self, name: str, purpose: str) -> int:
+        # A hash instead of a random generator: the same in every process and on every version of Python.
+        text = f"{self._seed}\n{name}\n{purpose}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+
+def augment(
+    examples: Sequence[Record], rate: float = 0.3, seed: int = 42, synonyms: Sequence[str | Path] = ()
+) -> list[Variant]:
+    """The variants of the training records in memory, in their order; none asks what one of the records asks.
+
+    For records that do not fit into memory, and to keep clear of other parts, call `Augmenter.variants` on each.
+    """
+    augmenter = Augmenter(rate, seed, synonyms)
+    questions = {_bare(item.question) for item in examples if isinstance(item, Example) and not item.history}
+    return [
+        variant
+        for item in examples
+        for variant in augmenter.variants(item, taken=lambda made: _bare(made.question) in questions)
+    ]
+
+
+def _reformed(example: Example) -> list[str]:
+    # The question of an exam holds its options.
+    return [] if example.choices is not None else reforms(example.question)
+
+
+def _child(parent: Example, field: str, text: str) -> Example:
+    changes: dict[str, Any] = {"id": f"{parent.id}~aug1", field: text}
+    if _HAS_PARENT:
+        changes["parent"] = parent.id
+    return replace(parent, **changes)
+
+
+def _bare(question: str) -> str:
+    """The question without case, width, space, punctuation and symbols."""
+    text = unicodedata.normalize("NFKC", question).casefold()
+    return _NO_WORD.sub("", text) or text
