@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ _HEAD = 1 << 16
 _KEPT = 100_000
 # Lines behind an unclosed quote that are looked at, to tell whether they are records of their own.
 _LOOKED_AT = 1000
+# Excel writes and reads such a line before the header.
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
 _UNCLOSED = "a quote that opens here is never closed: close it, or write two quotes for each that is a part of the text"
 
 
@@ -43,7 +46,10 @@ def open_csv(stream: TextStream, suffix: str) -> tuple[str, Iterator[RawRecord]]
         lines.pop()
     while lines and not lines[0].strip():
         lines.pop(0)
-    dialect = find_dialect(lines, tabs=suffix == ".tsv") if lines else Dialect()
+    if lines and (named := _SEPARATOR_LINE.fullmatch(lines[0].strip("\r\n"))):
+        dialect = Dialect(named[1])
+    else:
+        dialect = find_dialect(lines, tabs=suffix == ".tsv") if lines else Dialect()
     return dialect.words, _Rows(stream, dialect, newline).read()
 
 
@@ -75,6 +81,8 @@ class _Rows:
                 continue
             first = self._taken[0]
             if error is None and not self._names:
+                if _SEPARATOR_LINE.fullmatch(first.text.strip("\r\n")):
+                    continue
                 self._names = [name.strip() for name in row]
                 _check_header(self._path, first.number, self._names)
                 continue

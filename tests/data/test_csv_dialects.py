@@ -54,6 +54,13 @@ def test_single_quotes_and_backslashes(tmp_path: Path) -> None:
     assert pairs(read(tmp_path / "a.csv", escaped)[1])[0] == ('What is "flu", doctor?', "A virus.")
 
 
+def test_the_line_by_which_excel_names_the_delimiter(tmp_path: Path) -> None:
+    layout, readings = read(tmp_path / "a.csv", "sep=;\r\nquestion;answer\r\nq1, or q2;a\r\n")
+    assert layout == "CSV (semicolons)"
+    assert pairs(readings) == [("q1, or q2", "a")]
+    assert readings[0].raw.line == 3
+
+
 def test_lines_of_old_macs(tmp_path: Path) -> None:
     assert pairs(read(tmp_path / "a.csv", "question,answer\rq1,a\rq2,b")[1]) == [("q1", "a"), ("q2", "b")]
 
