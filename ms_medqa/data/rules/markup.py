@@ -48,9 +48,9 @@ def strip(text: str) -> Stripped:
 
     Only known tags count, so `<0.05` and `<患者>` stay. Those of one letter also compare variables (`a<b>c`): they
     count where they have attributes, where they are closed later, or, for `<p>`, where no letter or digit stands before
-    them. `<sup>` becomes `^`: 10<sup>9</sup> is not 109. Text with a fenced block of code is left alone.
+    them. `<sup>` becomes `^`: 10<sup>9</sup> is not 109. Text with code between backticks is left alone.
     """
-    if ("<" not in text and "&" not in text) or "```" in text:
+    if ("<" not in text and "&" not in text) or "`" in text:
         return Stripped(text, 0, 0)
     pieces: list[str] = []
     done = places = size = 0
