@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from ms_medqa.data.json_window import TOO_DEEP, Decoder, Window, skip_space
 from ms_medqa.data.raw import BAD_ENCODING, HALF_WRITTEN, RawRecord
-from ms_medqa.data.text_stream import TextStream
+from ms_medqa.data.text_stream import LONGEST, TextStream
 
 # What is looked at to tell the layout, and what is kept of a text that is no record.
 _HEAD = 1 << 20
 _KEPT = 100_000
 _FEW_LINES = 20
+_KEY = re.compile(r'\{\s*"[^"\\]*"')
 _WHITE = " \t\r\n\v\f"
 
 
@@ -95,6 +97,9 @@ def _read_lines(stream: TextStream) -> Iterator[RawRecord]:
         error: tuple[str, str] | None
         if line.fault is not None:
             error = (BAD_ENCODING, line.fault)
+        elif len(text) > LONGEST:
+            value = text[:_KEPT]
+            error = ("broken_json", f"{len(text):,} characters without a line end; the first {_KEPT:,} are kept")
         else:
             try:
                 value, end, error = decoder.read(text, skip_space(text, 0))
@@ -135,6 +140,8 @@ def _read_members(window: Window, closing: str) -> Iterator[RawRecord]:
                 return
             continue
         text, wrong = window.take(end)
+        if not mark and closing == "]":
+            mark = _first_key(text)
         if wrong is not None:
             value, error = text, (BAD_ENCODING, wrong)
         yield RawRecord(line, number, value, error, window.position, key)
@@ -181,6 +188,12 @@ def _line_start(window: Window) -> str:
     return before[break_at:] + window.text[window.at] if break_at >= 0 else ""
 
 
+def _first_key(text: str) -> str:
+    """How a record begins where the whole array is one line, up to its first key; empty where more in it does."""
+    match = _KEY.match(text)
+    return match[0] if match is not None and text.count(match[0]) == 1 else ""
+
+
 def _broken(
     window: Window, fault: Exception, what: str, line: int, number: int, mark: str, key: str | None
 ) -> RawRecord:
@@ -193,8 +206,11 @@ def _broken(
         if window.ended and (place >= len(window.text.rstrip()) or fault.msg.startswith("Unterminated")):
             detail = _cut(what)
     end = window.find(mark) if mark else None
-    if end is None:
-        end = window.closing()
+    if end is None or not mark.startswith("\n"):
+        length = None if end is None else end - window.at
+        closed = window.closing(length)
+        # The window may have moved.
+        end = window.at + length if closed is None and length is not None else closed
     if end is None:
         return _rest(window, detail, line, number, key)
     text, _ = window.take(end)

@@ -159,11 +159,15 @@ class Window:
             start = max(1, len(self.text) - self.at - len(mark))
             self.more()
 
-    def closing(self) -> int | None:
-        """The end of the list or object that begins here, by its brackets alone; None where they tell no end."""
+    def closing(self, within: int | None = None) -> int | None:
+        """The end of the list or object that begins here, by its brackets alone; None where they tell no end.
+
+        Args:
+            within: characters from here that are looked at, all of them in the window; None for all that follow.
+        """
         while True:
             depth = 0
-            for token in _TOKEN.finditer(self.text, self.at):
+            for token in _TOKEN.finditer(self.text, self.at, len(self.text) if within is None else self.at + within):
                 if token[0] in ("{", "["):
                     depth += 1
                 elif token[0] in ("}", "]"):
@@ -174,7 +178,7 @@ class Window:
                     break
                 if depth <= 0:
                     return self._if_followed(token.end()) if depth == 0 and token[0] in ("}", "]") else None
-            if self.ended or len(self.text) - self.at > LONGEST:
+            if within is not None or self.ended or len(self.text) - self.at > LONGEST:
                 return None
             self.more()
 

@@ -61,10 +61,15 @@ def test_a_broken_record_costs_only_itself(tmp_path: Path) -> None:
     assert outline(readings) == ["q0", "broken_json", "q2", "q3"]
     assert [reading.raw.line for reading in readings] == [2, 14, 26, 38]
     assert readings[1].error[1].startswith("line 15: ")
-    # Where neither tells its end, all that is left is one record.
-    readings = read(tmp_path / "a.json", f'[{GOOD % 1}, {{"question": "q", "answer": "a}},\n {GOOD % 2}]')
-    assert outline(readings) == ["q1", "broken_json"]
-    assert readings[1].raw.value.endswith("]")
+    # In one line, records begin with the same key.
+    unclosed = '{"question": "q", "answer": "a}'
+    readings = read(tmp_path / "a.json", f"[{GOOD % 1}, {unclosed}, {GOOD % 2}, {GOOD % 3}]")
+    assert outline(readings) == ["q1", "broken_json", "q2", "q3"]
+    assert readings[1].raw.value == unclosed
+    # Where nothing tells its end, all that is left is one record.
+    readings = read(tmp_path / "a.json", f"[{unclosed}, {GOOD % 2}]")
+    assert outline(readings) == ["broken_json"]
+    assert readings[0].raw.value.endswith("]")
 
 
 def test_a_list_that_is_nested_too_deeply_costs_only_itself(tmp_path: Path) -> None:
