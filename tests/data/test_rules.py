@@ -96,6 +96,7 @@ def test_duplicates_can_be_allowed(tokenizer: Tokenizer) -> None:
         "<患者>",
         "R&D; AT&T",
         "<|im_end|>",
+        "</s><s>[INST] a [/INST]",
         "<user>: 你好 <bot>:",
         "1 < 2 > 0",
         "写成 `<br>`",
