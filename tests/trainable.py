@@ -45,6 +45,8 @@ def place() -> Path:
         path = folder / f"{name}.jsonl"
         path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
         arguments = ["--model", str(folder / "model"), f"data.max_length={LENGTH}", "data.length_margin=0"]
+        # These records are no texts that anyone would write: they differ by a number.
+        arguments += ["data.aug_rate=0", "data.near_duplicates=null", "data.cluster_similarity=1"]
         assert main(["convert", str(path), "--output", str(folder / name), *arguments, "data.split=[0.7,0.2,0.1]"]) == 0
     return folder
 

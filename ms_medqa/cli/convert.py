@@ -14,13 +14,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="a JSON, JSON Lines or CSV file, or a config override such as data.max_length=1024",
+        help="a file of records, a folder or a pattern such as 'raw/*.csv', or a config override such as "
+        "data.max_length=1024",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="the folder to make; an earlier result is replaced"
     )
     parser.add_argument("--model", metavar="DIR", help="the model whose tokenizer is used (model.path)")
     parser.add_argument("--config", metavar="FILE", help="YAML config")
+    parser.add_argument(
+        "--benchmark",
+        nargs="+",
+        metavar="FILE",
+        help="evaluation files: training records that overlap them are rejected (data.benchmark)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,5 +40,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides)
     if args.model is not None:
         config.model.path = args.model
+    if args.benchmark is not None:
+        config.data.benchmark = args.benchmark
     convert(inputs, Path(args.output), config)
     return 0

@@ -32,6 +32,12 @@ class Columns(Section):
     context: str | None = Field(None, description="Column of the context.")
     id: str | None = Field(None, description="Column of the record id.")
     key: str | None = Field(None, description="Column of the key fact, which a right answer must contain.")
+    options: str | None = Field(None, description="Column of an exam question's options.")
+    explanation: str | None = Field(None, description="Column that explains the right option.")
+    label: str | None = Field(None, description="Column of a class such as yes or no.")
+    system: str | None = Field(None, description="Column of the system text.")
+    turns: str | None = Field(None, description="Column of a dialogue's turns.")
+    text: str | None = Field(None, description="Column of plain text for pre-training.")
     split: str | None = Field(None, description="Column that fixes a record's part (`train`, `val` or `test`).")
 
 
@@ -63,6 +69,27 @@ class DataSection(Section):
         description="What happens to a record that is too long: `drop` rejects it; `truncate` cuts its context, then "
         "leaves out its oldest rounds, then cuts its answer; `raise` stops.",
     )
+    shape: Literal["auto", "qa", "alpaca", "dialogue", "exam", "text"] = Field(
+        "auto",
+        description="What all records are: question and answer, alpaca, dialogue, exam question, plain text. `auto`: "
+        "found by the columns of each.",
+    )
+    nfkc: bool = Field(
+        False, description="Bring texts to Unicode NFKC. It changes doses: 2½ becomes 21⁄2, 10² becomes 102."
+    )
+    near_duplicates: float | None = Field(
+        0.95,
+        ge=0.5,
+        le=1,
+        description="Reject a record whose question and answer are at least this similar to an earlier record's "
+        "(estimated share of common token 3-grams); empty: keep them.",
+    )
+    cluster_similarity: float = Field(
+        0.8,
+        ge=0.5,
+        le=1,
+        description="Questions that are at least this similar go to the same part of the split.",
+    )
     split: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="Shares of train, validation and test.")
     seed: int = Field(42, ge=0, description="Seed of the split.")
     wrong_claims: list[str] = Field(
@@ -78,6 +105,21 @@ class DataSection(Section):
         default_factory=list,
         description="Files of medical names (text, CSV, TSV); the report says how many records name one.",
     )
+    aug_rate: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Share of the training records that are tried for one variant: a true synonym, the same question in "
+        "other words, a lead-in before the context.",
+    )
+    synonyms: list[str] = Field(
+        default_factory=list, description="YAML files that extend the shipped list of medical synonyms."
+    )
+    benchmark: list[str] = Field(
+        default_factory=list,
+        description="Evaluation files; training records that overlap them are rejected (13-grams, near duplicates).",
+    )
+    shard_megabytes: int = Field(256, ge=1, description="MindRecord files are aimed to be at most so large.")
     fill_context: bool = Field(
         False,
         description="Fill a missing context with the start of the answer. It leaks the answer into the prompt; only "

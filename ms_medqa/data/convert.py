@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.console import say
@@ -14,36 +17,49 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.config.schema import Config
 from ms_medqa.data import manifest
-from ms_medqa.data.clean import Cleaner, Kept
-from ms_medqa.data.example import Example
+from ms_medqa.data.clean import Cleaner
+from ms_medqa.data.facts import Facts
 from ms_medqa.data.folder import new_folder
-from ms_medqa.data.gather import Gatherer, file_names, write_lines
-from ms_medqa.data.mindrecord import write_records
+from ms_medqa.data.gather import Gatherer
+from ms_medqa.data.inputs import expand_inputs
+from ms_medqa.data.judging import Task, judges
+from ms_medqa.data.mindrecord import files_of, write_shards
+from ms_medqa.data.minhash import clusters
+from ms_medqa.data.near_duplicates import reject_near_duplicates
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.question_types import TYPES
 from ms_medqa.data.raw import check_file
-from ms_medqa.data.report import FileCount, build_report, table
-from ms_medqa.data.split import PARTS, split_records
+from ms_medqa.data.report import FileCount, build_report, histograms_of, table
+from ms_medqa.data.report_html import FILE_NAME as _PAGE
+from ms_medqa.data.report_html import write_report_html
+from ms_medqa.data.rules.lexicon import Lexicon
+from ms_medqa.data.split import PARTS, assign_parts
+from ms_medqa.data.spool import Joined, Spool, Spooled, SpooledPart
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.data.training_part import add_variants, read_benchmark, remove_overlap
 
 _REJECTED = "rejected.jsonl"
 _REPORT = "report.json"
-_OUTPUTS = (
-    *(part + suffix for part in PARTS for suffix in (".jsonl", ".mindrecord", ".mindrecord.db")),
-    _REJECTED,
-    _REPORT,
-    PROMPT_FILE,
-    manifest.FILE_NAME,
-)
+_OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), _REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
+# Data files of a part and their indexes: one, or several with numbers.
+_SHARD = re.compile(rf"({'|'.join(PARTS)})\.mindrecord\d*(\.db)?")
 
 
-def convert(inputs: Sequence[str | Path], output: str | Path, config: Config) -> dict[str, Any]:
+def convert(
+    inputs: Sequence[str | Path], output: str | Path, config: Config, workers: int | None = None
+) -> dict[str, Any]:
     """Read, clean, split and tokenise records, and write them to the folder `output`, whole or not at all.
 
+    Memory holds a few hundred bytes of each record, so a million of them need about 1 GB; their texts and tokens pass
+    through a spool on the disk of `output`.
+
     Args:
-        inputs: JSON, JSON Lines or CSV files.
+        inputs: files, folders or patterns.
         output: the folder to make; an earlier result there is replaced.
         config: `model.path` gives the tokenizer, `data` the rules.
+        workers: processes that read and tokenise; by default one for each core, where the input is worth it. The
+            result does not depend on it.
 
     Returns:
         The content of `report.json`.
@@ -52,84 +68,146 @@ def convert(inputs: Sequence[str | Path], output: str | Path, config: Config) ->
         UserError: an input or a setting is at fault, or nothing is left after cleaning.
         RunError: no space is left, or what was written cannot be read back.
     """
-    paths = [Path(path).expanduser() for path in inputs]
-    if not paths:
-        raise UserError("no input file")
+    sources = expand_inputs(inputs)
+    paths = [source.path for source in sources]
     for path in paths:
         check_file(path)
-    file_names(paths)
     tokenizer = Tokenizer.load(resolve_model(config.model.path))
     prompt = Prompt.named(config.data.prompt, tokenizer)
-    cleaner = Cleaner(config.data, tokenizer, prompt)
     if config.data.fill_context:
         say("warning: data.fill_context puts the start of the answer into the prompt; the model learns to copy it")
 
+    benchmark = read_benchmark(config.data.benchmark, config.data) if config.data.benchmark else None
     output = Path(output).expanduser()
-    with new_folder(output, mark=manifest.FILE_NAME, names=_OUTPUTS, inputs=paths) as work:
-        with atomic_write(work / _REJECTED) as rejected_file:
-            gatherer = Gatherer(config.data.columns, cleaner, rejected_file)
-            gatherer.read(paths)
-        for file in gatherer.files:
+    task = Task(config.data, tokenizer.folder, config.data.prompt)
+    size = sum(path.stat().st_size for path in paths)
+    with (
+        new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=paths) as work,
+        Spool(work / ".records") as spool,
+        Spool(work / ".variants") as spool_of_variants,
+    ):
+        with judges(task, size, workers) as judging, atomic_write(work / _REJECTED) as rejected_file:
+            gatherer = Gatherer(config.data, judging, spool, rejected_file)
+            gatherer.read(sources)
+            files, facts, records = gatherer.files, gatherer.facts, spool.close()
+            coverage = gatherer.coverage and gatherer.coverage.to_dict(len(Lexicon(config.data.lexicon).names))
+            # Ids and digests of everything that was read are needed no longer, and writing needs room.
+            del gatherer
+            left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
+            parts = {part: records.part(indices) for part, indices in _split(records, facts, left, config).items()}
+            if benchmark is not None:
+                parts["train"] = remove_overlap(parts["train"], facts, files, benchmark, rejected_file)
+        for file in files:
             say(file.describe())
-        if not gatherer.kept:
-            raise _nothing_left(gatherer.files, work, output, paths)
-        kind = _kind(gatherer.kept)
-        parts = _split(gatherer.kept, config)
-        for part in PARTS:
-            _write_part(work, part, parts[part])
+        if not len(left):
+            raise _nothing_left(files, work, output, paths)
+        kind = _kind(facts, files)
+        _check_train(parts)
+        more = Facts()
+        if kind == "sft" and config.data.aug_rate:
+            cleaner = Cleaner(config.data, tokenizer, prompt)
+            digests = facts.digests()[left]
+            more = add_variants(parts["train"], digests, config.data, cleaner, spool_of_variants)
+        variants = spool_of_variants.close()
+        whole = {part: Joined((records,)) for part, records in parts.items()}
+        whole["train"] = Joined((parts["train"], variants.part(range(len(variants)))))
+        shards = {part: _write_part(work, part, whole[part], config) for part in PARTS}
+        tokens = {part: _tokens(parts[part], facts) for part in PARTS}
+        tokens["train"] = _together(tokens["train"], _tokens(whole["train"].parts[1], more))
         report = build_report(
-            gatherer.files, parts, config.data, kind=kind, tokenizer=tokenizer.fingerprint, prompt=prompt.to_dict()
+            files,
+            {part: len(parts[part]) for part in PARTS},
+            tokens,
+            config.data,
+            kind=kind,
+            tokenizer=tokenizer.fingerprint,
+            prompt=prompt.to_dict(),
+            types={part: _types(parts[part], facts) for part in PARTS},
+            lexicon=coverage,
+            augmented=len(variants),
         )
         write_json(work / _REPORT, report)
+        write_report_html(report, histograms_of(tokens), work / _PAGE)
         prompt.save(work)
+        written = [*_OUTPUTS, *(file.name for names in shards.values() for name in names for file in files_of(name))]
         manifest.write(
             work,
             kind=kind,
-            rows=report["kept"],
-            tokens={part: sum(item.input_ids.size for item in parts[part]) for part in PARTS},
+            rows={part: len(whole[part]) for part in PARTS},
+            tokens={part: int(tokens[part]["record"].sum()) for part in PARTS},
             max_length=config.data.max_length,
             tokenizer=tokenizer,
             prompt=prompt,
-            files=[name for name in _OUTPUTS if (work / name).exists()],
+            shards={part: [name.name for name in names] for part, names in shards.items()},
+            files=[name for name in written if (work / name).exists()],
         )
+        spool.remove()
+        spool_of_variants.remove()
     say(table(report))
     for part in PARTS[1:]:
-        if not parts[part]:
+        if not report["kept"][part]:
             say(f"note: the {part} part is empty")
     say(f"written to {output}")
     return report
 
 
-def _kind(kept: Sequence[Kept]) -> str:
-    kinds = {"sft" if isinstance(item.record, Example) else "text": item.record for item in kept}
-    if len(kinds) > 1:
+def _names_in(output: Path) -> list[str]:
+    """The names that a result in this place may hold."""
+    found = [path.name for path in output.iterdir()] if output.is_dir() else []
+    return [*_OUTPUTS, *filter(_SHARD.fullmatch, found)]
+
+
+def _kind(facts: Facts, files: Sequence[FileCount]) -> str:
+    texts = np.frombuffer(facts.texts, np.int8)
+    if texts.min() != texts.max():
+        text, question = (files[facts.files[int(place)]].name for place in (texts.argmax(), texts.argmin()))
         raise UserError(
-            f"plain text ({kinds['text'].source}) and questions ({kinds['sft'].source}) in one conversion",
+            f"plain text ({text}) and questions ({question}) in one conversion",
             "convert them apart, one for train.stage=pretrain and one for sft",
         )
-    return next(iter(kinds))
+    return "text" if texts[0] else "sft"
 
 
-def _split(kept: Sequence[Kept], config: Config) -> Mapping[str, Sequence[Kept]]:
-    names = split_records([item.record for item in kept], config.data.split, config.data.seed)
-    parts: dict[str, list[Kept]] = {part: [] for part in PARTS}
-    for name, item in zip(names, kept, strict=True):
-        parts[name].append(item)
-    if not parts["train"]:
-        raise UserError(
-            f"the train part is empty, all {len(kept)} records go to {' and '.join(p for p in PARTS if parts[p])}",
-            "look at the records' split column and at data.split",
-        )
-    return parts
+def _split(records: Spooled, facts: Facts, left: np.ndarray, config: Config) -> Mapping[str, np.ndarray]:
+    """Part → numbers of its records, in the order of the input."""
+    types, fixed = (np.frombuffer(column, np.int8)[left] for column in (facts.types, facts.fixed))
+    alike = clusters(records.questions[left], config.data.cluster_similarity)
+    found = assign_parts(facts.digests()[left], types, fixed, alike, config.data.split, config.data.seed)
+    return {part: left[found == number] for number, part in enumerate(PARTS)}
 
 
-def _write_part(work: Path, part: str, kept: Sequence[Kept]) -> None:
-    with atomic_write(work / f"{part}.jsonl") as file:
-        write_lines(file, (item.record for item in kept))
-    if kept:
-        rows = ((item.record.id, item.input_ids, item.loss_mask) for item in kept)
-        count = write_records(work / f"{part}.mindrecord", rows)
-        assert count == len(kept), (part, count, len(kept))
+def _check_train(parts: Mapping[str, SpooledPart]) -> None:
+    if len(parts["train"]):
+        return
+    others = [part for part in PARTS if len(parts[part])]
+    raise UserError(
+        f"the train part is empty, {sum(map(len, parts.values()))} records go to {' and '.join(others) or 'no part'}",
+        "look at the records' split column, at data.split and at data.benchmark",
+    )
+
+
+def _write_part(work: Path, part: str, records: Joined, config: Config) -> list[Path]:
+    """Write a part's JSON Lines and MindRecord; the data files."""
+    with atomic_write(work / f"{part}.jsonl", "wb") as file:
+        file.writelines(records.lines())
+    if not len(records):
+        return []
+    return write_shards(work / f"{part}.mindrecord", records, config.data.shard_megabytes * 2**20)
+
+
+def _tokens(records: SpooledPart, facts: Facts) -> dict[str, np.ndarray]:
+    columns = {"trained": facts.trained, "question": facts.question_tokens, "answer": facts.answer_tokens}
+    counts = {name: np.frombuffer(column, np.int32)[records.indices] for name, column in columns.items()}
+    return {"record": records.lengths, **counts}
+
+
+def _together(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([values, second[name]]) for name, values in first.items()}
+
+
+def _types(records: SpooledPart, facts: Facts) -> dict[str, int]:
+    counts = np.bincount(np.frombuffer(facts.types, np.int8)[records.indices], minlength=len(TYPES))
+    return {name: count for name, count in zip(TYPES, counts.tolist(), strict=True) if count}
 
 
 def _nothing_left(files: Sequence[FileCount], work: Path, output: Path, inputs: Sequence[Path]) -> UserError:

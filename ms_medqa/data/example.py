@@ -26,6 +26,7 @@ class Example:
         source: name of the file it was read from.
         key: the fact that a right answer must contain.
         split: the part (`train`, `val`, `test`) it belongs to, where that is fixed.
+        parent: id of the record of which this is a variant.
         notes: codes of `notes.NOTES`: what was left out when it was read. They belong to the reading, not to the
             record: two records may differ in them and be equal, and they are not written.
     """
@@ -41,6 +42,7 @@ class Example:
     source: str = ""
     key: str | None = None
     split: str | None = None
+    parent: str | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,101 +1,108 @@
-"""Read all input files through the cleaning rules; what is rejected is written down at once."""
+"""Read all input files through the cleaning rules: what is kept goes to the spool, what is rejected is written down."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, Any
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.schema import Columns
-from ms_medqa.data.clean import Cleaner, Kept, Rejected
+from ms_medqa.config.schema import DataSection
+from ms_medqa.data.clean import Kept, Rejected
 from ms_medqa.data.columns import list_names
 from ms_medqa.data.example import Record
-from ms_medqa.data.raw import printable
-from ms_medqa.data.readers import Reading, read_records
+from ms_medqa.data.facts import Facts
+from ms_medqa.data.inputs import InputFile, stem_of
+from ms_medqa.data.judging import Judges, Verdict
+from ms_medqa.data.raw import RawRecord, printable
+from ms_medqa.data.readers import open_raw
 from ms_medqa.data.report import FileCount
-
-# Records that are tokenised together: enough for all cores, few enough that the progress bar moves.
-_BATCH = 256
+from ms_medqa.data.rules.lexicon import Coverage
+from ms_medqa.data.spool import Spool
 
 
 class Gatherer:
     """Takes files one after the other; duplicates and ids are seen across them.
 
     Args:
-        columns: the user's column names.
-        cleaner: the rules.
+        settings: of the conversion.
+        judges: the rules.
+        spool: gets every kept record.
         rejected_file: gets a line for every rejected record.
 
     Attributes:
-        kept: the records that passed, in the order of the input.
+        facts: what is known of each kept record, in the order of the spool.
         files: the counts of each file.
+        coverage: of the user's medical names, None where there are none.
     """
 
-    def __init__(self, columns: Columns, cleaner: Cleaner, rejected_file: IO[str]) -> None:
-        self.kept: list[Kept] = []
+    def __init__(self, settings: DataSection, judges: Judges, spool: Spool, rejected_file: IO[str]) -> None:
+        self.facts = Facts()
         self.files: list[FileCount] = []
-        self._columns = columns
-        self._cleaner = cleaner
+        self.coverage = Coverage() if settings.lexicon else None
+        self._columns = settings.columns
+        self._duplicates = settings.rules.duplicate
+        self._judges = judges
+        self._spool = spool
         self._rejected_file = rejected_file
         self._ids: dict[str, int] = {}
+        self._seen: dict[bytes, str] = {}
         self._seen_columns: dict[str, None] = {}
 
-    def read(self, paths: Sequence[Path]) -> None:
+    def read(self, inputs: Sequence[InputFile]) -> None:
         """Read all files.
 
         Raises:
             UserError: a file is broken as a whole or more than half broken, or a column named by the user is nowhere.
         """
-        sizes = [path.stat().st_size for path in paths]
+        sizes = [item.path.stat().st_size for item in inputs]
         with progress(total=max(1, sum(sizes) // 1024), desc="reading", unit="KB") as bar:
-            for number, (path, name) in enumerate(zip(paths, file_names(paths), strict=True)):
-                for position in self._read_file(path, name):
-                    bar.update((sum(sizes[:number]) + min(position, sizes[number])) // 1024 - bar.n)
+            for number, item in enumerate(inputs):
+                layout, raws = open_raw(item.path)
+                file = FileCount(printable(item.path), item.name, layout)
+                self.files.append(file)
+                for batch, verdicts in self._judges.judge(raws, printable(stem_of(item.path)), item.name):
+                    for raw, verdict in zip(batch, verdicts, strict=True):
+                        self._take(raw, verdict, file, number)
+                    done = sum(sizes[:number]) + min(batch[-1].position, sizes[number])
+                    bar.update(done // 1024 - bar.n)
+                file.check_broken()
         self._check_columns()
 
-    def _read_file(self, path: Path, name: str) -> Iterator[int]:
-        """Read one file, handing out how many bytes are done."""
-        layout, readings = read_records(path, self._columns, name)
-        file = FileCount(printable(path), name, layout)
-        self.files.append(file)
-        while batch := list(itertools.islice(readings, _BATCH)):
-            self._take(batch, file)
-            yield batch[-1].raw.position
-        file.check_broken()
-
-    def _take(self, batch: Sequence[Reading], file: FileCount) -> None:
-        records = [self._with_own_id(reading.record) for reading in batch if reading.record is not None]
-        verdicts = iter(self._cleaner.check(records))
-        for reading in batch:
-            file.add(reading)
-            if isinstance(reading.raw.value, Mapping):
-                self._seen_columns.update(dict.fromkeys(map(str, reading.raw.value)))
-            if reading.error is not None:
-                self._reject(reading, Rejected(*reading.error), file)
-                continue
-            verdict = next(verdicts)
-            if isinstance(verdict, Kept):
-                self.kept.append(verdict)
+    def _take(self, raw: RawRecord, verdict: Verdict, file: FileCount, number: int) -> None:
+        outcome = verdict.outcome
+        if isinstance(raw.value, Mapping):
+            self._seen_columns.update(dict.fromkeys(map(str, raw.value)))
+        if isinstance(outcome, Kept):
+            record = self._with_own_id(outcome.record)
+            first = self._seen.setdefault(verdict.digest, record.id) if self._duplicates else record.id
+            if first == record.id:
+                line = json_line(record.to_dict())
+                assert verdict.signatures is not None
+                self._spool.add(record.id, line, outcome.input_ids, outcome.loss_mask, verdict.signatures)
+                self.facts.add(outcome, number, raw.line)
             else:
-                file.rejected[verdict.reason] += 1
-                self._reject(reading, verdict, file)
+                outcome = Rejected("duplicate", f"same as {first}")
+        file.add(raw, verdict.format, outcome)
+        if isinstance(outcome, Kept):
+            self._note(raw, outcome, file)
+        if isinstance(outcome, Rejected):
+            line = rejected_line(file.name, raw.line, outcome.reason, outcome.detail, raw.value)
+            self._rejected_file.write(line)
 
-    def _reject(self, reading: Reading, rejected: Rejected, file: FileCount) -> None:
-        line = {
-            "file": file.name,
-            "line": reading.raw.line,
-            "reason": rejected.reason,
-            "detail": rejected.detail,
-            "record": reading.raw.value,
-        }
-        self._rejected_file.write(json_line(line))
+    def _note(self, raw: RawRecord, kept: Kept, file: FileCount) -> None:
+        """Count what was done to a record that is kept, and write down what was left out of it."""
+        for code in kept.record.notes:
+            file.notes[code] += 1
+        for note in kept.notes:
+            file.notes[note.reason] += note.count
+            if note.reason == "cut":
+                line = rejected_line(file.name, raw.line, note.reason, f"{note.detail}; kept", raw.value)
+                self._rejected_file.write(line)
+        if self.coverage is not None:
+            self.coverage.add(kept.terms)
 
     def _with_own_id(self, record: Record) -> Record:
         """The record under an id that no other has: its own, or with a number behind it."""
@@ -116,6 +123,11 @@ class Gatherer:
                 raise UserError(f"data.columns.{field}={wish}: no such column", f"there are {there}")
 
 
+def rejected_line(file: str, line: int, reason: str, detail: str, record: Any) -> str:
+    """A line of `rejected.jsonl`."""
+    return json_line({"file": file, "line": line, "reason": reason, "detail": detail, "record": record})
+
+
 def json_line(value: Any) -> str:
     """One line of JSON Lines, readable text where it can be written as UTF-8."""
     text = json.dumps(value, ensure_ascii=False)
@@ -125,29 +137,3 @@ def json_line(value: Any) -> str:
         # Half a surrogate pair, which a broken record may hold.
         text = json.dumps(value, ensure_ascii=True)
     return text + "\n"
-
-
-def file_names(paths: Sequence[Path]) -> list[str]:
-    """A short name for each file that tells it from the others: its last part, or as many as are needed.
-
-    Raises:
-        UserError: a file is named twice.
-    """
-    for path, count in Counter(path.resolve() for path in paths).items():
-        if count > 1:
-            raise UserError(f"{path}: named {count} times")
-    # A link keeps its own name: what it leads to may be called by a hash, as in the caches of download tools.
-    absolute = [Path(os.path.abspath(path)) for path in paths]
-    names = []
-    for path in absolute:
-        length = 1
-        while sum(other.parts[-length:] == path.parts[-length:] for other in absolute) > 1:
-            length += 1
-        names.append(printable("/".join(path.parts[-length:])))
-    return names
-
-
-def write_lines(file: IO[str], records: Iterable[Record]) -> None:
-    """Write records as JSON Lines."""
-    for record in records:
-        file.write(json_line(record.to_dict()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ms_medqa.data.tokenizer import Tokenizer
 
 FILE_NAME = "manifest.json"
 _FORMAT = "ms_medqa.data"
-_VERSION = 1
+_VERSION = 2
 _AGAIN = "convert the data anew"
 
 
@@ -30,6 +30,7 @@ def write(
     max_length: int,
     tokenizer: Tokenizer,
     prompt: Prompt,
+    shards: Mapping[str, Sequence[str]],
     files: Iterable[str],
 ) -> None:
     """Write `manifest.json` of a folder whose other files are complete.
@@ -42,6 +43,7 @@ def write(
         max_length: `data.max_length` of the conversion.
         tokenizer: made the tokens.
         prompt: made the text.
+        shards: names of the MindRecord files of each part, in the order of their records; none for an empty part.
         files: names of the files to list.
     """
     write_json(
@@ -52,6 +54,7 @@ def write(
             "kind": kind,
             "rows": dict(rows),
             "tokens": dict(tokens),
+            "shards": {part: list(names) for part, names in shards.items()},
             "max_length": max_length,
             "schema": SCHEMA,
             "tokenizer": tokenizer.fingerprint,
@@ -141,12 +144,12 @@ def load_split(folder: str | Path, name: str, tokenizer: Tokenizer | None, promp
     """
     assert name in PARTS, name
     folder = Path(folder)
-    path = folder / f"{name}.mindrecord"
-    rows = read(folder)["rows"][name]
-    check(folder, tokenizer, prompt, files=[file.name for file in files_of(path)] if rows else [])
-    records = read_records(path) if rows else empty()
+    found = read(folder)
+    rows, shards = found["rows"][name], [folder / shard for shard in found["shards"][name]]
+    check(folder, tokenizer, prompt, files=[file.name for shard in shards for file in files_of(shard)])
+    records = read_records(*shards) if shards else empty()
     if len(records) != rows:
-        raise UserError(f"{path}: {len(records)} rows, the manifest says {rows}", _AGAIN)
+        raise UserError(f"{folder}: {len(records)} {name} rows, the manifest says {rows}", _AGAIN)
     return records
 
 

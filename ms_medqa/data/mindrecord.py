@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,7 +32,51 @@ _PAGES = 64
 _HEADER_BYTES_A_PAGE = 1024
 
 
-def write_records(path: str | Path, rows: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> int:
+class Rows(Protocol):
+    """Rows that can be walked through more than once and need not be in memory: a `TokenRecords` or `SpooledPart`."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,): tokens of each."""
+
+    @property
+    def id_bytes(self) -> np.ndarray:
+        """int64 (n,): bytes of each id."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(id, tokens, loss mask) of each."""
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Those from `start` to `stop`."""
+
+
+def write_shards(path: Path, rows: Rows, largest: int) -> list[Path]:
+    """Write rows to as many MindRecord files as it takes, each with its index.
+
+    Args:
+        path: the name of the only file; several are called by it with 0, 1, … behind.
+        rows: at least one.
+        largest: bytes that a file is aimed to have at most.
+
+    Returns:
+        The data files, in the order of the rows.
+
+    Raises:
+        RunError, UserError: as `write_records`.
+    """
+    shard = np.cumsum(_row_bytes(rows)) // max(1, largest)
+    bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(rows)]
+    digits = len(str(len(bounds) - 2))
+    # Numbers of one width: sorted by name they are in order.
+    names = [path.with_name(f"{path.name}{number:0{digits}}") for number in range(len(bounds) - 1)]
+    for name, start, stop in zip(names if len(names) > 1 else [path], bounds[:-1], bounds[1:], strict=True):
+        write_records(name, rows.slice(start, stop))
+    return names if len(names) > 1 else [path]
+
+
+def write_records(path: str | Path, rows: Rows | Iterable[tuple[str, np.ndarray, np.ndarray]]) -> int:
     """Write (id, tokens, loss mask) rows as one MindRecord file and its `.db` index, and prove them by reading back.
 
     Args:
@@ -47,7 +91,7 @@ def write_records(path: str | Path, rows: Iterable[tuple[str, np.ndarray, np.nda
         UserError: a record too long for MindRecord's largest page.
     """
     path = Path(path)
-    meant = from_rows(rows)
+    meant: Rows = rows if hasattr(rows, "rows") else from_rows(rows)
     assert len(meant) > 0, "MindRecord cannot hold zero rows"
     assert int(meant.lengths.min()) > 0, "MindRecord cannot hold an empty row"
     header, page = _sizes(meant)
@@ -78,11 +122,20 @@ def write_records(path: str | Path, rows: Iterable[tuple[str, np.ndarray, np.nda
     return len(meant)
 
 
-def read_records(path: str | Path) -> TokenRecords:
-    """All records of a MindRecord file, in the order they were written.
+def read_records(*paths: str | Path) -> TokenRecords:
+    """All records of MindRecord files, in the order they were written.
 
     Raises:
-        UserError: the file or its `.db` index is absent, or cannot be read as such a MindRecord.
+        UserError: a file or its `.db` index is absent, or cannot be read as such a MindRecord.
+    """
+    return from_rows(row for path in paths for row in read_rows(path))
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(id, int32 tokens, uint8 loss mask) of each record of one file, in the order they were written.
+
+    Raises:
+        UserError: as `read_records`.
     """
     path = Path(path)
     for file in files_of(path):
@@ -98,8 +151,8 @@ def read_records(path: str | Path) -> TokenRecords:
         )
         total = dataset.get_dataset_size()
         iterator = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
-        rows = progress(iterator, total=total, desc=f"reading {path.name}", unit="record")
-        return from_rows((str(name), tokens, np.frombuffer(mask.tobytes(), np.uint8)) for name, tokens, mask in rows)
+        for name, tokens, mask in progress(iterator, total=total, desc=f"reading {path.name}", unit="record"):
+            yield str(name), tokens, np.frombuffer(mask.tobytes(), np.uint8)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not readable as MindRecord ({_cause(error)})", "convert the data anew") from error
 
@@ -109,15 +162,21 @@ def files_of(path: Path) -> tuple[Path, Path]:
     return path, path.with_name(path.name + ".db")
 
 
-def _sizes(records: TokenRecords) -> tuple[int, int]:
+def _row_bytes(rows: Rows) -> np.ndarray:
+    """int64 (n,): what each row takes in a file, about."""
+    return 5 * rows.lengths + 64 + rows.id_bytes
+
+
+def _sizes(rows: Rows) -> tuple[int, int]:
     """Header and page size in bytes: the defaults alone would make every file 48 MB."""
-    lengths = records.lengths
-    row_bytes = 5 * lengths + 64 + np.array([len(name.encode()) for name in records.ids])
+    row_bytes = _row_bytes(rows)
     largest, total = int(row_bytes.max()), int(row_bytes.sum())
     page = _power_of_two(max(total // _PAGES, 2 * largest), *_PAGE_SIZES)
     if largest > page - 4096:
-        name = records.ids[int(lengths.argmax())]
-        raise UserError(f"record {name!r} has {lengths.max()} tokens, too many for MindRecord", "cut the text in parts")
+        worst = int(rows.lengths.argmax())
+        name, _, _ = next(rows.slice(worst, worst + 1).rows())
+        text = f"record {name!r} has {rows.lengths.max()} tokens, too many for MindRecord"
+        raise UserError(text, "cut the text in parts")
     return _power_of_two(_HEADER_BYTES_A_PAGE * (total // page + 1), 1 << 16, _HEADER_SIZES[1]), page
 
 
@@ -125,18 +184,22 @@ def _power_of_two(wish: int, lowest: int, highest: int) -> int:
     return min(highest, max(lowest, 1 << (wish - 1).bit_length()))
 
 
-def _compare(path: Path, meant: TokenRecords) -> None:
+def _compare(path: Path, meant: Rows) -> None:
     """Read every row: MindRecord drops rows that do not fit its schema with a mere warning, and has no checksum."""
-    found = read_records(path)
-    same = (
-        found.ids == meant.ids
-        and np.array_equal(found.offsets, meant.offsets)
-        and np.array_equal(found.tokens, meant.tokens)
-        and np.array_equal(found.loss_mask, meant.loss_mask)
-    )
-    if not same:
+    count, same = 0, True
+    expected = meant.rows()
+    for count, (name, tokens, mask) in enumerate(read_rows(path), start=1):  # noqa: B007
+        wanted = next(expected, None)
+        same = (
+            same
+            and wanted is not None
+            and name == wanted[0]
+            and np.array_equal(tokens, wanted[1])
+            and np.array_equal(mask, wanted[2])
+        )
+    if not same or count != len(meant):
         raise RunError(
-            f"{path}: what was read back differs from what was written ({len(found)} of {len(meant)} rows came back); "
+            f"{path}: what was read back differs from what was written ({count} of {len(meant)} rows came back); "
             "the disk may be full or faulty"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -39,6 +40,11 @@ class TokenRecords:
         """int64 (n,): tokens of each record."""
         return np.diff(self.offsets)
 
+    @property
+    def id_bytes(self) -> np.ndarray:
+        """int64 (n,): bytes of each id."""
+        return np.fromiter((len(name.encode()) for name in self.ids), np.int64, len(self.ids))
+
     def record(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens (int32) and loss mask (uint8) of one record, as views."""
         start, end = self.offsets[index], self.offsets[index + 1]
@@ -49,6 +55,12 @@ class TokenRecords:
         for index, name in enumerate(self.ids):
             yield name, *self.record(index)
 
+    def slice(self, start: int, stop: int) -> TokenRecords:
+        """The records from `start` to `stop`; their tokens are views."""
+        offsets = self.offsets[start : stop + 1]
+        tokens = slice(int(offsets[0]), int(offsets[-1]))
+        return TokenRecords(self.ids[start:stop], self.tokens[tokens], self.loss_mask[tokens], offsets - offsets[0])
+
     def select(self, indices: Iterable[int]) -> TokenRecords:
         """The records at `indices`, in that order, as a copy."""
         return from_rows((self.ids[i], *self.record(i)) for i in indices)
@@ -57,20 +69,16 @@ class TokenRecords:
 def from_rows(rows: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> TokenRecords:
     """Gather (id, tokens, loss mask) rows; token arrays and lists of any integer type are taken."""
     ids: list[str] = []
-    tokens: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
+    # Bytes in one place each: a million small arrays would take more memory than the tokens in them.
+    tokens, masks, lengths = bytearray(), bytearray(), array("q")
     for name, row, mask in rows:
         ids.append(name)
-        tokens.append(np.asarray(row, dtype=np.int32))
-        masks.append(np.asarray(mask, dtype=np.uint8))
+        tokens += np.asarray(row, dtype=np.int32).tobytes()
+        masks += np.asarray(mask, dtype=np.uint8).tobytes()
+        lengths.append(len(row))
     offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([row.size for row in tokens], out=offsets[1:])
-    return TokenRecords(
-        ids=ids,
-        tokens=np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int32),
-        loss_mask=np.concatenate(masks) if masks else np.zeros(0, dtype=np.uint8),
-        offsets=offsets,
-    )
+    np.cumsum(lengths, out=offsets[1:])
+    return TokenRecords(ids, np.frombuffer(tokens, np.int32), np.frombuffer(masks, np.uint8), offsets)
 
 
 def empty() -> TokenRecords:

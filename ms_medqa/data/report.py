@@ -11,16 +11,17 @@ import numpy as np
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
-from ms_medqa.data.clean import Kept
+from ms_medqa.data.clean import Kept, Rejected
 from ms_medqa.data.formats import KNOWN_FORMATS
-from ms_medqa.data.raw import NOT_UTF8, recode
-from ms_medqa.data.readers import Reading
+from ms_medqa.data.raw import NOT_UTF8, RawRecord, recode
 from ms_medqa.data.split import PARTS
 
 # Reasons that speak of the file rather than of its contents; more than half of them stops the conversion.
 _BROKEN = ("broken_json", "broken_record", "unknown_columns")
 # Records after which a file without a single usable one is given up.
 _EARLY = 1000
+# Bars of a histogram, at most.
+_BINS = 40
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
 
@@ -35,6 +36,7 @@ class FileCount:
         read: records.
         formats: format → records.
         rejected: reason → records.
+        notes: what was left out of, or changed in, records that are kept → places.
         first_broken: line and detail of the first record that could not be used.
     """
 
@@ -44,25 +46,31 @@ class FileCount:
     read: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     first_broken: tuple[int, str] | None = None
 
     @property
     def kept(self) -> int:
         return self.read - self.rejected.total()
 
-    def add(self, reading: Reading) -> None:
-        """Count a record that was read, and its error if it has one.
+    def add(self, raw: RawRecord, found: str, outcome: Kept | Rejected) -> None:
+        """Count a record that was read.
+
+        Args:
+            raw: the record.
+            found: its format in words, empty where none was found.
+            outcome: what became of it.
 
         Raises:
             UserError: so far not one of many could be used.
         """
         self.read += 1
-        if reading.error is None:
-            self.formats[reading.format] += 1
-            return
-        self.rejected[reading.error[0]] += 1
-        if self.first_broken is None:
-            self.first_broken = reading.raw.line, reading.error[1]
+        if found:
+            self.formats[found] += 1
+        if isinstance(outcome, Rejected):
+            self.rejected[outcome.reason] += 1
+            if not found and self.first_broken is None:
+                self.first_broken = raw.line, outcome.detail
         if self.read == _EARLY and not self.formats:
             self.check_broken()
 
@@ -100,53 +108,60 @@ class FileCount:
             "read": self.read,
             "kept": self.kept,
             "rejected": dict(sorted(self.rejected.items())),
+            "notes": dict(sorted(self.notes.items())),
         }
 
 
 def build_report(
     files: Sequence[FileCount],
-    kept: Mapping[str, Sequence[Kept]],
+    kept: Mapping[str, int],
+    tokens: Mapping[str, dict[str, np.ndarray]],
     settings: DataSection,
     *,
     kind: str,
     tokenizer: str,
     prompt: dict[str, Any],
+    types: Mapping[str, Mapping[str, int]],
+    lexicon: Mapping[str, Any] | None,
+    augmented: int,
 ) -> dict[str, Any]:
     """The content of `report.json`. It holds no times and no absolute paths, so that equal runs give equal reports.
 
     Args:
         files: counts of each input.
-        kept: part → records.
+        kept: part → number of records.
+        tokens: part → `record`, `trained`, `question`, `answer` → tokens of each record, int (n,).
         settings: of the conversion.
         kind: `sft` or `text`.
         tokenizer: fingerprint.
         prompt: definition.
+        types: part → type of question → records.
+        lexicon: coverage of the user's medical names.
+        augmented: variants in the training part.
     """
     rejected: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     for file in files:
         rejected.update(file.rejected)
+        notes.update(file.notes)
     read = sum(file.read for file in files)
-    counts = {part: len(kept[part]) for part in PARTS}
+    counts = {part: kept[part] for part in PARTS}
     assert read == sum(counts.values()) + rejected.total(), (read, counts, rejected)
     return {
         "read": read,
         "kept": counts,
-        "augmented": 0,
+        "augmented": augmented,
         "rejected": dict(sorted(rejected.items())),
         "kind": kind,
         "files": [file.to_dict() for file in files],
-        "tokens": {part: _token_statistics(kept[part]) for part in PARTS if kept[part]},
+        "tokens": {part: _token_statistics(tokens[part]) for part in PARTS if kept[part]},
+        **({"types": {part: dict(types[part]) for part in PARTS if kept[part]}} if kind == "sft" else {}),
+        **({"lexicon": dict(lexicon)} if lexicon is not None else {}),
+        "notes": dict(sorted(notes.items())),
         "tokenizer": tokenizer,
         "seed": settings.seed,
         "prompt": prompt,
-        "settings": {
-            "max_length": settings.max_length,
-            "length_margin": settings.length_margin,
-            "min_question_tokens": settings.min_question_tokens,
-            "min_answer_tokens": settings.min_answer_tokens,
-            "split": list(settings.split),
-            "fill_context": settings.fill_context,
-        },
+        "settings": settings.model_dump(mode="json", exclude={"path", "packing", "seed", "prompt"}),
     }
 
 
@@ -155,27 +170,44 @@ def table(report: Mapping[str, Any]) -> str:
     kept = report["kept"]
     rows = [("read", report["read"], "")]
     rows.append(("kept", sum(kept.values()), ", ".join(f"{part} {kept[part]:,}" for part in PARTS)))
+    if report["augmented"]:
+        rows.append(("augmented", report["augmented"], "variants in the train part"))
     rejected = report["rejected"]
     reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     rows.append(("rejected", sum(rejected.values()), ", ".join(f"{reason} {count:,}" for reason, count in reasons)))
     return "\n".join(f"{name:<9}{count:>10,}   {text}".rstrip() for name, count, text in rows)
 
 
-def _token_statistics(kept: Sequence[Kept]) -> dict[str, Any]:
+def histograms_of(tokens: Mapping[str, dict[str, np.ndarray]]) -> dict[str, dict[str, tuple[list[int], list[int]]]]:
+    """`record`, `question`, `answer` → part → (edges, counts) of lengths in tokens; bins are the same for all parts."""
+    found: dict[str, dict[str, tuple[list[int], list[int]]]] = {}
+    for name in ("record", "question", "answer"):
+        largest = max((int(columns[name].max()) for columns in tokens.values() if columns[name].size), default=0)
+        if not largest:
+            continue
+        edges = np.arange(0, largest + 1 + (step := max(1, -(-largest // _BINS))), step)
+        found[name] = {
+            part: (edges.tolist(), np.histogram(columns[name], edges)[0].tolist())
+            for part, columns in tokens.items()
+            if columns[name].size
+        }
+    return found
+
+
+def _token_statistics(tokens: dict[str, np.ndarray]) -> dict[str, Any]:
     statistics: dict[str, Any] = {
-        "total": sum(item.input_ids.size for item in kept),
-        "trained": sum(int(item.loss_mask.sum()) for item in kept),
-        "record": _percentiles([item.input_ids.size for item in kept]),
+        "total": int(tokens["record"].sum()),
+        "trained": int(tokens["trained"].sum()),
+        "record": _percentiles(tokens["record"]),
     }
-    if any(item.question_tokens for item in kept):
-        statistics["question"] = _percentiles([item.question_tokens for item in kept])
-        statistics["answer"] = _percentiles([item.answer_tokens for item in kept])
+    if tokens["question"].any():
+        statistics |= {name: _percentiles(tokens[name]) for name in ("question", "answer")}
     return statistics
 
 
-def _percentiles(values: Sequence[int]) -> dict[str, int]:
+def _percentiles(values: np.ndarray) -> dict[str, int]:
     # `nearest` gives lengths that occur, as whole numbers.
     found = np.percentile(values, PERCENTILES, method="nearest")
-    result = {"min": min(values)}
+    result = {"min": int(values.min())}
     result |= {f"p{percent}": int(value) for percent, value in zip(PERCENTILES, found, strict=True)}
-    return result | {"max": max(values)}
+    return result | {"max": int(values.max())}

@@ -17,13 +17,15 @@ import pytest
 
 from ms_medqa.cli.main import main
 from ms_medqa.config import RunError, UserError
+from ms_medqa.config.loader import load_config
 from ms_medqa.data import manifest, mindrecord
+from ms_medqa.data.convert import convert as run_convert
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
 
 PARTS = ("train", "val", "test")
-FILES = {"rejected.jsonl", "report.json", "prompt.json", "manifest.json"} | {
+FILES = {"rejected.jsonl", "report.json", "report.html", "prompt.json", "manifest.json"} | {
     part + suffix for part in PARTS for suffix in (".jsonl", ".mindrecord", ".mindrecord.db")
 }
 
@@ -56,7 +58,7 @@ class Convert:
 
     def __call__(self, *arguments: str | Path, status: int = 0) -> str:
         """Run, check the exit status, and give what was printed (the error line where it failed)."""
-        base = ["convert", "--output", str(self.output), "--model", str(self.model)]
+        base = ["convert", "--output", str(self.output), "--model", str(self.model), "data.aug_rate=0"]
         assert main([*base, *map(str, arguments)]) == status
         printed = self._capsys.readouterr()
         if status:
@@ -172,6 +174,57 @@ def test_fixed_parts_and_an_empty_one(convert: Convert, tmp_path: Path) -> None:
     assert "the train part is empty, all 8 records go to test" in convert(everything, status=2)
 
 
+def test_the_result_does_not_depend_on_the_workers(
+    convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [qa(i % 700, id=f"k{i % 900}") for i in range(1000)] + ["{"] * 3 + [{"question": "", "answer": "x"}] * 9
+    source = write(tmp_path / "qa.jsonl", records)
+    config = load_config(None, [f"model.path={convert.model}", "data.shard_megabytes=1"])
+    report = run_convert([source], tmp_path / "one", config, workers=1)
+    assert report["read"] == len(records)
+    run_convert([source], tmp_path / "three", config, workers=3)
+    for path in (tmp_path / "one").glob("*.json*"):
+        assert path.read_bytes() == (tmp_path / "three" / path.name).read_bytes(), path.name
+
+
+def test_a_part_may_lie_in_several_files(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", [{**qa(i), "answer": f"答{i}" + "休息，多喝水。" * 500} for i in range(300)])
+    convert(source, "data.shard_megabytes=1", "data.max_length=16000", "data.near_duplicates=null")
+    shards = read(convert.output / "manifest.json")["shards"]["train"]
+    assert len(shards) > 2
+    records = manifest.load_split(convert.output, "train", None, None)
+    assert records.ids == [line["id"] for line in lines(convert.output / "train.jsonl")]
+    (convert.output / shards[1]).unlink()
+    with pytest.raises(UserError, match=f"{shards[1]}: missing"):
+        manifest.load_split(convert.output, "train", None, None)
+    convert(source, "data.max_length=16000", "data.near_duplicates=null")
+    assert {path.name for path in convert.output.iterdir()} == FILES
+
+
+def test_near_copies_are_rejected_and_alike_questions_stay_together(convert: Convert, tmp_path: Path) -> None:
+    answer = (
+        "高血压患者应当低盐饮食，每天食盐不超过五克，多吃新鲜蔬菜和水果，适量运动，戒烟限酒，按医嘱服药，定期测量血压。"
+    )
+    near = {"question": "高血压患者的饮食应注意什么？", "answer": answer}
+    twin = {"question": "高血压患者的饮食应注意什么?", "answer": answer[:-1] + "！"}
+    alike = [
+        {"question": f"请问{q}的主要治疗方法一般都有哪些呢{e}", "answer": f"答{q}{e}要看病情。"}
+        for q in ("胃炎", "肺炎", "肝炎", "肾炎", "鼻炎")
+        for e in ("", "，谢谢")
+    ]
+    source = write(tmp_path / "qa.jsonl", [near, twin, *alike, *(qa(i) for i in range(20))])
+    convert(source)
+    report = read(convert.output / "report.json")
+    assert report["rejected"] == {"near_duplicate": 1}
+    (rejected,) = lines(convert.output / "rejected.jsonl")
+    assert (rejected["line"], rejected["detail"]) == (2, "100% like qa-1")
+    parts = {r["question"]: part for part in PARTS for r in lines(convert.output / f"{part}.jsonl")}
+    for first, second in zip(alike[::2], alike[1::2], strict=True):
+        assert parts[first["question"]] == parts[second["question"]]
+    convert(source, "data.near_duplicates=null")
+    assert read(convert.output / "report.json")["rejected"] == {}
+
+
 def test_plain_text_is_its_own_kind(convert: Convert, tmp_path: Path) -> None:
     source = write(tmp_path / "t.jsonl", [{"text": f"第 {i} 段：心脏分四腔。" * 40} for i in range(20)])
     convert(source, "data.max_length=64")
@@ -187,16 +240,18 @@ def test_plain_text_is_its_own_kind(convert: Convert, tmp_path: Path) -> None:
 
 def test_columns_by_name(convert: Convert, tmp_path: Path) -> None:
     source = tmp_path / "a.csv"
-    source.write_text("title,ask,reply\n" + "".join(f"t,第 {i} 个问题是什么,第 {i} 个回答\n" for i in range(5)))
+    source.write_text("thema,frage1,antwort1\n" + "".join(f"t,第 {i} 个问题是什么,第 {i} 个回答\n" for i in range(5)))
     said = convert(source, status=2)
-    assert "a.csv line 2: unknown columns: title, ask, reply" in said
+    assert "a.csv line 2: unknown columns: thema, frage1, antwort1" in said
     assert "data.columns.question=" in said
     assert "no column 'frage'" in convert(source, "data.columns.question=frage", status=2)
-    convert(source, "data.columns.question=ask", "data.columns.answer=reply")
+    convert(source, "data.columns.question=frage1", "data.columns.answer=antwort1")
     (record,) = lines(convert.output / "test.jsonl")
     assert record["answer"] == record["question"].replace("问题是什么", "回答")
-    named = ("data.columns.question=ask", "data.columns.answer=reply", "data.columns.context=ctx")
-    assert "data.columns.context=ctx: no such column: there are title, ask, reply" in convert(source, *named, status=2)
+    named = ("data.columns.question=frage1", "data.columns.answer=antwort1", "data.columns.context=ctx")
+    assert "data.columns.context=ctx: no such column: there are thema, frage1, antwort1" in convert(
+        source, *named, status=2
+    )
 
 
 def test_half_broken_goes_on_and_more_stops(convert: Convert, tmp_path: Path) -> None:
@@ -263,10 +318,10 @@ def test_a_new_result_counts_even_if_the_old_one_cannot_be_removed(
     convert(source)
     remove = shutil.rmtree
 
-    def busy(path: Path) -> None:
+    def busy(path: Path, **options: Any) -> None:
         if path.name == ".out.old":
             raise OSError(16, "Device or resource busy", str(path))
-        remove(path)
+        remove(path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", busy)
@@ -286,16 +341,18 @@ def test_a_link_keeps_its_own_name(convert: Convert, tmp_path: Path) -> None:
     assert "named 2 times" in convert(link, tmp_path / "again.jsonl", status=2)
 
 
-def test_another_encoding_is_said_once(convert: Convert, tmp_path: Path) -> None:
+def test_another_encoding_is_read_and_said(convert: Convert, tmp_path: Path) -> None:
     source = tmp_path / "qa.jsonl"
     source.write_text("".join(json.dumps(qa(i), ensure_ascii=False) + "\n" for i in range(50)), encoding="gb18030")
-    assert f"iconv -f GB18030 -t UTF-8 {source}" in convert(source, status=2)
+    assert "JSON Lines, GB18030" in convert(source)
+    assert lines(convert.output / "train.jsonl")[0]["answer"].startswith("休息")
 
 
 def test_faulty_arguments(convert: Convert, tmp_path: Path) -> None:
     source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(5)])
     assert "no such file" in convert(tmp_path / "none.json", status=2)
-    assert "is a folder" in convert(tmp_path, status=2)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in convert(tmp_path / "empty", status=2)
     assert "named 2 times" in convert(source, tmp_path / "." / "qa.jsonl", status=2)
     assert "no input file" in convert("data.max_length=64", status=2)
     assert "data.max_length" in convert(source, "data.maxlength=64", status=2)
@@ -403,7 +460,7 @@ def test_an_interrupted_or_failed_write_leaves_the_earlier_result(
         def write_records(*_: Any) -> int:
             raise error
 
-        monkeypatch.setattr("ms_medqa.data.convert.write_records", write_records)
+        monkeypatch.setattr("ms_medqa.data.convert.write_shards", write_records)
 
     fail(RunError(f"no space left writing {tmp_path / '.out.partial' / 'x'}"))
     assert f"no space left writing {convert.output / 'x'}" in convert(source, "data.seed=1", status=1)

@@ -1,0 +1,59 @@
+"""What a conversion remembers of each kept record: numbers, no text."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ms_medqa.data.clean import Kept
+from ms_medqa.data.example import Example
+from ms_medqa.data.question_types import TYPES
+from ms_medqa.data.split import FREE, KEY_BYTES, PARTS, question_digest, record_type
+
+
+@dataclass
+class Facts:
+    """Columns with an entry for each kept record.
+
+    Attributes:
+        keys: 16 bytes each: records of one question have equal ones.
+        types: its question's type, as an index of `TYPES`.
+        fixed: the part that the record names, as an index of `PARTS`, or `FREE`.
+        files: the number of the file it was read from.
+        lines: the line of that file on which it begins.
+        question_tokens, answer_tokens: 0 for plain text.
+        trained: tokens that are targets of the training.
+        texts: 1 for plain text, 0 for a question.
+    """
+
+    keys: bytearray = field(default_factory=bytearray)
+    types: array[int] = field(default_factory=lambda: array("b"))
+    fixed: array[int] = field(default_factory=lambda: array("b"))
+    files: array[int] = field(default_factory=lambda: array("i"))
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    question_tokens: array[int] = field(default_factory=lambda: array("i"))
+    answer_tokens: array[int] = field(default_factory=lambda: array("i"))
+    trained: array[int] = field(default_factory=lambda: array("i"))
+    texts: array[int] = field(default_factory=lambda: array("b"))
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    def add(self, kept: Kept, file: int, line: int) -> None:
+        """Remember one more."""
+        record = kept.record
+        self.keys += question_digest(record)
+        self.types.append(TYPES.index(record_type(record)))
+        self.fixed.append(FREE if record.split is None else PARTS.index(record.split))
+        self.files.append(file)
+        self.lines.append(line)
+        self.question_tokens.append(kept.question_tokens)
+        self.answer_tokens.append(kept.answer_tokens)
+        self.trained.append(int(kept.loss_mask.sum()))
+        self.texts.append(not isinstance(record, Example))
+
+    def digests(self) -> np.ndarray:
+        """uint8 (n, 16): the keys."""
+        return np.frombuffer(self.keys, np.uint8).reshape(-1, KEY_BYTES)

@@ -1,0 +1,214 @@
+"""Kept records on disk while a conversion goes on: what stays in memory is a few numbers a record."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+_NAMES = ("lines", "ids", "tokens", "masks")
+_SIGNATURES = ("questions", "texts")
+
+
+class Spool:
+    """Takes records one after the other; `close` makes them readable in any order.
+
+    Args:
+        folder: made for its files, and removed at the end of the block.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._ends = {name: array("q", [0]) for name in _NAMES}
+        self._width = 1
+
+    def __enter__(self) -> Spool:
+        self._folder.mkdir()
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._files = {name: self._stack.enter_context(self._path(name).open("wb")) for name in _NAMES}
+        self._signatures = [self._stack.enter_context(self._path(name).open("wb")) for name in _SIGNATURES]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def remove(self) -> None:
+        """Remove its files now."""
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return len(self._ends["ids"]) - 1
+
+    def add(
+        self,
+        name: str,
+        line: str,
+        input_ids: np.ndarray,
+        loss_mask: np.ndarray,
+        signatures: np.ndarray | None = None,
+    ) -> None:
+        """Append a record.
+
+        Args:
+            name: its id.
+            line: its line of JSON, with the line's end.
+            input_ids: int32 (n,).
+            loss_mask: uint8 (n,).
+            signatures: uint32 (2, num_perm), as `judging.Verdict` has them; None where nothing is compared.
+        """
+        assert (input_ids.dtype, loss_mask.dtype) == (np.int32, np.uint8)
+        contents = (line.encode(), name.encode(), input_ids.tobytes(), loss_mask.tobytes())
+        for key, content in zip(_NAMES, contents, strict=True):
+            self._files[key].write(content)
+            ends = self._ends[key]
+            ends.append(ends[-1] + len(content))
+        if signatures is not None:
+            self._width = signatures.shape[1]
+            for file, row in zip(self._signatures, signatures, strict=True):
+                file.write(row.tobytes())
+
+    def close(self) -> Spooled:
+        """Everything that was added; readable until the block ends."""
+        for file in (*self._files.values(), *self._signatures):
+            file.flush()
+        maps = {
+            # As plain arrays: MindRecord's writer knows no other class.
+            name: np.asarray(np.memmap(self._path(name), np.uint8, "r")) if ends[-1] else np.zeros(0, np.uint8)
+            for name, ends in self._ends.items()
+        }
+        ends = {name: np.frombuffer(self._ends[name], np.int64) for name in _NAMES}
+        marks = tuple(self._marks(name) for name in _SIGNATURES)
+        return Spooled(maps, ends, *marks)
+
+    def _marks(self, name: str) -> np.ndarray:
+        if not self._path(name).stat().st_size:
+            return np.zeros((0, 1), np.uint32)
+        return np.memmap(self._path(name), np.uint32, "r").reshape(-1, self._width)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Records on disk, by their number.
+
+    Attributes:
+        questions, texts: uint32 (n, num_perm), MinHash signatures of the first questions and of whole records; empty
+            where none were given.
+    """
+
+    maps: dict[str, np.ndarray]
+    ends: dict[str, np.ndarray]
+    questions: np.ndarray
+    texts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ends["ids"]) - 1
+
+    def line(self, index: int) -> bytes:
+        """Its line of JSON, with the line's end."""
+        return self._bytes("lines", index).tobytes()
+
+    def id(self, index: int) -> str:
+        """Its id."""
+        return self._bytes("ids", index).tobytes().decode()
+
+    def tokens(self, index: int) -> np.ndarray:
+        """int32 (n,): its tokens."""
+        return self._bytes("tokens", index).view(np.int32)
+
+    def mask(self, index: int) -> np.ndarray:
+        """uint8 (n,): its loss mask."""
+        return self._bytes("masks", index)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (records,): tokens of each."""
+        return np.diff(self.ends["masks"])
+
+    def part(self, indices: Sequence[int] | np.ndarray) -> SpooledPart:
+        """Some of them, in the given order."""
+        return SpooledPart(self, np.asarray(indices, np.int64))
+
+    def _bytes(self, name: str, index: int) -> np.ndarray:
+        ends = self.ends[name]
+        return self.maps[name][ends[index] : ends[index + 1]]
+
+
+@dataclass(frozen=True)
+class SpooledPart:
+    """Some of the records, as `mindrecord.write_records` takes them."""
+
+    spooled: Spooled
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,): tokens of each."""
+        return self.spooled.lengths[self.indices]
+
+    @property
+    def id_bytes(self) -> np.ndarray:
+        """int64 (n,): bytes of each id."""
+        return np.diff(self.spooled.ends["ids"])[self.indices]
+
+    def lines(self) -> Iterator[bytes]:
+        """Their lines of JSON."""
+        return map(self.spooled.line, self.indices)
+
+    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(id, tokens, loss mask) of each."""
+        for index in self.indices:
+            yield self.spooled.id(index), self.spooled.tokens(index), self.spooled.mask(index)
+
+    def slice(self, start: int, stop: int) -> SpooledPart:
+        """Those from `start` to `stop`."""
+        return SpooledPart(self.spooled, self.indices[start:stop])
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Parts of several spools, one after the other, as `mindrecord.write_records` takes them."""
+
+    parts: tuple[SpooledPart, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,): tokens of each."""
+        return np.concatenate([part.lengths for part in self.parts])
+
+    @property
+    def id_bytes(self) -> np.ndarray:
+        """int64 (n,): bytes of each id."""
+        return np.concatenate([part.id_bytes for part in self.parts])
+
+    def lines(self) -> Iterator[bytes]:
+        """Their lines of JSON."""
+        return itertools.chain.from_iterable(part.lines() for part in self.parts)
+
+    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(id, tokens, loss mask) of each."""
+        return itertools.chain.from_iterable(part.rows() for part in self.parts)
+
+    def slice(self, start: int, stop: int) -> Joined:
+        """Those from `start` to `stop`."""
+        pieces, before = [], 0
+        for part in self.parts:
+            pieces.append(part.slice(max(0, start - before), max(0, stop - before)))
+            before += len(part)
+        return Joined(tuple(pieces))
