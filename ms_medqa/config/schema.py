@@ -41,6 +41,13 @@ class Columns(Section):
     split: str | None = Field(None, description="Column that fixes a record's part (`train`, `val` or `test`).")
 
 
+class MixSource(Section):
+    """Other data that is mixed into the training part."""
+
+    path: str = Field(..., description="A file, folder or pattern.")
+    weight: float = Field(..., ge=0, le=100, description="How much of it for each record (token) of the training part.")
+
+
 class DataSection(Section):
     """From raw records to MindRecord."""
 
@@ -91,7 +98,7 @@ class DataSection(Section):
         description="Questions that are at least this similar go to the same part of the split.",
     )
     split: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="Shares of train, validation and test.")
-    seed: int = Field(42, ge=0, description="Seed of the split.")
+    seed: int = Field(42, ge=0, description="Seed of the split, the variants and the mix.")
     wrong_claims: list[str] = Field(
         default_factory=list, description="YAML files that extend the shipped list of wrong medical claims."
     )
@@ -109,12 +116,17 @@ class DataSection(Section):
         0.3,
         ge=0,
         le=1,
-        description="Share of the training records that are tried for one variant: a true synonym, the same question in "
-        "other words, a lead-in before the context.",
+        description="Share of the training records that are tried for one variant: a true synonym, the same question "
+        "in other words, a lead-in before the context.",
     )
     synonyms: list[str] = Field(
         default_factory=list, description="YAML files that extend the shipped list of medical synonyms."
     )
+    mix: list[MixSource] = Field(
+        default_factory=list,
+        description="Other data mixed into the training part: a list of `{path: FILE, weight: 0.1}`.",
+    )
+    mix_by: Literal["record", "token"] = Field("record", description="What the weights of `mix` count.")
     benchmark: list[str] = Field(
         default_factory=list,
         description="Evaluation files; training records that overlap them are rejected (13-grams, near duplicates).",

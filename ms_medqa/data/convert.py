@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ms_medqa.data.inputs import expand_inputs
 from ms_medqa.data.judging import Task, judges
 from ms_medqa.data.mindrecord import files_of, write_shards
 from ms_medqa.data.minhash import clusters
+from ms_medqa.data.mix import Amount
+from ms_medqa.data.mixing import Extra, apply_weights, read_source
 from ms_medqa.data.near_duplicates import reject_near_duplicates
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
@@ -84,7 +87,8 @@ def convert(
     with (
         new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=paths) as work,
         Spool(work / ".records") as spool,
-        Spool(work / ".variants") as spool_of_variants,
+        Spool(work / ".more") as more,
+        ExitStack() as stack,
     ):
         with judges(task, size, workers) as judging, atomic_write(work / _REJECTED) as rejected_file:
             gatherer = Gatherer(config.data, judging, spool, rejected_file)
@@ -95,25 +99,38 @@ def convert(
             del gatherer
             left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
             parts = {part: records.part(indices) for part, indices in _split(records, facts, left, config).items()}
+            extra = Extra(more)
             if benchmark is not None:
                 parts["train"] = remove_overlap(parts["train"], facts, files, benchmark, rejected_file)
+            parts["train"] = apply_weights(
+                parts["train"], sources, facts, files, config.data.seed, rejected_file, extra
+            )
+            repeated = len(more)
+            others = []
+            for number, wish in enumerate(config.data.mix):
+                place = stack.enter_context(Spool(work / f".mix-{number}"))
+                others.append(read_source(wish, config.data, judging, place, benchmark))
         for file in files:
             say(file.describe())
         if not len(left):
             raise _nothing_left(files, work, output, paths)
         kind = _kind(facts, files)
         _check_train(parts)
-        more = Facts()
+        augmented = 0
         if kind == "sft" and config.data.aug_rate:
-            cleaner = Cleaner(config.data, tokenizer, prompt)
-            digests = facts.digests()[left]
-            more = add_variants(parts["train"], digests, config.data, cleaner, spool_of_variants)
-        variants = spool_of_variants.close()
+            cleaner, digests = Cleaner(config.data, tokenizer, prompt), facts.digests()[left]
+            augmented = add_variants(parts["train"], digests, config.data, cleaner, more, extra.facts)
+        main = Amount(
+            len(parts["train"]) + len(more),
+            int(parts["train"].lengths.sum()) + sum(more.lengths),
+        )
+        mixed = [other.mix_in(main, config.data, extra) for other in others]
+        added = more.close()
         whole = {part: Joined((records,)) for part, records in parts.items()}
-        whole["train"] = Joined((parts["train"], variants.part(range(len(variants)))))
+        whole["train"] = Joined((parts["train"], added.part(np.arange(len(added)))))
         shards = {part: _write_part(work, part, whole[part], config) for part in PARTS}
         tokens = {part: _tokens(parts[part], facts) for part in PARTS}
-        tokens["train"] = _together(tokens["train"], _tokens(whole["train"].parts[1], more))
+        tokens["train"] = _together(tokens["train"], _tokens(whole["train"].parts[1], extra.facts))
         report = build_report(
             files,
             {part: len(parts[part]) for part in PARTS},
@@ -124,7 +141,9 @@ def convert(
             prompt=prompt.to_dict(),
             types={part: _types(parts[part], facts) for part in PARTS},
             lexicon=coverage,
-            augmented=len(variants),
+            augmented=augmented,
+            repeated=repeated,
+            mixed=mixed,
         )
         write_json(work / _REPORT, report)
         write_report_html(report, histograms_of(tokens), work / _PAGE)
@@ -141,8 +160,9 @@ def convert(
             shards={part: [name.name for name in names] for part, names in shards.items()},
             files=[name for name in written if (work / name).exists()],
         )
+        stack.close()
+        more.remove()
         spool.remove()
-        spool_of_variants.remove()
     say(table(report))
     for part in PARTS[1:]:
         if not report["kept"][part]:

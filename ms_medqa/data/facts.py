@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class Facts:
 
     Attributes:
         keys: 16 bytes each: records of one question have equal ones.
+        contents: 8 bytes each, of all texts of the record.
         types: its question's type, as an index of `TYPES`.
         fixed: the part that the record names, as an index of `PARTS`, or `FREE`.
         files: the number of the file it was read from.
@@ -29,6 +30,7 @@ class Facts:
     """
 
     keys: bytearray = field(default_factory=bytearray)
+    contents: bytearray = field(default_factory=bytearray)
     types: array[int] = field(default_factory=lambda: array("b"))
     fixed: array[int] = field(default_factory=lambda: array("b"))
     files: array[int] = field(default_factory=lambda: array("i"))
@@ -41,9 +43,10 @@ class Facts:
     def __len__(self) -> int:
         return len(self.types)
 
-    def add(self, kept: Kept, file: int, line: int) -> None:
+    def add(self, kept: Kept, file: int, line: int, digest: bytes) -> None:
         """Remember one more."""
         record = kept.record
+        self.contents += digest[:8]
         self.keys += question_digest(record)
         self.types.append(TYPES.index(record_type(record)))
         self.fixed.append(FREE if record.split is None else PARTS.index(record.split))
@@ -53,6 +56,19 @@ class Facts:
         self.answer_tokens.append(kept.answer_tokens)
         self.trained.append(int(kept.loss_mask.sum()))
         self.texts.append(not isinstance(record, Example))
+
+    def copy(self, other: Facts, index: int) -> None:
+        """Remember a record once more that another table has at `index`."""
+        self.keys += other.keys[KEY_BYTES * index : KEY_BYTES * (index + 1)]
+        self.contents += other.contents[8 * index : 8 * (index + 1)]
+        for field_ in fields(self):
+            column = getattr(self, field_.name)
+            if isinstance(column, array):
+                column.append(getattr(other, field_.name)[index])
+
+    def content_digests(self) -> np.ndarray:
+        """uint64 (n,): equal for records of equal texts."""
+        return np.frombuffer(self.contents, np.uint64)
 
     def digests(self) -> np.ndarray:
         """uint8 (n, 16): the keys."""

@@ -82,7 +82,7 @@ class Gatherer:
                 line = json_line(record.to_dict())
                 assert verdict.signatures is not None
                 self._spool.add(record.id, line, outcome.input_ids, outcome.loss_mask, verdict.signatures)
-                self.facts.add(outcome, number, raw.line)
+                self.facts.add(outcome, number, raw.line, verdict.digest)
             else:
                 outcome = Rejected("duplicate", f"same as {first}")
         file.add(raw, verdict.format, outcome)

@@ -13,11 +13,11 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.clean import Kept, Rejected
 from ms_medqa.data.formats import KNOWN_FORMATS
-from ms_medqa.data.raw import NOT_UTF8, RawRecord, recode
+from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.split import PARTS
 
 # Reasons that speak of the file rather than of its contents; more than half of them stops the conversion.
-_BROKEN = ("broken_json", "broken_record", "unknown_columns")
+_BROKEN = ("bad_encoding", "broken_file", "broken_json", "broken_record", "unknown_columns")
 # Records after which a file without a single usable one is given up.
 _EARLY = 1000
 # Bars of a histogram, at most.
@@ -85,8 +85,6 @@ class FileCount:
         if unknown == broken == self.read:
             raise UserError(f"{self.path} line {line}: {detail}", f"known are {KNOWN_FORMATS}")
         hint = f"known are {KNOWN_FORMATS}" if unknown else "more than half of a file must be sound"
-        if detail.startswith(NOT_UTF8):
-            hint = recode(self.path, "GB18030" if "GB18030" in detail else "ITS_ENCODING")
         what = "broken JSON" if 2 * self.rejected["broken_json"] > broken else "not usable"
         raise UserError(
             f"{self.path}: {broken} of {self.read} records are {what}, the first in line {line} ({detail})",
@@ -124,6 +122,8 @@ def build_report(
     types: Mapping[str, Mapping[str, int]],
     lexicon: Mapping[str, Any] | None,
     augmented: int,
+    repeated: int,
+    mixed: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The content of `report.json`. It holds no times and no absolute paths, so that equal runs give equal reports.
 
@@ -138,6 +138,8 @@ def build_report(
         types: part → type of question → records.
         lexicon: coverage of the user's medical names.
         augmented: variants in the training part.
+        repeated: repetitions in it, by the weights of the inputs.
+        mixed: other data in it.
     """
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -151,6 +153,8 @@ def build_report(
         "read": read,
         "kept": counts,
         "augmented": augmented,
+        **({"repeated": repeated} if repeated else {}),
+        **({"mixed": list(mixed)} if mixed else {}),
         "rejected": dict(sorted(rejected.items())),
         "kind": kind,
         "files": [file.to_dict() for file in files],
@@ -172,6 +176,10 @@ def table(report: Mapping[str, Any]) -> str:
     rows.append(("kept", sum(kept.values()), ", ".join(f"{part} {kept[part]:,}" for part in PARTS)))
     if report["augmented"]:
         rows.append(("augmented", report["augmented"], "variants in the train part"))
+    if "repeated" in report:
+        rows.append(("repeated", report["repeated"], "by the weights of the inputs"))
+    for source in report.get("mixed", ()):
+        rows.append(("mixed", source["taken"], f"of {source['path']}, {source['tokens']:,} tokens"))
     rejected = report["rejected"]
     reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     rows.append(("rejected", sum(rejected.values()), ", ".join(f"{reason} {count:,}" for reason, count in reasons)))

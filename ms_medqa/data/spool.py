@@ -40,6 +40,12 @@ class Spool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
+    @property
+    def lengths(self) -> Iterator[int]:
+        """Tokens of each record so far."""
+        ends = self._ends["masks"]
+        return (after - before for before, after in itertools.pairwise(ends))
+
     def remove(self) -> None:
         """Remove its files now."""
         self._stack.close()

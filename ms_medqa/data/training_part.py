@@ -14,7 +14,7 @@ from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.augment import Augmenter
-from ms_medqa.data.clean import Cleaner, Kept
+from ms_medqa.data.clean import Cleaner, Kept, digest_of
 from ms_medqa.data.example import Example, Record
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import json_line, rejected_line
@@ -72,8 +72,8 @@ def remove_overlap(
 
 
 def add_variants(
-    train: SpooledPart, digests: np.ndarray, settings: DataSection, cleaner: Cleaner, spool: Spool
-) -> Facts:
+    train: SpooledPart, digests: np.ndarray, settings: DataSection, cleaner: Cleaner, spool: Spool, facts: Facts
+) -> int:
     """Put variants of training records into a spool.
 
     Args:
@@ -82,9 +82,10 @@ def add_variants(
         settings: rate, seed and synonyms.
         cleaner: judges and tokenises the variants; one that it rejects is not made.
         spool: gets the variants.
+        facts: gets what is known of each.
 
     Returns:
-        What is known of each.
+        Their number.
     """
     augmenter = Augmenter(settings.aug_rate, settings.seed, settings.synonyms)
     known = np.sort(_first_halves(digests))
@@ -104,14 +105,14 @@ def add_variants(
         for line in bar:
             yield from (variant.record for variant in augmenter.variants(_example(line), taken))
 
-    facts, records = Facts(), variants()
+    before, records = len(facts), variants()
     while batch := list(itertools.islice(records, _BATCH)):
         for verdict in cleaner.judge(batch):
             if isinstance(verdict, Kept):
                 line = json_line(verdict.record.to_dict())
                 spool.add(verdict.record.id, line, verdict.input_ids, verdict.loss_mask)
-                facts.add(verdict, 0, 0)
-    return facts
+                facts.add(verdict, 0, 0, digest_of(verdict.record))
+    return len(facts) - before
 
 
 def _first_halves(digests: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ _PACKAGES = (
     "pydantic",
     "pandas",
     "scikit-learn",
+    "openpyxl",
+    "pyarrow",
     "protobuf",
 )
 _VARIABLES = (

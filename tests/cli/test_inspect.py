@@ -45,7 +45,10 @@ def converted(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_folder: P
     folder = tmp_path_factory.mktemp("inspect")
     raw = write(folder / "qa.jsonl", [*(qa(number) for number in range(60)), {"question": "谁？", "answer": ""}])
     output = folder / "out"
-    assert main(["convert", str(raw), "--output", str(output), "--model", str(tiny_tokenizer_folder)]) == 0
+    assert (
+        main(["convert", str(raw), "--output", str(output), "--model", str(tiny_tokenizer_folder), "data.aug_rate=0"])
+        == 0
+    )
     return output
 
 

@@ -67,7 +67,16 @@ def test_chat_records(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     files = [tmp_path / "questions.jsonl", tmp_path / "dialogues.jsonl"]
     for file, part in zip(files, (records[:-1], records[-1:]), strict=True):
         file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in part), "utf-8")
-    arguments = ["convert", *map(str, files), "--output", str(output), "--model", str(model), "data.prompt=chat"]
+    arguments = [
+        "convert",
+        *map(str, files),
+        "--output",
+        str(output),
+        "--model",
+        str(model),
+        "data.prompt=chat",
+        "data.rules.copied=null",
+    ]
     arguments.append("data.rules.copied=false")
     assert main(arguments) == 0, capsys.readouterr().err
     assert json.loads((output / "report.json").read_text("utf-8"))["rejected"] == {}
