@@ -36,7 +36,6 @@ from ms_medqa.data.raw import check_file
 from ms_medqa.data.report import FileCount, build_report, histograms_of, table
 from ms_medqa.data.report_html import FILE_NAME as _PAGE
 from ms_medqa.data.report_html import write_report_html
-from ms_medqa.data.rules.lexicon import Lexicon
 from ms_medqa.data.split import PARTS, assign_parts
 from ms_medqa.data.spool import Joined, Spool, Spooled, SpooledPart
 from ms_medqa.data.tokenizer import Tokenizer
@@ -80,6 +79,8 @@ def convert(
     if config.data.fill_context:
         say("warning: data.fill_context puts the start of the answer into the prompt; the model learns to copy it")
 
+    # Before anything is read: its lists may be at fault.
+    cleaner = Cleaner(config.data, tokenizer, prompt)
     benchmark = read_benchmark(config.data.benchmark, config.data) if config.data.benchmark else None
     output = Path(output).expanduser()
     task = Task(config.data, tokenizer.folder, config.data.prompt)
@@ -94,7 +95,7 @@ def convert(
             gatherer = Gatherer(config.data, judging, spool, rejected_file)
             gatherer.read(sources)
             files, facts, records = gatherer.files, gatherer.facts, spool.close()
-            coverage = gatherer.coverage and gatherer.coverage.to_dict(len(Lexicon(config.data.lexicon).names))
+            coverage = gatherer.coverage and gatherer.coverage.to_dict(len(cleaner.lexicon.names))
             # Ids and digests of everything that was read are needed no longer, and writing needs room.
             del gatherer
             left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
@@ -118,8 +119,7 @@ def convert(
         _check_train(parts)
         augmented = 0
         if kind == "sft" and config.data.aug_rate:
-            cleaner, digests = Cleaner(config.data, tokenizer, prompt), facts.digests()[left]
-            augmented = add_variants(parts["train"], digests, config.data, cleaner, more, extra.facts)
+            augmented = add_variants(parts["train"], facts.digests()[left], config.data, cleaner, more, extra.facts)
         main = Amount(
             len(parts["train"]) + len(more),
             int(parts["train"].lengths.sum()) + sum(more.lengths),

@@ -20,6 +20,7 @@ from ms_medqa.data.raw import RawRecord, printable
 from ms_medqa.data.readers import open_raw
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.rules.lexicon import Coverage
+from ms_medqa.data.rules.redact import redact_value
 from ms_medqa.data.spool import Spool
 
 
@@ -44,6 +45,7 @@ class Gatherer:
         self.coverage = Coverage() if settings.lexicon else None
         self._columns = settings.columns
         self._duplicates = settings.rules.duplicate
+        self._redact = settings.redact
         self._judges = judges
         self._spool = spool
         self._rejected_file = rejected_file
@@ -89,8 +91,12 @@ class Gatherer:
         if isinstance(outcome, Kept):
             self._note(raw, outcome, file)
         if isinstance(outcome, Rejected):
-            line = rejected_line(file.name, raw.line, outcome.reason, outcome.detail, raw.value)
+            line = rejected_line(file.name, raw.line, outcome.reason, outcome.detail, self._shown(raw))
             self._rejected_file.write(line)
+
+    def _shown(self, raw: RawRecord) -> Any:
+        """A raw record as it may be written down."""
+        return redact_value(raw.value) if self._redact else raw.value
 
     def _note(self, raw: RawRecord, kept: Kept, file: FileCount) -> None:
         """Count what was done to a record that is kept, and write down what was left out of it."""
@@ -99,7 +105,7 @@ class Gatherer:
         for note in kept.notes:
             file.notes[note.reason] += note.count
             if note.reason == "cut":
-                line = rejected_line(file.name, raw.line, note.reason, f"{note.detail}; kept", raw.value)
+                line = rejected_line(file.name, raw.line, note.reason, f"{note.detail}; kept", self._shown(raw))
                 self._rejected_file.write(line)
         if self.coverage is not None:
             self.coverage.add(kept.terms)

@@ -225,6 +225,16 @@ def test_near_copies_are_rejected_and_alike_questions_stay_together(convert: Con
     assert read(convert.output / "report.json")["rejected"] == {}
 
 
+def test_what_is_redacted_stands_nowhere(convert: Convert, tmp_path: Path) -> None:
+    records = [qa(i, context=f"请拨打电话13800138{i:03}。") for i in range(20)]
+    broken = ['{"question": "电话13800138999', {"question": "", "answer": "电话13800138998"}]
+    convert(write(tmp_path / "qa.jsonl", [*records, *broken]), "data.redact=true")
+    for path in convert.output.iterdir():
+        assert b"1380013" not in path.read_bytes(), path.name
+    assert read(convert.output / "report.json")["notes"] == {"redacted_phone": 20}
+    assert "[电话]" in (convert.output / "train.jsonl").read_text(encoding="utf-8")
+
+
 def test_plain_text_is_its_own_kind(convert: Convert, tmp_path: Path) -> None:
     source = write(tmp_path / "t.jsonl", [{"text": f"第 {i} 段：心脏分四腔。" * 40} for i in range(20)])
     convert(source, "data.max_length=64")
