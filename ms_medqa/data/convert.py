@@ -27,7 +27,7 @@ from ms_medqa.data.judging import Task, judges
 from ms_medqa.data.mindrecord import files_of, write_shards
 from ms_medqa.data.minhash import clusters
 from ms_medqa.data.mix import Amount
-from ms_medqa.data.mixing import Extra, apply_weights, read_source
+from ms_medqa.data.mixing import Extra, apply_weights, files_to_mix, read_source
 from ms_medqa.data.near_duplicates import reject_near_duplicates
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
@@ -40,6 +40,7 @@ from ms_medqa.data.split import PARTS, assign_parts
 from ms_medqa.data.spool import Joined, Spool, Spooled, SpooledPart
 from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.data.training_part import add_variants, read_benchmark, remove_overlap
+from ms_medqa.data.unique_ids import UniqueIds
 
 _REJECTED = "rejected.jsonl"
 _REPORT = "report.json"
@@ -74,6 +75,8 @@ def convert(
     paths = [source.path for source in sources]
     for path in paths:
         check_file(path)
+    to_mix = [files_to_mix(wish) for wish in config.data.mix]
+    read_too = [file.path for files in to_mix for file in files]
     tokenizer = Tokenizer.load(resolve_model(config.model.path))
     prompt = Prompt.named(config.data.prompt, tokenizer)
     if config.data.fill_context:
@@ -84,9 +87,9 @@ def convert(
     benchmark = read_benchmark(config.data.benchmark, config.data) if config.data.benchmark else None
     output = Path(output).expanduser()
     task = Task(config.data, tokenizer.folder, config.data.prompt)
-    size = sum(path.stat().st_size for path in paths)
+    size = sum(path.stat().st_size for path in (*paths, *read_too))
     with (
-        new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=paths) as work,
+        new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=[*paths, *read_too]) as work,
         Spool(work / ".records") as spool,
         Spool(work / ".more") as more,
         ExitStack() as stack,
@@ -100,7 +103,7 @@ def convert(
             del gatherer
             left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
             parts = {part: records.part(indices) for part, indices in _split(records, facts, left, config).items()}
-            extra = Extra(more)
+            extra = Extra(more, UniqueIds(records))
             if benchmark is not None:
                 parts["train"] = remove_overlap(parts["train"], facts, files, benchmark, rejected_file)
             parts["train"] = apply_weights(
@@ -108,9 +111,9 @@ def convert(
             )
             repeated = len(more)
             others = []
-            for number, wish in enumerate(config.data.mix):
+            for number, (wish, inputs_of) in enumerate(zip(config.data.mix, to_mix, strict=True)):
                 place = stack.enter_context(Spool(work / f".mix-{number}"))
-                others.append(read_source(wish, config.data, judging, place, benchmark))
+                others.append(read_source(wish, inputs_of, config.data, judging, place, benchmark))
         for file in files:
             say(file.describe())
         if not len(left):
@@ -119,12 +122,22 @@ def convert(
         _check_train(parts)
         augmented = 0
         if kind == "sft" and config.data.aug_rate:
-            augmented = add_variants(parts["train"], facts.digests()[left], config.data, cleaner, more, extra.facts)
+            augmented = add_variants(
+                parts["train"],
+                facts.digests()[left],
+                config.data,
+                cleaner,
+                more,
+                extra.facts,
+                extra.ids,
+                benchmark,
+            )
         main = Amount(
             len(parts["train"]) + len(more),
             int(parts["train"].lengths.sum()) + sum(more.lengths),
         )
-        mixed = [other.mix_in(main, config.data, extra) for other in others]
+        held_out = facts.digests()[np.concatenate([parts[part].indices for part in PARTS[1:]])]
+        mixed = [other.mix_in(main, kind, held_out, config.data, extra) for other in others]
         added = more.close()
         whole = {part: Joined((records,)) for part, records in parts.items()}
         whole["train"] = Joined((parts["train"], added.part(np.arange(len(added)))))

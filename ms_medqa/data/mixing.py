@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection, MixSource
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import Gatherer, json_line, rejected_line
@@ -18,11 +19,15 @@ from ms_medqa.data.inputs import InputFile, expand_inputs
 from ms_medqa.data.judging import Judges
 from ms_medqa.data.mix import Amount, numbered_id, pass_numbers, select
 from ms_medqa.data.overlap import BenchmarkIndex
+from ms_medqa.data.raw import check_file
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.spool import Spool, SpooledPart
-from ms_medqa.data.training_part import remove_overlap
+from ms_medqa.data.training_part import first_halves, remove_overlap
+from ms_medqa.data.unique_ids import UniqueIds
 
 REASON = "weight"
+# Why other data is not taken: it asks a question of the validation or test part.
+_HELD_OUT = "held_out"
 
 
 class Extra:
@@ -30,13 +35,15 @@ class Extra:
 
     Args:
         spool: takes them.
+        ids: gives them ids of their own.
 
     Attributes:
         facts: what is known of each.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, ids: UniqueIds) -> None:
         self.spool = spool
+        self.ids = ids
         self.facts = Facts()
 
     def repeat(self, records: SpooledPart, facts: Facts, place: int, number: int, prefix: str = "") -> None:
@@ -51,7 +58,7 @@ class Extra:
         """
         index = int(records.indices[place])
         value = json.loads(records.spooled.line(index))
-        value["id"] = prefix + numbered_id(value["id"], number)
+        value["id"] = self.ids.take(prefix + numbered_id(value["id"], number))
         value.pop("split", None)
         spooled = records.spooled
         self.spool.add(value["id"], json_line(value), spooled.tokens(index), spooled.mask(index))
@@ -115,8 +122,23 @@ class Source:
     facts: Facts
     files: list[FileCount]
 
-    def mix_in(self, main: Amount, settings: DataSection, extra: Extra) -> dict[str, Any]:
-        """Take as much as the weight says; what the report tells of it."""
+    def mix_in(
+        self, main: Amount, kind: str, held_out: np.ndarray, settings: DataSection, extra: Extra
+    ) -> dict[str, Any]:
+        """Take as much as the weight says; what the report tells of it.
+
+        Args:
+            main: size of the training part that it is mixed into.
+            kind: of that part, `sft` or `text`.
+            held_out: uint8 (n, 16), of the questions of validation and test; what asks one of them is not taken.
+            settings: what the weight counts, and the seed.
+            extra: takes the records.
+
+        Raises:
+            UserError: it has no usable records, or records of the other kind.
+        """
+        self._check_kind(kind)
+        self._leave_out(held_out)
         lengths = self.records.lengths
         chosen = select(
             main,
@@ -139,9 +161,44 @@ class Source:
             "files": [file.to_dict() for file in self.files],
         }
 
+    def _leave_out(self, held_out: np.ndarray) -> None:
+        indices = self.records.indices
+        known = np.isin(first_halves(self.facts.digests()[indices]), first_halves(held_out))
+        for index in indices[known].tolist():
+            self.files[self.facts.files[index]].rejected[_HELD_OUT] += 1
+        self.records = self.records.spooled.part(indices[~known])
+
+    def _check_kind(self, kind: str) -> None:
+        texts = np.frombuffer(self.facts.texts, np.int8)
+        others = np.flatnonzero(texts != (kind == "text"))
+        if not others.size:
+            return
+        name = self.files[self.facts.files[int(others[0])]].path
+        what, into = ("plain text", "questions") if kind == "sft" else ("questions", "plain text")
+        raise UserError(f"data.mix: {name} holds {what}, which cannot be mixed into {into}", "leave it out")
+
+
+def files_to_mix(wish: MixSource) -> list[InputFile]:
+    """The files of other data, found before anything is read.
+
+    Raises:
+        UserError: one is absent, or has a weight in its path too.
+    """
+    files = expand_inputs([wish.path])
+    for file in files:
+        if file.weight != 1:
+            raise UserError(f"data.mix: {wish.path} has two weights", f"leave out @{file.weight:g}")
+        check_file(file.path)
+    return files
+
 
 def read_source(
-    wish: MixSource, settings: DataSection, judges: Judges, spool: Spool, benchmark: BenchmarkIndex | None
+    wish: MixSource,
+    inputs: Sequence[InputFile],
+    settings: DataSection,
+    judges: Judges,
+    spool: Spool,
+    benchmark: BenchmarkIndex | None,
 ) -> Source:
     """Read and judge other data by the rules of the conversion.
 
@@ -151,7 +208,7 @@ def read_source(
     # What is rejected here is counted in the report; the list of rejected records is that of the inputs.
     nowhere = io.StringIO()
     gatherer = Gatherer(settings, judges, spool, nowhere)
-    gatherer.read(expand_inputs([wish.path]))
+    gatherer.read(inputs)
     records = spool.close()
     part = records.part(np.arange(len(records)))
     if benchmark is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner, Kept, digest_of
-from ms_medqa.data.example import Example, Record
+from ms_medqa.data.example import Example, PlainText, Record
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import json_line, rejected_line
 from ms_medqa.data.inputs import expand_inputs
@@ -24,6 +25,7 @@ from ms_medqa.data.readers import read_records
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.split import question_digest
 from ms_medqa.data.spool import Spool, SpooledPart
+from ms_medqa.data.unique_ids import UniqueIds
 
 REASON = "benchmark"
 _BATCH = 2048
@@ -59,7 +61,7 @@ def remove_overlap(
     for start in bar:
         batch = train.slice(start, start + _BATCH)
         values = [json.loads(line) for line in batch.lines()]
-        hits = benchmark.overlaps([record_texts(Example.from_dict(value)) for value in values])
+        hits = benchmark.overlaps([record_texts(_record(value)) for value in values])
         for number, value, hit in zip(batch.indices.tolist(), values, hits, strict=True):
             if hit is None:
                 clean.append(number)
@@ -72,7 +74,14 @@ def remove_overlap(
 
 
 def add_variants(
-    train: SpooledPart, digests: np.ndarray, settings: DataSection, cleaner: Cleaner, spool: Spool, facts: Facts
+    train: SpooledPart,
+    digests: np.ndarray,
+    settings: DataSection,
+    cleaner: Cleaner,
+    spool: Spool,
+    facts: Facts,
+    ids: UniqueIds,
+    benchmark: BenchmarkIndex | None = None,
 ) -> int:
     """Put variants of training records into a spool.
 
@@ -83,17 +92,19 @@ def add_variants(
         cleaner: judges and tokenises the variants; one that it rejects is not made.
         spool: gets the variants.
         facts: gets what is known of each.
+        ids: gives each an id of its own.
+        benchmark: a variant that overlaps it is not made.
 
     Returns:
         Their number.
     """
     augmenter = Augmenter(settings.aug_rate, settings.seed, settings.synonyms)
-    known = np.sort(_first_halves(digests))
+    known = np.sort(first_halves(digests))
     made: set[bytes] = set()
 
     def taken(example: Example) -> bool:
         digest = question_digest(example)
-        half = _first_halves(np.frombuffer(digest, np.uint8)[None])[0]
+        half = first_halves(np.frombuffer(digest, np.uint8)[None])[0]
         place = int(np.searchsorted(known, half))
         if digest in made or (place < len(known) and known[place] == half):
             return True
@@ -107,18 +118,24 @@ def add_variants(
 
     before, records = len(facts), variants()
     while batch := list(itertools.islice(records, _BATCH)):
-        for verdict in cleaner.judge(batch):
-            if isinstance(verdict, Kept):
-                line = json_line(verdict.record.to_dict())
-                spool.add(verdict.record.id, line, verdict.input_ids, verdict.loss_mask)
-                facts.add(verdict, 0, 0, digest_of(verdict.record))
+        kept = [verdict for verdict in cleaner.judge(batch) if isinstance(verdict, Kept)]
+        hits = benchmark.overlaps([record_texts(each.record) for each in kept]) if benchmark else [None] * len(kept)
+        for verdict, hit in zip(kept, hits, strict=True):
+            if hit is None:
+                record = replace(verdict.record, id=ids.take(verdict.record.id))
+                spool.add(record.id, json_line(record.to_dict()), verdict.input_ids, verdict.loss_mask)
+                facts.add(verdict, 0, 0, digest_of(record))
     return len(facts) - before
 
 
-def _first_halves(digests: np.ndarray) -> np.ndarray:
+def first_halves(digests: np.ndarray) -> np.ndarray:
     """uint64 (n,): enough of each digest to tell questions apart; a chance hit costs one variant."""
     return np.ascontiguousarray(digests[:, :8]).view(np.uint64).reshape(-1)
 
 
 def _example(line: bytes) -> Example:
     return Example.from_dict(json.loads(line))
+
+
+def _record(value: Mapping[str, Any]) -> Record:
+    return Example.from_dict(value) if "question" in value else PlainText.from_dict(value)
