@@ -35,12 +35,15 @@ def run(args: argparse.Namespace) -> int:
     from ms_medqa.data.convert import convert
 
     overrides, inputs = split_overrides(args.inputs)
+    # They also stand behind --benchmark, which takes all that follows.
+    more, benchmark = split_overrides(args.benchmark or [])
+    overrides += more
     if not inputs:
         raise UserError("no input file", "ms-medqa convert INPUT… --output DIR")
     config = load_config(args.config, overrides)
     if args.model is not None:
         config.model.path = args.model
-    if args.benchmark is not None:
-        config.data.benchmark = args.benchmark
+    if benchmark:
+        config.data.benchmark = benchmark
     convert(inputs, Path(args.output), config)
     return 0
