@@ -54,8 +54,7 @@ def convert(
 ) -> dict[str, Any]:
     """Read, clean, split and tokenise records, and write them to the folder `output`, whole or not at all.
 
-    Memory holds a few hundred bytes of each record, so a million of them need about 1 GB; their texts and tokens pass
-    through a spool on the disk of `output`.
+    Memory holds a few hundred bytes of each record; texts and tokens pass through a spool on the disk of `output`.
 
     Args:
         inputs: files, folders or patterns.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,11 +206,11 @@ def read_source(
         UserError: as `Gatherer.read`.
     """
     # What is rejected here is counted in the report; the list of rejected records is that of the inputs.
-    nowhere = io.StringIO()
-    gatherer = Gatherer(settings, judges, spool, nowhere)
-    gatherer.read(inputs)
-    records = spool.close()
-    part = records.part(np.arange(len(records)))
-    if benchmark is not None:
-        part = remove_overlap(part, gatherer.facts, gatherer.files, benchmark, nowhere)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        gatherer = Gatherer(settings, judges, spool, nowhere)
+        gatherer.read(inputs)
+        records = spool.close()
+        part = records.part(np.arange(len(records)))
+        if benchmark is not None:
+            part = remove_overlap(part, gatherer.facts, gatherer.files, benchmark, nowhere)
     return Source(wish, part, gatherer.facts, gatherer.files)
