@@ -26,7 +26,7 @@ from ms_medqa.peft import (
     trainable_parameters,
 )
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.usefixtures("pynative_mode")
 
 IDS = [[5, 9, 2, 33, 60, 61, 7, 1], [90, 1, 1, 4, 8, 77, 21, 3]]
 CONFIGS = {
