@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.data.rules.user_yaml import read_list
+from ms_medqa.data.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("wrong_claims.yaml")
 _SPACES = re.compile(r"[^\S\n]+")
@@ -73,7 +73,7 @@ def _normalise(text: str) -> str:
 
 
 def _read(path: Path) -> list[Claim]:
-    entries = read_list(path, "wrong claims", "- 根治糖尿病")
+    entries = read_list(path, "wrong claims", "one phrase a line, such as `- 根治糖尿病`")
     return [_claim(entry, path, number) for number, entry in enumerate(entries, start=1)]
 
 

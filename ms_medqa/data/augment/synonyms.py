@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ms_medqa.config.errors import UserError
 from ms_medqa.data.augment.boundary import HAN, cuts_word, stands_alone
+from ms_medqa.data.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("synonyms.yaml")
 
@@ -211,19 +210,7 @@ def _fold(text: str) -> str:
 
 
 def _read(path: Path) -> list[list[str]]:
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"synonyms {path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"synonyms {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"synonyms {path}: not UTF-8 text") from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"synonyms {path}{f' line {mark.line + 1}' if mark else ''}: not valid YAML") from None
-    if not isinstance(entries, list):
-        raise UserError(f"synonyms {path}: a list is needed", "one group a line, such as `- [心梗, 心肌梗死]`")
+    entries = read_list(path, "synonyms", "one group a line, such as `- [心梗, 心肌梗死]`")
     return [_group(entry, path, number) for number, entry in enumerate(entries, start=1)]
 
 

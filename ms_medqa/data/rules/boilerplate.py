@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.data.rules.user_yaml import read_list
+from ms_medqa.data.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("boilerplate_zh_en.yaml")
 # The stroke stays: N/A is no answer, Na is sodium.
@@ -31,7 +31,8 @@ class BoilerplateList:
         self._starts: dict[str, str] = {}
         for path in (SHIPPED, *paths):
             path = Path(path).expanduser()
-            for number, entry in enumerate(read_list(path, "boilerplate answers", "- 请咨询医生"), start=1):
+            entries = read_list(path, "boilerplate answers", "one phrase a line, such as `- 请咨询医生`")
+            for number, entry in enumerate(entries, start=1):
                 starts = isinstance(entry, dict) and set(entry) == {"starts"}
                 text: Any = entry["starts"] if starts else entry
                 if not isinstance(text, str) or not _letters(text):

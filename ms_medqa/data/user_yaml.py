@@ -10,13 +10,13 @@ import yaml
 from ms_medqa.config.errors import UserError
 
 
-def read_list(path: Path, what: str, example: str) -> list[Any]:
+def read_list(path: Path, what: str, hint: str) -> list[Any]:
     """The entries of a YAML list.
 
     Args:
         path: the file.
         what: what it holds, for messages.
-        example: an entry, for messages.
+        hint: what an entry looks like, for messages.
 
     Raises:
         UserError: the file is absent, not readable or not such a list.
@@ -33,5 +33,5 @@ def read_list(path: Path, what: str, example: str) -> list[Any]:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{what} {path}{f' line {mark.line + 1}' if mark else ''}: not valid YAML") from None
     if not isinstance(entries, list):
-        raise UserError(f"{what} {path}: a list is needed", f"one phrase a line, such as `{example}`")
+        raise UserError(f"{what} {path}: a list is needed", hint)
     return entries
