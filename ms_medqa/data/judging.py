@@ -18,12 +18,12 @@ import numpy as np
 from ms_medqa.config.errors import RunError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.clean import Cleaner, Kept, Rejected, digest_of
-from ms_medqa.data.columns import FormatError
 from ms_medqa.data.example import Example, Record
-from ms_medqa.data.formats import FileHints, hints_of, parse_record
+from ms_medqa.data.formats import FileHints, hints_of
 from ms_medqa.data.minhash import signatures
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.raw import RawRecord
+from ms_medqa.data.readers import parse_raw
 from ms_medqa.data.tokenizer import Tokenizer
 
 # Records that travel to a worker at a time: enough that the way does not count, few enough that the bar moves.
@@ -77,35 +77,22 @@ class Judge:
             source: name of the file.
             hints: what the beginning of the file tells of all its records.
         """
-        parsed = [self._parse(raw, stem, source, hints) for raw in raws]
-        judged = iter(self._cleaner.judge([record for record, _ in parsed if not isinstance(record, Rejected)]))
-        outcomes = [record if isinstance(record, Rejected) else next(judged) for record, _ in parsed]
+        settings = self._settings
+        readings = [
+            parse_raw(raw, settings.columns, stem, source, shape=settings.shape, nfkc=settings.nfkc, hints=hints)
+            for raw in raws
+        ]
+        judged = iter(self._cleaner.judge([reading.record for reading in readings if reading.record is not None]))
+        outcomes = [Rejected(*reading.error) if reading.error is not None else next(judged) for reading in readings]
         kept = [outcome.record for outcome in outcomes if isinstance(outcome, Kept)]
         marks = signatures([text for record in kept for text in _texts(record)])
         pairs = iter(marks.reshape(len(kept), 2, marks.shape[1]))
         return [
-            Verdict(found, outcome, digest_of(outcome.record), next(pairs))
+            Verdict(reading.format, outcome, digest_of(outcome.record), next(pairs))
             if isinstance(outcome, Kept)
-            else Verdict(found, outcome)
-            for outcome, (_, found) in zip(outcomes, parsed, strict=True)
+            else Verdict(reading.format, outcome)
+            for reading, outcome in zip(readings, outcomes, strict=True)
         ]
-
-    def _parse(self, raw: RawRecord, stem: str, source: str, hints: FileHints) -> tuple[Record | Rejected, str]:
-        if raw.error is not None:
-            return Rejected(*raw.error), ""
-        name, settings = raw.key or f"{stem}-{raw.number}", self._settings
-        try:
-            return parse_record(
-                raw.value,
-                settings.columns,
-                name=name,
-                source=source,
-                shape=settings.shape,
-                nfkc=settings.nfkc,
-                hints=hints,
-            )
-        except FormatError as error:
-            return Rejected(error.reason, str(error)), ""
 
 
 def _texts(record: Record) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from ms_medqa.config.schema import Columns
 from ms_medqa.data.columns import FormatError
 from ms_medqa.data.csv_reader import open_csv
 from ms_medqa.data.example import Record
-from ms_medqa.data.formats import parse_record
+from ms_medqa.data.formats import NO_HINTS, FileHints, parse_record
 from ms_medqa.data.inputs import KNOWN_SUFFIXES, stem_of, suffix_of
 from ms_medqa.data.json_reader import open_json
 from ms_medqa.data.parquet_reader import open_parquet
@@ -63,7 +63,8 @@ def read_records(path: Path, columns: Columns, source: str) -> tuple[str, Iterat
         UserError: as `open_raw`.
     """
     layout, raws = open_raw(path)
-    return layout, _parse_all(raws, columns, printable(stem_of(path)), source)
+    stem = printable(stem_of(path))
+    return layout, (parse_raw(raw, columns, stem, source) for raw in raws)
 
 
 def open_raw(path: Path) -> tuple[str, Iterator[RawRecord]]:
@@ -134,14 +135,30 @@ def _to_the_end(stream: TextStream, raws: Iterator[RawRecord]) -> Iterator[RawRe
         yield RawRecord(last + 1, last + 1, "", ("broken_file", detail), stream.position)
 
 
-def _parse_all(raws: Iterator[RawRecord], columns: Columns, stem: str, source: str) -> Iterator[Reading]:
-    for raw in raws:
-        if raw.error is not None:
-            yield Reading(raw, None, error=raw.error)
-            continue
-        try:
-            record, found = parse_record(raw.value, columns, name=raw.key or f"{stem}-{raw.number}", source=source)
-        except FormatError as error:
-            yield Reading(raw, None, error=(error.reason, str(error)))
-        else:
-            yield Reading(raw, record, found)
+def parse_raw(
+    raw: RawRecord,
+    columns: Columns,
+    stem: str,
+    source: str,
+    *,
+    shape: str = "auto",
+    nfkc: bool = False,
+    hints: FileHints = NO_HINTS,
+) -> Reading:
+    """What becomes of one raw record.
+
+    Args:
+        raw: as it stands in the file.
+        columns: the user's column names.
+        stem: what the id of a record without one begins with.
+        source: name of the file.
+        shape, nfkc, hints: as `formats.parse_record` takes them.
+    """
+    if raw.error is not None:
+        return Reading(raw, None, error=raw.error)
+    name = raw.key or f"{stem}-{raw.number}"
+    try:
+        record, found = parse_record(raw.value, columns, name=name, source=source, shape=shape, nfkc=nfkc, hints=hints)
+    except FormatError as error:
+        return Reading(raw, None, error=(error.reason, str(error)))
+    return Reading(raw, record, found)
