@@ -14,6 +14,10 @@ from typing import Literal
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.shingles import mix
+
+# By which the state of SplitMix64 grows. Sums wrap at 64 bits on purpose; NumPy's arrays do so without a warning.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +112,6 @@ def _nearest(ends: np.ndarray, wanted: Fraction) -> int:
 
 
 def _ranks(digests: np.ndarray, seed: int) -> np.ndarray:
-    """uint64 (n,), evenly spread: SplitMix64's output function (Steele, Lea, Flood 2014) of digest and seed."""
-    return _mix(digests ^ _mix(np.array([seed % 2**64], dtype=np.uint64)))
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    # Products wrap at 64 bits on purpose; NumPy's arrays do so without a warning.
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    """uint64 (n,), evenly spread: the next number of SplitMix64 behind digest and seed."""
+    start = mix(np.array([seed % 2**64], dtype=np.uint64) + _STEP)
+    return mix((digests ^ start) + _STEP)

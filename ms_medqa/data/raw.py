@@ -9,7 +9,6 @@ from typing import Any
 from ms_medqa.config.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
-NOT_UTF8 = "not UTF-8 text"
 BAD_ENCODING = "bad_encoding"
 HALF_WRITTEN = "the file looks half-written, copy it again"
 
@@ -59,8 +58,3 @@ def check_file(path: Path) -> None:
 def printable(path: str | Path) -> str:
     """A path as text that can be printed and written; bytes that are no UTF-8 become U+FFFD."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def recode(path: str | Path, name: str) -> str:
-    """The command that makes UTF-8 of a file in the encoding `name`."""
-    return f"iconv -f {name} -t UTF-8 {path} > NEW_FILE"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ms_medqa.data.raw import BAD_ENCODING, HALF_WRITTEN, RawRecord
 from ms_medqa.data.text_stream import TextStream
@@ -38,14 +39,13 @@ def _record_path(head: str) -> Path | None:
     """Tags from the outermost element to the record's; None where the head does not tell."""
     counts: Counter[Path] = Counter()
     children: dict[Path, set[str]] = {}
-    try:
+    # The head ends inside the text.
+    with suppress(XmlFault):
         for element, path in parse(iter([head]), keep=lambda _: False):
             counts[path] += 1
             names = children.setdefault(path, set())
             names.update(name.lower() for name in element.attributes)
             children.setdefault(path[:-1], set()).add(path[-1].lower())
-    except XmlFault:
-        pass  # the head ends inside the text
     for path, names in children.items():
         if path and names.intersection(_QUESTION) and names.intersection(_ANSWER):
             return path
