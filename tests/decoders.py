@@ -12,6 +12,7 @@ import numpy as np
 from reference import Names, head_dim, logits, token_losses
 
 __all__ = [
+    "LLAMA3",
     "VOCAB",
     "Weights",
     "baichuan_config",
@@ -28,6 +29,14 @@ __all__ = [
 ]
 
 VOCAB = 97
+# Rope scaling of LLaMA 3 at a length that small models reach.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 Weights = dict[str, np.ndarray]
 
 

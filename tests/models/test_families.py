@@ -22,13 +22,6 @@ pytestmark = pytest.mark.usefixtures("pynative_mode")
 
 PROMPTS = [[5, 9, 2, 33, 60, 61, 7], [90, 1, 1, 4], [8, 77, 21, 3, 3, 96, 50, 12, 13, 14, 15]]
 ANSWERS = [[4, 70, 71, 4, 9, 88, 0, 1], [2, 2, 45, 46, 47, 3, 12, 80], [19, 33, 5, 6, 6, 94, 93, 7]]
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 
 
 def llama(**changes: Any) -> dict[str, Any]:
@@ -57,7 +50,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         max_position_embeddings=14, rope_scaling={"rope_type": "dynamic", "factor": 2.0}
     ),
     # Its pairs turn over 6, 20, 63 and more positions: one keeps its frequency, one is mixed, the others are stretched.
-    "llama 3": llama(head_dim=16, rope_scaling=LLAMA3),
+    "llama 3": llama(head_dim=16, rope_scaling=decoders.LLAMA3),
     "mistral with a window": mistral(4),
     "mistral without": mistral(None),
     "qwen2": decoders.config_of(),

@@ -16,13 +16,6 @@ from ms_medqa.models.config import RopeScaling
 from ms_medqa.models.families import read_config
 from ms_medqa.models.families.base import Family
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 LINEAR = {"type": "linear", "factor": 4.0}
 ORIGINAL = "original_max_position_embeddings"
 WINDOWS = ["sliding_attention", "full_attention"]
@@ -46,8 +39,8 @@ def llama(**changes: Any) -> dict[str, Any]:
         ({"rope_scaling": []}, r"rope_scaling: rope scaling \[\] must be an object"),
         ({"rope_scaling": LINEAR | {"factor": {}}}, "factor = {} must be a number"),
         ({"rope_scaling": LINEAR | {"factor": 1e300}}, r"64 times factor = 1e\+300 is above 2147483647"),
-        ({"rope_scaling": LLAMA3 | {ORIGINAL: 0}}, "original_max_position_embeddings = 0 must be"),
-        ({"rope_scaling": LLAMA3, ORIGINAL: 0}, "original_max_position_embeddings = 0 must be"),
+        ({"rope_scaling": decoders.LLAMA3 | {ORIGINAL: 0}}, "original_max_position_embeddings = 0 must be"),
+        ({"rope_scaling": decoders.LLAMA3, ORIGINAL: 0}, "original_max_position_embeddings = 0 must be"),
         ({"rope_theta": 1e-300}, r"rope_theta = 1e-300 must be a number from 1 to 1e\+30"),
         ({"rope_parameters": {"rope_theta": 1e31}}, "rope_theta = 1e"),
         ({"torch_dtype": ["a"]}, r"torch_dtype = \['a'\] must be .*bfloat16"),
@@ -122,9 +115,12 @@ def test_kinds_of_layers_that_agree_with_the_window(family: str, changes: dict[s
             RopeScaling("linear", 4.0, 64),
         ),
         ({"rope_scaling": {"rope_type": None, "type": "dynamic", "factor": 2}}, RopeScaling("dynamic", 2.0, 64)),
-        ({"rope_scaling": LLAMA3 | {"type": "llama3", ORIGINAL: None}}, RopeScaling("llama3", 8.0, 64, 1.0, 4.0)),
-        ({"rope_scaling": LLAMA3, ORIGINAL: 16}, RopeScaling("llama3", 8.0, 16, 1.0, 4.0)),
-        ({"rope_scaling": LLAMA3, ORIGINAL: None}, RopeScaling("llama3", 8.0, 32, 1.0, 4.0)),
+        (
+            {"rope_scaling": decoders.LLAMA3 | {"type": "llama3", ORIGINAL: None}},
+            RopeScaling("llama3", 8.0, 64, 1.0, 4.0),
+        ),
+        ({"rope_scaling": decoders.LLAMA3, ORIGINAL: 16}, RopeScaling("llama3", 8.0, 16, 1.0, 4.0)),
+        ({"rope_scaling": decoders.LLAMA3, ORIGINAL: None}, RopeScaling("llama3", 8.0, 32, 1.0, 4.0)),
         ({ORIGINAL: 16}, RopeScaling()),
     ],
 )

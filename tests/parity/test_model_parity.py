@@ -28,13 +28,6 @@ SIZES = {
     "max_position_embeddings": 64,
     "initializer_range": 0.2,
 }
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 UPPER_WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"rms_norm_eps": 1e-5}),
@@ -48,7 +41,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"max_position_embeddings": 11, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
     ),
     "llama with silu's other name": ("Llama", {"hidden_act": "swish"}),
-    "llama 3": ("Llama", {"head_dim": 16, "rope_scaling": LLAMA3}),
+    "llama 3": ("Llama", {"head_dim": 16, "rope_scaling": decoders.LLAMA3}),
     "deepseek-coder": ("Llama", {"rope_theta": 1e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
     "mistral": ("Mistral", {"sliding_window": 6}),
     "mistral without a window": ("Mistral", {"sliding_window": None, "head_dim": 6}),

@@ -34,13 +34,6 @@ TARGETS = ["q_proj", "v_proj", "down_proj"]
 WHOLE = ["embed_tokens", "lm_head"]
 TIED = {"tie_word_embeddings": True}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 # Family, changes of its config, options of the adapter in PEFT's words.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "names": ("Qwen2", {}, {"target_modules": TARGETS, "lora_dropout": 0.1}),
@@ -48,7 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "all-linear, tied": ("Qwen2", TIED, {"target_modules": "all-linear", "exclude_modules": ["mlp.up_proj"]}),
     "expression": ("Qwen3", {"head_dim": 16}, {"target_modules": r".*\.1\..*(q|o|gate)_proj"}),
     "window": ("Mistral", {"sliding_window": 4}, {"target_modules": TARGETS}),
-    "llama 3": ("Llama", {"rope_scaling": LLAMA3}, {"target_modules": "all-linear"}),
+    "llama 3": ("Llama", {"rope_scaling": decoders.LLAMA3}, {"target_modules": "all-linear"}),
     "dynamic": ("Llama", {"max_position_embeddings": 8, "rope_scaling": DYNAMIC}, {"target_modules": TARGETS}),
     "head": ("Mistral", {}, {"target_modules": ["o_proj", "lm_head"], "exclude_modules": r".*layers\.0\..*"}),
     "one layer": ("Llama", {}, {"target_modules": [*TARGETS, "lm_head"], "layers_to_transform": 1}),
