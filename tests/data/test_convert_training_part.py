@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conversions import PARTS, lines, read, write
 
 from ms_medqa.cli.main import main
 from ms_medqa.data import manifest
 from ms_medqa.data.example import Example
 from ms_medqa.data.split import question_digest
 
-PARTS = ("train", "val", "test")
 _DISEASES = ["高血压", "糖尿病", "胃炎", "肺炎", "肾炎", "哮喘", "痛风", "湿疹", "贫血", "肝硬化"]
 _ASKED = ("{}怎么治疗？", "{}有哪些症状？", "什么是{}？", "如何预防{}？")
 QUESTIONS = [form.format(disease) for disease in _DISEASES for form in _ASKED]
@@ -25,19 +25,6 @@ def qa(number: int, **more: Any) -> dict[str, Any]:
     """A record; the first forty ask what variants can be made of."""
     question = QUESTIONS[number] if number < len(QUESTIONS) else f"第 {number} 床今天几点量体温？"
     return {"question": question, "answer": f"请看病历第 {number} 页。", **more}
-
-
-def write(path: Path, records: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
-    return path
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 class Result:
