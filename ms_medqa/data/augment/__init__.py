@@ -10,7 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from ms_medqa.data.example import Example, Record
 METHODS = ("synonym", "reform", "context")
 
 _NO_WORD = re.compile(r"[\W_]+")
-_HAS_PARENT = "parent" in {field.name for field in fields(Example)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Augmenter:
             taken: whether a question is known already (any part, any benchmark); another variant is tried then. It is
                 not asked about dialogues, which count by their first question, nor where the question stays as it is.
         """
-        if self._synonyms is None or not isinstance(record, Example) or getattr(record, "parent", None) is not None:
+        if self._synonyms is None or not isinstance(record, Example) or record.parent is not None:
             return []
         if self._hash(record.id, "rate") >= self._rate * 2**64:
             return []
@@ -133,10 +132,8 @@ def _reformed(example: Example) -> list[str]:
 
 
 def _child(parent: Example, field: str, text: str) -> Example:
-    changes: dict[str, Any] = {"id": f"{parent.id}~aug1", field: text}
-    if _HAS_PARENT:
-        changes["parent"] = parent.id
-    return replace(parent, **changes)
+    changes: dict[str, Any] = {field: text}
+    return replace(parent, id=f"{parent.id}~aug1", parent=parent.id, **changes)
 
 
 def _bare(question: str) -> str:
