@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.models.checkpoint import EMBEDDING, HEAD
 from ms_medqa.models.naming import Naming
 from ms_medqa.peft.adapter import Adapter, SavedTensor
 
-HEAD = "lm_head.weight"
-EMBEDDING = "model.embed_tokens.weight"
 # Rows that are added in one go: beside a large tensor, its whole update would be a second one.
 _ROWS = 1024
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ms_medqa.config.console import is_main_rank
 from ms_medqa.config.errors import UserError
+from ms_medqa.models.checkpoint import EMBEDDING, HEAD
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import Linear
 from ms_medqa.models.loading import assign, naming_of, normalize_rows
 from ms_medqa.models.naming import Naming
 from ms_medqa.peft.adapter import Adapter, read_adapter
 from ms_medqa.peft.base import check_base
-from ms_medqa.peft.delta import EMBEDDING, HEAD, Change, changes, replacements, unties
+from ms_medqa.peft.delta import Change, changes, replacements, unties
 from ms_medqa.peft.inject import LayerPlan, change, check_plain, lora_layers, put_adapters, renew
 from ms_medqa.peft.whole import mark_whole
 

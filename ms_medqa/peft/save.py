@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ms_medqa.config.files import atomic_write, write_json
+from ms_medqa.models.checkpoint import EMBEDDING, HEAD
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.naming import Naming, naming_of_config
 from ms_medqa.models.safetensors_writer import encode, write_safetensors
 from ms_medqa.peft.adapter import PREFIX, WEIGHTS_FILE, LoraPair
 from ms_medqa.peft.base import write_base
-from ms_medqa.peft.delta import EMBEDDING, HEAD
 from ms_medqa.peft.inject import lora_layers
 from ms_medqa.peft.lora import LoraLinear
 from ms_medqa.peft.options import CONFIG_FILE
