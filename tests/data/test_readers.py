@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from ms_medqa.config import UserError
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import Columns, DataSection
 from ms_medqa.data.example import Example, PlainText
 from ms_medqa.data.readers import Reading, read_records
 
 
 def read(path: Path, **columns: str) -> list[Reading]:
-    return list(read_records(path, Columns(**columns), path.name)[1])
+    return list(read_records(path, DataSection(columns=Columns(**columns)), path.name)[1])
 
 
 def examples(path: Path, **columns: str) -> list[Any]:
@@ -248,7 +248,7 @@ def test_broken_lines_cost_only_themselves(tmp_path: Path) -> None:
     [
         ("a.jsonl", b"", "empty"),
         ("a.json", b"\xef\xbb\xbf \n", "empty"),
-        ("a.jsonl.gz", gzip.compress(b""), "empty"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "empty"),
         ("a.docx", b"PK", "unknown kind of file: known are .json"),
         ("a.xlsx", b"PK", "not a whole XLSX file"),
         ("a.xlsx", b"PK\3\4 and no more", "not a whole XLSX file"),
