@@ -64,7 +64,7 @@ def _inspect(path: Path, config: Config, args: argparse.Namespace) -> Inspection
     from ms_medqa.data.inspect_raw import inspect_raw
 
     prompt = None if tokenizer is None else Prompt.named(config.data.prompt, tokenizer)
-    return inspect_raw(path, config.data.columns, prompt, examples=args.examples, seed=args.seed)
+    return inspect_raw(path, config.data, prompt, examples=args.examples, seed=args.seed)
 
 
 def _colour() -> bool:

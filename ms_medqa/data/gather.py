@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any
 
-from ms_medqa.config.console import progress
+from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.clean import Kept, Rejected
@@ -22,6 +22,9 @@ from ms_medqa.data.report import FileCount
 from ms_medqa.data.rules.lexicon import Coverage
 from ms_medqa.data.rules.redact import redact_value
 from ms_medqa.data.spool import Spool
+
+# Records after which a file without a single usable one is given up.
+_EARLY = 1000
 
 
 class Gatherer:
@@ -54,10 +57,11 @@ class Gatherer:
         self._seen_columns: dict[str, None] = {}
 
     def read(self, inputs: Sequence[InputFile]) -> None:
-        """Read all files.
+        """Read all files; of several, one whose records have no known columns is rejected whole, and that is said.
 
         Raises:
-            UserError: a file is broken as a whole or more than half broken, or a column named by the user is nowhere.
+            UserError: a file is broken as a whole or more than half broken, no file has known columns, or a column
+                named by the user is nowhere.
         """
         sizes = [item.path.stat().st_size for item in inputs]
         with progress(total=max(1, sum(sizes) // 1024), desc="reading", unit="KB") as bar:
@@ -70,7 +74,11 @@ class Gatherer:
                         self._take(raw, verdict, file, number)
                     done = sum(sizes[:number]) + min(batch[-1].position, sizes[number])
                     bar.update(done // 1024 - bar.n)
-                file.check_broken()
+                    if file.read >= _EARLY and not file.formats and not (len(inputs) > 1 and file.of_no_use):
+                        file.check_broken()
+                if len(inputs) == 1 or not file.of_no_use:
+                    file.check_broken()
+        self._say_useless()
         self._check_columns()
 
     def _take(self, raw: RawRecord, verdict: Verdict, file: FileCount, number: int) -> None:
@@ -120,6 +128,14 @@ class Gatherer:
             self._ids[record.id] = 1
         self._ids[name] = count
         return record
+
+    def _say_useless(self) -> None:
+        useless = [file for file in self.files if file.of_no_use]
+        if useless and len(useless) == len(self.files):
+            useless[0].check_broken()
+        for file in useless:
+            assert file.first_broken is not None
+            say(f"warning: {file.path}: all {file.read:,} records are rejected ({file.first_broken[1]})")
 
     def _check_columns(self) -> None:
         known = {name.strip().lower() for name in self._seen_columns}

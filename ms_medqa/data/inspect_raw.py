@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
 from ms_medqa.data.encoding import detect
 from ms_medqa.data.example import PlainText, Record
 from ms_medqa.data.excerpt import show
@@ -25,13 +25,13 @@ _BINARY = (b"PK\x03\x04", b"PAR1", b"%PDF-", b"SQLite format 3")
 
 
 def inspect_raw(
-    path: Path, columns: Columns, prompt: Prompt | None = None, *, examples: int = 5, seed: int = 42
+    path: Path, settings: DataSection, prompt: Prompt | None = None, *, examples: int = 5, seed: int = 42
 ) -> Inspection:
     """Read a raw file, or all files below a folder.
 
     Args:
         path: the file or folder.
-        columns: the user's column names.
+        settings: the user's column names, shape and normalisation.
         prompt: with the tokenizer of a model: lengths are then in tokens, and examples as they would be trained.
         examples: how many to show.
         seed: of their choice.
@@ -51,7 +51,7 @@ def inspect_raw(
             name = printable(file.relative_to(path)) if folder else printable(file.name)
             source = Source(name, size=sizes[number])
             result.sources.append(source)
-            for position in _read_file(file, source, columns, result, sample, prompt):
+            for position in _read_file(file, source, settings, result, sample, prompt):
                 bar.update((sum(sizes[:number]) + min(position, sizes[number])) // 1024 - bar.n)
     result.examples = [show(record, source, prompt) for source, record in sample.items()]
     return result
@@ -71,14 +71,14 @@ def encoding_of(path: Path) -> str:
 def _read_file(
     path: Path,
     source: Source,
-    columns: Columns,
+    settings: DataSection,
     result: Inspection,
     sample: Reservoir[tuple[str, Record]],
     prompt: Prompt | None,
 ) -> Iterator[int]:
     """Read one file into the figures, handing out the bytes done. A fault of the file ends it, not those after it."""
     try:
-        source.layout, readings = read_records(path, columns, source.name)
+        source.layout, readings = read_records(path, settings, source.name)
         source.encoding = encoding_of(path)
         for reading in readings:
             source.read += 1

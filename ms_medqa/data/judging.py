@@ -19,17 +19,15 @@ from ms_medqa.config.errors import RunError
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.clean import Cleaner, Kept, Rejected, digest_of
 from ms_medqa.data.example import Example, Record
-from ms_medqa.data.formats import FileHints, hints_of
+from ms_medqa.data.formats import FileHints
 from ms_medqa.data.minhash import signatures
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.raw import RawRecord
-from ms_medqa.data.readers import parse_raw
+from ms_medqa.data.readers import look_ahead, parse_raw
 from ms_medqa.data.tokenizer import Tokenizer
 
 # Records that travel to a worker at a time: enough that the way does not count, few enough that the bar moves.
 BATCH = 256
-# Records by which a file's ways are found out.
-_HEAD = 512
 # Bytes of input below which one process is done before others have started.
 _SMALL = 8 * 2**20
 
@@ -77,11 +75,7 @@ class Judge:
             source: name of the file.
             hints: what the beginning of the file tells of all its records.
         """
-        settings = self._settings
-        readings = [
-            parse_raw(raw, settings.columns, stem, source, shape=settings.shape, nfkc=settings.nfkc, hints=hints)
-            for raw in raws
-        ]
+        readings = [parse_raw(raw, self._settings, stem, source, hints) for raw in raws]
         judged = iter(self._cleaner.judge([reading.record for reading in readings if reading.record is not None]))
         outcomes = [Rejected(*reading.error) if reading.error is not None else next(judged) for reading in readings]
         kept = [outcome.record for outcome in outcomes if isinstance(outcome, Kept)]
@@ -116,10 +110,7 @@ class Judges:
         self, raws: Iterable[RawRecord], stem: str, source: str
     ) -> Iterator[tuple[list[RawRecord], list[Verdict]]]:
         """Batches of a file's records with their verdicts, in order, however many workers there are."""
-        records = iter(raws)
-        head = list(itertools.islice(records, _HEAD))
-        hints = hints_of((raw.value for raw in head if raw.error is None), self._columns)
-        records = itertools.chain(head, records)
+        hints, records = look_ahead(raws, self._columns)
         batches = iter(lambda: list(itertools.islice(records, BATCH)), [])
         if self._pool is None:
             assert self._judge is not None

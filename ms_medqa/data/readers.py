@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import Columns, DataSection
 from ms_medqa.data.columns import FormatError
 from ms_medqa.data.csv_reader import open_csv
 from ms_medqa.data.example import Record
-from ms_medqa.data.formats import NO_HINTS, FileHints, parse_record
+from ms_medqa.data.formats import FileHints, hints_of, parse_record
 from ms_medqa.data.inputs import KNOWN_SUFFIXES, stem_of, suffix_of
 from ms_medqa.data.json_reader import open_json
 from ms_medqa.data.parquet_reader import open_parquet
@@ -32,6 +33,8 @@ _KINDS = {
 }
 # The container of old Office files, and of encrypted new ones.
 _OLE = b"\xd0\xcf\x11\xe0"
+# Records by which a file's ways are found out.
+_HEAD = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,12 @@ class Reading:
     error: tuple[str, str] | None = None
 
 
-def read_records(path: Path, columns: Columns, source: str) -> tuple[str, Iterator[Reading]]:
+def read_records(path: Path, settings: DataSection, source: str) -> tuple[str, Iterator[Reading]]:
     """The layout of a file, in words, and its records; one that cannot be used is a Reading with an error.
 
     Args:
         path: the file.
-        columns: the user's column names.
+        settings: the user's column names, shape and normalisation.
         source: name of the file, for `Example.source`.
 
     Raises:
@@ -64,7 +67,21 @@ def read_records(path: Path, columns: Columns, source: str) -> tuple[str, Iterat
     """
     layout, raws = open_raw(path)
     stem = printable(stem_of(path))
-    return layout, (parse_raw(raw, columns, stem, source) for raw in raws)
+
+    def readings() -> Iterator[Reading]:
+        hints, records = look_ahead(raws, settings.columns)
+        for raw in records:
+            yield parse_raw(raw, settings, stem, source, hints)
+
+    return layout, readings()
+
+
+def look_ahead(raws: Iterable[RawRecord], columns: Columns) -> tuple[FileHints, Iterator[RawRecord]]:
+    """What the first records of a file tell of all, and all its records."""
+    records = iter(raws)
+    head = list(itertools.islice(records, _HEAD))
+    hints = hints_of((raw.value for raw in head if raw.error is None), columns)
+    return hints, itertools.chain(head, records)
 
 
 def open_raw(path: Path) -> tuple[str, Iterator[RawRecord]]:
@@ -135,30 +152,29 @@ def _to_the_end(stream: TextStream, raws: Iterator[RawRecord]) -> Iterator[RawRe
         yield RawRecord(last + 1, last + 1, "", ("broken_file", detail), stream.position)
 
 
-def parse_raw(
-    raw: RawRecord,
-    columns: Columns,
-    stem: str,
-    source: str,
-    *,
-    shape: str = "auto",
-    nfkc: bool = False,
-    hints: FileHints = NO_HINTS,
-) -> Reading:
+def parse_raw(raw: RawRecord, settings: DataSection, stem: str, source: str, hints: FileHints) -> Reading:
     """What becomes of one raw record.
 
     Args:
         raw: as it stands in the file.
-        columns: the user's column names.
+        settings: the user's column names, shape and normalisation.
         stem: what the id of a record without one begins with.
         source: name of the file.
-        shape, nfkc, hints: as `formats.parse_record` takes them.
+        hints: what `look_ahead` has found out about the file.
     """
     if raw.error is not None:
         return Reading(raw, None, error=raw.error)
     name = raw.key or f"{stem}-{raw.number}"
     try:
-        record, found = parse_record(raw.value, columns, name=name, source=source, shape=shape, nfkc=nfkc, hints=hints)
+        record, found = parse_record(
+            raw.value,
+            settings.columns,
+            name=name,
+            source=source,
+            shape=settings.shape,
+            nfkc=settings.nfkc,
+            hints=hints,
+        )
     except FormatError as error:
         return Reading(raw, None, error=(error.reason, str(error)))
     return Reading(raw, record, found)

@@ -18,8 +18,6 @@ from ms_medqa.data.split import PARTS
 
 # Reasons that speak of the file rather than of its contents; more than half of them stops the conversion.
 _BROKEN = ("bad_encoding", "broken_file", "broken_json", "broken_record", "unknown_columns")
-# Records after which a file without a single usable one is given up.
-_EARLY = 1000
 # Bars of a histogram, at most.
 _BINS = 40
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
@@ -60,9 +58,6 @@ class FileCount:
             raw: the record.
             found: its format in words, empty where none was found.
             outcome: what became of it.
-
-        Raises:
-            UserError: so far not one of many could be used.
         """
         self.read += 1
         if found:
@@ -71,8 +66,11 @@ class FileCount:
             self.rejected[outcome.reason] += 1
             if not found and self.first_broken is None:
                 self.first_broken = raw.line, outcome.detail
-        if self.read == _EARLY and not self.formats:
-            self.check_broken()
+
+    @property
+    def of_no_use(self) -> bool:
+        """Whether every record so far was sound, but none of any known format."""
+        return 0 < self.read == self.rejected["unknown_columns"]
 
     def check_broken(self) -> None:
         """Raise a UserError when more than half of the records could not be used."""
@@ -82,7 +80,7 @@ class FileCount:
         assert self.first_broken is not None
         line, detail = self.first_broken
         unknown = self.rejected["unknown_columns"]
-        if unknown == broken == self.read:
+        if self.of_no_use:
             raise UserError(f"{self.path} line {line}: {detail}", f"known are {KNOWN_FORMATS}")
         hint = f"known are {KNOWN_FORMATS}" if unknown else "more than half of a file must be sound"
         what = "broken JSON" if 2 * self.rejected["broken_json"] > broken else "not usable"

@@ -23,7 +23,7 @@ from tokenizers.trainers import BpeTrainer
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import RunError, UserError, fail
 from ms_medqa.config.files import atomic_write, write_json
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
 from ms_medqa.data.example import Example, Record
 from ms_medqa.data.readers import read_records
 from ms_medqa.data.segment import segment
@@ -128,7 +128,7 @@ def read_texts(paths: Sequence[Path]) -> Iterator[str]:
         UserError: a file or a record that cannot be read.
     """
     for path in paths:
-        for reading in read_records(path, Columns(), source=path.name)[1]:
+        for reading in read_records(path, DataSection(), source=path.name)[1]:
             if reading.record is None:
                 assert reading.error is not None
                 raise UserError(f"{path} line {reading.raw.line}: {reading.error[1]}", "mend or remove it")

@@ -40,7 +40,7 @@ def read_benchmark(inputs: Sequence[str | Path], settings: DataSection) -> Bench
 
     def records() -> Iterator[Record]:
         for source in expand_inputs(inputs):
-            _, readings = read_records(source.path, settings.columns, source.name)
+            _, readings = read_records(source.path, settings, source.name)
             usable = 0
             for reading in readings:
                 if reading.record is not None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
+from ms_medqa.data import manifest
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.readers import read_records
@@ -30,18 +31,21 @@ def data_file(path: str | Path) -> Path:
     return path / "test.jsonl" if (path / "test.jsonl").is_file() else path
 
 
-def read_examples(path: str | Path, columns: Columns | None = None) -> tuple[list[Example], list[Skipped]]:
+def read_examples(path: str | Path, settings: DataSection | None = None) -> tuple[list[Example], list[Skipped]]:
     """The examples of a file, in its order, and the records that are none.
 
     Args:
         path: `test.jsonl` (or another part) of a converted folder, that folder itself, or any file `convert` reads.
-        columns: names of columns that are not found by themselves.
+        settings: how a raw file is understood: column names, shape, normalisation.
 
     Raises:
         UserError: the file is missing, broken as a whole, or holds no question with an answer.
     """
     path = data_file(path)
-    _, readings = read_records(path, columns or Columns(), path.name)
+    if settings is None or (path.parent / manifest.FILE_NAME).is_file():
+        # What is converted has the project's own columns, whatever those of the raw files were.
+        settings = DataSection()
+    _, readings = read_records(path, settings, path.name)
     examples: list[Example] = []
     skipped: list[Skipped] = []
     for reading in readings:

@@ -42,7 +42,7 @@ def run_evaluation(
     if compare_base and adapter is None:
         raise UserError("--compare-base compares an adapter with its base", "name the adapter: --adapter DIR")
     data, output = data_file(data), Path(output).expanduser()
-    examples, unread = read_examples(data, config.data.columns)
+    examples, unread = read_examples(data, config.data)
     model = load_model(model_path, dtype=config.runtime.dtype)
     if adapter is not None:
         # Before time is spent on the base.

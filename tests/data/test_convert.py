@@ -188,6 +188,23 @@ def test_plain_text_is_its_own_kind(convert: Convert, tmp_path: Path) -> None:
     assert "convert them apart" in convert(source, questions, status=2)
 
 
+def test_one_of_several_files_without_answers_is_counted_and_said(convert: Convert, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "a.jsonl", [{"question": f"第 {i} 个问题是什么", "chapter": "x"} for i in range(1200)])
+    write(folder / "b.jsonl", [qa(i) for i in range(5)])
+    said = convert(folder)
+    assert "a.jsonl: all 1,200 records are rejected (unknown columns: question, chapter)" in said
+    files = json.loads((convert.output / "report.json").read_text())["files"]
+    assert [(file["read"], file["kept"], file["rejected"]) for file in files] == [
+        (1200, 0, {"unknown_columns": 1200}),
+        (5, 5, {}),
+    ]
+    assert len(lines(convert.output / "rejected.jsonl")) == 1200
+    write(folder / "b.jsonl", [{"a": "b"}])
+    assert "a.jsonl line 1: unknown columns: question, chapter" in convert(folder, status=2)
+
+
 def test_columns_by_name(convert: Convert, tmp_path: Path) -> None:
     source = tmp_path / "a.csv"
     source.write_text("thema,frage1,antwort1\n" + "".join(f"t,第 {i} 个问题是什么,第 {i} 个回答\n" for i in range(5)))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import Columns, DataSection
 from ms_medqa.data.readers import Reading, read_records
 
 
 def read(path: Path, content: str) -> tuple[str, list[Reading]]:
     path.write_bytes(content.encode())
-    layout, readings = read_records(path, Columns(), path.name)
+    layout, readings = read_records(path, DataSection(), path.name)
     return layout, list(readings)
 
 
@@ -89,7 +89,9 @@ def test_a_quote_that_closes_in_the_next_row_costs_its_record(tmp_path: Path) ->
 
 def test_the_shared_table_with_tabs(tmp_path: Path, shared_data: Path) -> None:
     for name, count in (("disease", 1586), ("disease_catalog", 238)):
-        layout, readings = read_records(shared_data / f"icd10_zh/{name}.csv", Columns(question="x"), "x")
+        layout, readings = read_records(
+            shared_data / f"icd10_zh/{name}.csv", DataSection(columns=Columns(question="x")), "x"
+        )
         values = [reading.raw.value for reading in readings]
         assert layout == "TSV"
         assert len(values) == count

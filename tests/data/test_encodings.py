@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
 from ms_medqa.data.encoding import detect
 from ms_medqa.data.readers import Reading, read_records
 
@@ -18,7 +18,7 @@ WORDS = {"utf-16-le": ", UTF-16 LE", "utf-16-be": ", UTF-16 BE", "gbk": ", GB180
 
 
 def read(path: Path) -> tuple[str, list[Reading]]:
-    layout, readings = read_records(path, Columns(), path.name)
+    layout, readings = read_records(path, DataSection(), path.name)
     return layout, list(readings)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
 from ms_medqa.data.readers import Reading, read_records
 
 GOOD = '{"question": "q%d", "answer": "a"}'
@@ -17,7 +17,7 @@ GOOD = '{"question": "q%d", "answer": "a"}'
 
 def read(path: Path, content: str | bytes) -> list[Reading]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_records(path, Columns(), path.name)[1])
+    return list(read_records(path, DataSection(), path.name)[1])
 
 
 def outline(readings: list[Reading]) -> list[str]:
@@ -117,7 +117,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, layout: str) -> None
     path.write_bytes(gzip.compress(text.encode(), 1) if layout == "gzip" else text.encode())
     del records, text
     tracemalloc.start()
-    readings = read_records(path, Columns(), "a")[1]
+    readings = read_records(path, DataSection(), "a")[1]
     positions = [reading.raw.position for reading in readings if reading.error is None]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

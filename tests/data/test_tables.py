@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from ms_medqa.config import UserError
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
 from ms_medqa.data.readers import Reading, read_records
 
 
 def read(path: Path) -> tuple[str, list[Reading]]:
-    layout, readings = read_records(path, Columns(), path.name)
+    layout, readings = read_records(path, DataSection(), path.name)
     return layout, list(readings)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_medqa.config.schema import Columns
+from ms_medqa.config.schema import DataSection
 from ms_medqa.data.readers import Reading, read_records
 
 PAIR = '<QAPair pid="{0}"><Question qid="0001-{0}" qtype="information">{1}</Question><Answer>{2}</Answer></QAPair>'
@@ -24,7 +24,7 @@ MEDQUAD = """<?xml version="1.0" encoding="UTF-8"?>
 
 def read(path: Path, content: str | bytes) -> tuple[str, list[Reading]]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    layout, readings = read_records(path, Columns(), path.name)
+    layout, readings = read_records(path, DataSection(), path.name)
     return layout, list(readings)
 
 

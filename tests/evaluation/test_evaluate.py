@@ -13,7 +13,8 @@ import pytest
 import tiny
 
 from ms_medqa.config import Config, UserError
-from ms_medqa.config.schema import EvalSection
+from ms_medqa.config.schema import Columns, DataSection, EvalSection
+from ms_medqa.data import manifest
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.records import from_rows
@@ -167,6 +168,24 @@ def test_examples_are_read_from_parts_folders_and_raw_files(tmp_path: Path) -> N
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"unknown columns: a, b"):
         read_examples(tmp_path / "other.csv")
+
+
+def test_raw_files_are_understood_as_convert_understands_them(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    options = {"opa": "休息", "opb": "补铁", "opc": "手术", "opd": "输血"}
+    # A 0 far behind tells that options are counted from 0.
+    records = [{"question": f"贫血 {i} 怎么办？", **options, "cop": 0 if i == 9 else 1} for i in range(10)]
+    raw.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    assert {example.label for example in read_examples(raw)[0][:9]} == {"B"}
+    table = tmp_path / "table.csv"
+    table.write_text("frage,antwort\n头痛怎么办？,休息 ½ 天\n", encoding="utf-8")
+    columns = Columns(question="frage", answer="antwort")
+    (example,), _ = read_examples(table, DataSection(columns=columns, nfkc=True))
+    assert example.answer == "休息 1⁄2 天"
+    # Those names are the raw file's; what was converted from it has its own.
+    for name in ("test.jsonl", manifest.FILE_NAME):
+        (tmp_path / name).write_text(json.dumps(example.to_dict(), ensure_ascii=False), encoding="utf-8")
+    assert read_examples(tmp_path, DataSection(columns=columns, shape="alpaca"))[0][0].question == "头痛怎么办?"
 
 
 def test_the_base_is_measured_beside_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
