@@ -13,9 +13,13 @@ from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Library
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.tokenizer_fast import FastBytePairs, fast_byte_pairs
 
 # What stands for something other than its text: `<|im_end|>`, `</think>`, `[INST]`.
 MARKUP = re.compile(r"<[^<>\s]+>|\[[A-Z/_]+\]")
+
+# Texts after which it is worth a second to have a faster way with them.
+_MANY = 5000
 
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
@@ -92,6 +96,8 @@ class TokenizersBackend:
             [AddedToken(token.content, special=True, normalized=token.normalized) for token in self.added.values()]
         )
         library.encode_special_tokens = True
+        self._asked = 0
+        self._fast: FastBytePairs | None = None
         self._bare, self.prefix_after_control = _without_prefix(library)
 
     @classmethod
@@ -121,6 +127,20 @@ class TokenizersBackend:
         return (self._library if prefix else self._bare).encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        self._asked += len(texts)
+        if self._asked < _MANY:
+            return self._encode_all(texts)
+        if self._asked - len(texts) < _MANY:
+            self._fast = None if self._letters else fast_byte_pairs(self.definition(), self._library)
+        if self._fast is None:
+            return self._encode_all(texts)
+        found = [self._fast.encode(text) for text in texts]
+        others = [i for i, ids in enumerate(found) if ids is None]
+        for i, ids in zip(others, self._encode_all([texts[i] for i in others]), strict=True):
+            found[i] = ids
+        return found
+
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._library.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.byte_level import BYTE_NAMES, QWEN
 from ms_medqa.data.tokenizer_backend import TokenizersBackend
 from ms_medqa.data.tokenizer_settings import named_end_ids, read_vocabulary
 
@@ -17,13 +18,6 @@ _ANEW = "copy or download the file anew"
 
 # The file holds the text tokens alone; these follow them, in this order.
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)))
-
-# How a text falls into words before BPE (Qwen-1, and all later ones): contractions; letters with one mark before them;
-# one digit; marks; line ends; spaces, of which the last stays with the word after it.
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 def read_tiktoken(folder: Path, settings: dict[str, Any]) -> TokenizersBackend:
@@ -79,7 +73,7 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
 
 def _definition(path: Path, ranks: dict[bytes, int]) -> dict[str, Any]:
     """What a `tokenizer.json` with the same ids holds."""
-    names = {token: token.decode("latin-1").translate(_BYTE_NAMES) for token in ranks}
+    names = {token: token.decode("latin-1").translate(BYTE_NAMES) for token in ranks}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return {
@@ -93,7 +87,7 @@ def _definition(path: Path, ranks: dict[bytes, int]) -> dict[str, Any]:
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Isolated", "invert": False},
+                {"type": "Split", "pattern": {"Regex": QWEN}, "behavior": "Isolated", "invert": False},
                 byte_level,
             ],
         },
@@ -144,13 +138,3 @@ def _last_cut(token: bytes, rank: int, ranks: dict[bytes, int]) -> int | None:
         if i < len(pairs):
             pairs[i] = ranks.get(token[starts[i] : starts[i + 2]], rank)
     return starts[1]
-
-
-def _byte_names() -> dict[int, str]:
-    """The printable character that stands for each byte in byte-level vocabularies (the mapping of GPT-2)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [value for value in range(256) if value not in printable]
-    return {value: chr(value) for value in printable} | {value: chr(256 + i) for i, value in enumerate(others)}
-
-
-_BYTE_NAMES = _byte_names()

@@ -24,17 +24,13 @@ from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import RunError, UserError, fail
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.config.schema import DataSection
+from ms_medqa.data.byte_level import OWN
 from ms_medqa.data.example import Example, Record
 from ms_medqa.data.readers import read_records
 from ms_medqa.data.segment import segment
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CONTROL_TOKENS = (END_OF_TEXT, IM_START, IM_END)
-
-# Merges never cross these pieces. As in Qwen2 a digit stands alone, so that doses and lab values are spelt out. Unlike
-# there, a punctuation mark is never joined to the word after it: a question has the same tokens after "问题:" as at the
-# start of a line.
-PIECES = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]{2,}")
 
@@ -71,7 +67,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, output: str | Path) -
     backend.normalizer = NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(OWN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -115,7 +111,7 @@ def _settings(backend: Backend) -> dict[str, Any]:
         "eos_token": END_OF_TEXT,
         "model_max_length": 1_000_000,
         "pad_token": END_OF_TEXT,
-        # Not Qwen2Tokenizer: transformers would then put its own regular expression in the place of PIECES.
+        # Not Qwen2Tokenizer: transformers would then put its own regular expression in the place of this one.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": None,
     }
