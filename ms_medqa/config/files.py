@@ -91,3 +91,14 @@ def sha256_file(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON Lines, readable text where it can be written as UTF-8."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which a broken record may hold.
+        text = json.dumps(value, ensure_ascii=True)
+    return text + "\n"

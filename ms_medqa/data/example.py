@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -84,18 +85,22 @@ Record = Example | PlainText
 
 def _to_dict(record: Any, required: tuple[str, ...]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for each in fields(record):
-        if not each.compare:
-            continue
-        value = getattr(record, each.name)
-        if each.name == "history":
+    for name in _names(type(record)):
+        value = getattr(record, name)
+        if name == "history":
             value = [list(turn) for turn in value]
         elif isinstance(value, tuple):
             value = list(value)
-        if value or each.name in required:
-            result[each.name] = value
+        if value or name in required:
+            result[name] = value
     return result
 
 
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {each.name: values[each.name] for each in fields(cls) if each.compare and each.name in values}
+    return {name: values[name] for name in _names(cls) if name in values}
+
+
+@functools.cache
+def _names(cls: type) -> tuple[str, ...]:
+    """The fields that are written down; kept, because a million records ask for them."""
+    return tuple(each.name for each in fields(cls) if each.compare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -56,6 +57,15 @@ class Facts:
         self.answer_tokens.append(kept.answer_tokens)
         self.trained.append(int(kept.loss_mask.sum()))
         self.texts.append(not isinstance(record, Example))
+
+    def extend(self, other: Facts, chosen: Sequence[int]) -> None:
+        """Remember some records of another table."""
+        self.keys += other.digests()[chosen].tobytes()
+        self.contents += other.content_digests()[chosen].tobytes()
+        for field_ in fields(self):
+            column, more = getattr(self, field_.name), getattr(other, field_.name)
+            if isinstance(column, array):
+                column.frombytes(np.frombuffer(more, more.typecode)[chosen].tobytes())
 
     def copy(self, other: Facts, index: int) -> None:
         """Remember a record once more that another table has at `index`."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import IO, Any
 
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import json_line
 from ms_medqa.config.schema import DataSection
-from ms_medqa.data.clean import Kept, Rejected
+from ms_medqa.data.clean import Note, Rejected
 from ms_medqa.data.columns import list_names
-from ms_medqa.data.example import Record
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.inputs import InputFile, stem_of
-from ms_medqa.data.judging import Judges, Verdict
+from ms_medqa.data.judge import Judged
+from ms_medqa.data.judging import Judges
 from ms_medqa.data.raw import RawRecord, printable
 from ms_medqa.data.readers import open_raw
 from ms_medqa.data.report import FileCount
@@ -69,9 +69,8 @@ class Gatherer:
                 layout, raws = open_raw(item.path)
                 file = FileCount(printable(item.path), item.name, layout)
                 self.files.append(file)
-                for batch, verdicts in self._judges.judge(raws, printable(stem_of(item.path)), item.name):
-                    for raw, verdict in zip(batch, verdicts, strict=True):
-                        self._take(raw, verdict, file, number)
+                for batch, judged in self._judges.judge(raws, printable(stem_of(item.path)), item.name, number):
+                    self._take(batch, judged, file)
                     done = sum(sizes[:number]) + min(batch[-1].position, sizes[number])
                     bar.update(done // 1024 - bar.n)
                     if file.read >= _EARLY and not file.formats and not (len(inputs) > 1 and file.of_no_use):
@@ -81,53 +80,56 @@ class Gatherer:
         self._say_useless()
         self._check_columns()
 
-    def _take(self, raw: RawRecord, verdict: Verdict, file: FileCount, number: int) -> None:
-        outcome = verdict.outcome
-        if isinstance(raw.value, Mapping):
-            self._seen_columns.update(dict.fromkeys(map(str, raw.value)))
-        if isinstance(outcome, Kept):
-            record = self._with_own_id(outcome.record)
-            first = self._seen.setdefault(verdict.digest, record.id) if self._duplicates else record.id
-            if first == record.id:
-                line = json_line(record.to_dict())
-                assert verdict.signatures is not None
-                self._spool.add(record.id, line, outcome.input_ids, outcome.loss_mask, verdict.signatures)
-                self.facts.add(outcome, number, raw.line, verdict.digest)
-            else:
-                outcome = Rejected("duplicate", f"same as {first}")
-        file.add(raw, verdict.format, outcome)
-        if isinstance(outcome, Kept):
-            self._note(raw, outcome, file)
-        if isinstance(outcome, Rejected):
-            line = rejected_line(file.name, raw.line, outcome.reason, outcome.detail, self._shown(raw))
-            self._rejected_file.write(line)
+    def _take(self, raws: Sequence[RawRecord], judged: Judged, file: FileCount) -> None:
+        self._seen_columns.update(dict.fromkeys(judged.columns))
+        rejected, noted = dict(judged.rejected), dict[int, tuple[Note, ...]]()
+        fresh: list[int] = []
+        for index, (place, name) in enumerate(zip(judged.places, judged.records.ids, strict=True)):
+            own = self._own_id(name)
+            first = self._seen.setdefault(judged.digests[index], own) if self._duplicates else own
+            if first != own:
+                rejected[place] = Rejected("duplicate", f"same as {first}")
+                continue
+            if own != name:
+                judged.records.ids[index] = own
+                judged.lines[index] = json_line(json.loads(judged.lines[index]) | {"id": own}).encode()
+            fresh.append(index)
+            if index in judged.notes:
+                noted[place] = judged.notes[index]
+            if self.coverage is not None:
+                self.coverage.add(judged.terms[index])
+        self._keep(judged, fresh)
+        file.add([raw.line for raw in raws], judged.formats, rejected, noted.values())
+        for place in sorted((*rejected, *noted)):
+            self._write_down(raws[place], file, rejected.get(place), noted.get(place, ()))
 
-    def _shown(self, raw: RawRecord) -> Any:
-        """A raw record as it may be written down."""
-        return redact_value(raw.value) if self._redact else raw.value
+    def _keep(self, judged: Judged, fresh: Sequence[int]) -> None:
+        records, lines, signatures = judged.records, judged.lines, judged.signatures
+        if len(fresh) < len(records):
+            records, signatures = records.select(fresh), signatures[fresh]
+            lines = [lines[index] for index in fresh]
+        self._spool.add_batch(records, lines, signatures)
+        self.facts.extend(judged.facts, fresh)
 
-    def _note(self, raw: RawRecord, kept: Kept, file: FileCount) -> None:
-        """Count what was done to a record that is kept, and write down what was left out of it."""
-        for code in kept.record.notes:
-            file.notes[code] += 1
-        for note in kept.notes:
-            file.notes[note.reason] += note.count
-            if note.reason == "cut":
-                line = rejected_line(file.name, raw.line, note.reason, f"{note.detail}; kept", self._shown(raw))
-                self._rejected_file.write(line)
-        if self.coverage is not None:
-            self.coverage.add(kept.terms)
+    def _write_down(self, raw: RawRecord, file: FileCount, rejected: Rejected | None, notes: Sequence[Note]) -> None:
+        """A line for a record that is rejected, or kept in part."""
+        lines = [(rejected.reason, rejected.detail)] if rejected else []
+        lines += [(note.reason, f"{note.detail}; kept") for note in notes if note.reason == "cut"]
+        for reason, detail in lines:
+            value = redact_value(raw.value) if self._redact else raw.value
+            self._rejected_file.write(rejected_line(file.name, raw.line, reason, detail, value))
 
-    def _with_own_id(self, record: Record) -> Record:
-        """The record under an id that no other has: its own, or with a number behind it."""
-        name, count = record.id, self._ids.get(record.id, 0) + 1
+    def _own_id(self, name: str) -> str:
+        """An id that no other record has: the one given, or it with a number behind."""
+        count = self._ids.get(name, 0) + 1
+        own = name
         if count > 1:
             while f"{name}-{count}" in self._ids:
                 count += 1
-            record = replace(record, id=f"{name}-{count}")
-            self._ids[record.id] = 1
+            own = f"{name}-{count}"
+            self._ids[own] = 1
         self._ids[name] = count
-        return record
+        return own
 
     def _say_useless(self) -> None:
         useless = [file for file in self.files if file.of_no_use]
@@ -148,14 +150,3 @@ class Gatherer:
 def rejected_line(file: str, line: int, reason: str, detail: str, record: Any) -> str:
     """A line of `rejected.jsonl`."""
     return json_line({"file": file, "line": line, "reason": reason, "detail": detail, "record": record})
-
-
-def json_line(value: Any) -> str:
-    """One line of JSON Lines, readable text where it can be written as UTF-8."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which a broken record may hold.
-        text = json.dumps(value, ensure_ascii=True)
-    return text + "\n"

@@ -12,9 +12,10 @@ from typing import IO, Any
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import json_line
 from ms_medqa.config.schema import DataSection, MixSource
 from ms_medqa.data.facts import Facts
-from ms_medqa.data.gather import Gatherer, json_line, rejected_line
+from ms_medqa.data.gather import Gatherer, rejected_line
 from ms_medqa.data.inputs import InputFile, expand_inputs
 from ms_medqa.data.judging import Judges
 from ms_medqa.data.mix import Amount, numbered_id, pass_numbers, select

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +12,8 @@ import numpy as np
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import DataSection
-from ms_medqa.data.clean import Kept, Rejected
+from ms_medqa.data.clean import Note, Rejected
 from ms_medqa.data.formats import KNOWN_FORMATS
-from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.split import PARTS
 
 # Reasons that speak of the file rather than of its contents; more than half of them stops the conversion.
@@ -51,21 +51,29 @@ class FileCount:
     def kept(self) -> int:
         return self.read - self.rejected.total()
 
-    def add(self, raw: RawRecord, found: str, outcome: Kept | Rejected) -> None:
-        """Count a record that was read.
+    def add(
+        self,
+        lines: Sequence[int],
+        formats: Sequence[str],
+        rejected: Mapping[int, Rejected],
+        notes: Iterable[Sequence[Note]],
+    ) -> None:
+        """Count n records that were read.
 
         Args:
-            raw: the record.
-            found: its format in words, empty where none was found.
-            outcome: what became of it.
+            lines: n; the line on which each begins.
+            formats: n; the format of each in words, empty where none was found.
+            rejected: place among them → the reason against it.
+            notes: what was done to those that are kept.
         """
-        self.read += 1
-        if found:
-            self.formats[found] += 1
-        if isinstance(outcome, Rejected):
-            self.rejected[outcome.reason] += 1
-            if not found and self.first_broken is None:
-                self.first_broken = raw.line, outcome.detail
+        self.read += len(lines)
+        self.formats.update(filter(None, formats))
+        self.rejected.update(each.reason for each in rejected.values())
+        for note in itertools.chain.from_iterable(notes):
+            self.notes[note.reason] += note.count
+        broken = min((place for place in rejected if not formats[place]), default=None)
+        if broken is not None and self.first_broken is None:
+            self.first_broken = lines[broken], rejected[broken].detail
 
     @property
     def of_no_use(self) -> bool:

@@ -13,6 +13,8 @@ from types import TracebackType
 
 import numpy as np
 
+from ms_medqa.data.records import TokenRecords
+
 _NAMES = ("lines", "ids", "tokens", "masks")
 _SIGNATURES = ("questions", "texts")
 
@@ -53,14 +55,7 @@ class Spool:
     def __len__(self) -> int:
         return len(self._ends["ids"]) - 1
 
-    def add(
-        self,
-        name: str,
-        line: str,
-        input_ids: np.ndarray,
-        loss_mask: np.ndarray,
-        signatures: np.ndarray | None = None,
-    ) -> None:
+    def add(self, name: str, line: str, input_ids: np.ndarray, loss_mask: np.ndarray) -> None:
         """Append a record.
 
         Args:
@@ -68,18 +63,29 @@ class Spool:
             line: its line of JSON, with the line's end.
             input_ids: int32 (n,).
             loss_mask: uint8 (n,).
-            signatures: uint32 (2, num_perm), as `judging.Verdict` has them; None where nothing is compared.
         """
-        assert (input_ids.dtype, loss_mask.dtype) == (np.int32, np.uint8)
-        contents = (line.encode(), name.encode(), input_ids.tobytes(), loss_mask.tobytes())
-        for key, content in zip(_NAMES, contents, strict=True):
+        offsets = np.array([0, len(input_ids)])
+        self.add_batch(TokenRecords([name], input_ids, loss_mask, offsets), [line.encode()])
+
+    def add_batch(self, records: TokenRecords, lines: Sequence[bytes], signatures: np.ndarray | None = None) -> None:
+        """Append n records.
+
+        Args:
+            records: their ids, tokens and masks.
+            lines: their lines of JSON, with the lines' ends.
+            signatures: uint32 (n, 2, num_perm), as `judge.Judged` has them; None where nothing is compared.
+        """
+        ids = [name.encode() for name in records.ids]
+        sizes = (list(map(len, lines)), list(map(len, ids)), 4 * records.lengths, records.lengths)
+        contents = (b"".join(lines), b"".join(ids), records.tokens.tobytes(), records.loss_mask.tobytes())
+        for key, content, size in zip(_NAMES, contents, sizes, strict=True):
             self._files[key].write(content)
             ends = self._ends[key]
-            ends.append(ends[-1] + len(content))
+            ends.frombytes((ends[-1] + np.cumsum(size, dtype=np.int64)).tobytes())
         if signatures is not None:
-            self._width = signatures.shape[1]
-            for file, row in zip(self._signatures, signatures, strict=True):
-                file.write(row.tobytes())
+            self._width = signatures.shape[2]
+            for column, file in enumerate(self._signatures):
+                file.write(signatures[:, column].tobytes())
 
     def close(self) -> Spooled:
         """Everything that was added; readable until the block ends."""

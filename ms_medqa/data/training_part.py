@@ -13,12 +13,13 @@ import numpy as np
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import json_line
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner, Kept, digest_of
 from ms_medqa.data.example import Example, PlainText, Record
 from ms_medqa.data.facts import Facts
-from ms_medqa.data.gather import json_line, rejected_line
+from ms_medqa.data.gather import rejected_line
 from ms_medqa.data.inputs import expand_inputs
 from ms_medqa.data.overlap import BenchmarkIndex, record_texts
 from ms_medqa.data.readers import read_records

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ms_medqa.config.files import atomic_write, write_json
-from ms_medqa.data.gather import json_line
+from ms_medqa.config.files import atomic_write, json_line, write_json
 from ms_medqa.evaluation.evaluate import Evaluator, Metrics, Result
 
 # Name -> (label, format), in the order of the table; counts of the set stand in its title.

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import atomic_write
+from ms_medqa.config.files import atomic_write, json_line
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.data.columns import list_names
-from ms_medqa.data.gather import json_line
 from ms_medqa.generation.qa import MedicalQA
 
 

@@ -1,0 +1,129 @@
+"""What becomes of a batch of raw records: parsed, judged and tokenised, as columns that travel in a few blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ms_medqa.config.files import json_line
+from ms_medqa.config.schema import DataSection
+from ms_medqa.data.clean import Cleaner, Kept, Note, Rejected, digest_of
+from ms_medqa.data.example import Example, Record
+from ms_medqa.data.facts import Facts
+from ms_medqa.data.formats import FileHints
+from ms_medqa.data.minhash import signatures
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.raw import RawRecord
+from ms_medqa.data.readers import parse_raw
+from ms_medqa.data.records import TokenRecords, from_rows
+from ms_medqa.data.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know."""
+
+    settings: DataSection
+    tokenizer: Path
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of n raw records, of which k are kept.
+
+    Attributes:
+        formats: n; each one's format in words, empty where none was found.
+        columns: the names of all their columns, as they turned up.
+        rejected: place in the batch → the reason against it.
+        places: k; places in the batch of those that are kept. All that follows is of these, in this order.
+        records: their ids, tokens and loss masks.
+        lines: their lines of JSON.
+        digests: of their texts: equal ones are duplicates.
+        signatures: uint32 (k, 2, num_perm), of the first question and of all questions and answers.
+        facts: what is remembered of them.
+        notes: number among them → what was done to it, where anything was.
+        terms: entries of the lexicon that each one names; empty without a lexicon.
+    """
+
+    formats: list[str]
+    columns: list[str]
+    rejected: dict[int, Rejected]
+    places: list[int]
+    records: TokenRecords
+    lines: list[bytes]
+    digests: list[bytes]
+    signatures: np.ndarray
+    facts: Facts
+    notes: dict[int, tuple[Note, ...]]
+    terms: list[tuple[int, ...]]
+
+
+class Judge:
+    """Parses and judges batches of raw records; knows nothing of other batches."""
+
+    def __init__(self, task: Task) -> None:
+        self._settings = task.settings
+        tokenizer = Tokenizer.load(task.tokenizer)
+        self._cleaner = Cleaner(task.settings, tokenizer, Prompt.named(task.prompt, tokenizer))
+
+    def __call__(self, raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:
+        """The verdict on some records of a file.
+
+        Args:
+            raws: the records.
+            stem: what the id of a record without one begins with.
+            source: name of the file.
+            number: of the file.
+            hints: what the beginning of the file tells of all its records.
+        """
+        readings = [parse_raw(raw, self._settings, stem, source, hints) for raw in raws]
+        judged = iter(self._cleaner.judge([reading.record for reading in readings if reading.record is not None]))
+        rejected: dict[int, Rejected] = {}
+        kept: dict[int, Kept] = {}
+        for place, reading in enumerate(readings):
+            outcome = Rejected(*reading.error) if reading.error is not None else next(judged)
+            if isinstance(outcome, Kept):
+                kept[place] = outcome
+            else:
+                rejected[place] = outcome
+        digests = [digest_of(outcome.record) for outcome in kept.values()]
+        facts = Facts()
+        for (place, outcome), digest in zip(kept.items(), digests, strict=True):
+            facts.add(outcome, number, raws[place].line, digest)
+        marks = signatures([text for outcome in kept.values() for text in _texts(outcome.record)])
+        return Judged(
+            formats=[reading.format for reading in readings],
+            columns=_columns(raws),
+            rejected=rejected,
+            places=list(kept),
+            records=from_rows((each.record.id, each.input_ids, each.loss_mask) for each in kept.values()),
+            lines=[json_line(each.record.to_dict()).encode() for each in kept.values()],
+            digests=digests,
+            signatures=marks.reshape(len(kept), 2, marks.shape[1]),
+            facts=facts,
+            notes={index: notes for index, each in enumerate(kept.values()) if (notes := _notes(each))},
+            terms=[each.terms for each in kept.values()] if self._settings.lexicon else [],
+        )
+
+
+def _columns(raws: Iterable[RawRecord]) -> list[str]:
+    """The names of all their columns, as they turn up."""
+    kinds = dict.fromkeys(tuple(raw.value) for raw in raws if isinstance(raw.value, Mapping))
+    return list(dict.fromkeys(str(name) for names in kinds for name in names))
+
+
+def _notes(kept: Kept) -> tuple[Note, ...]:
+    """What was done to a record while it was read, and by the rules."""
+    return (*(Note(reason, "") for reason in kept.record.notes), *kept.notes)
+
+
+def _texts(record: Record) -> tuple[str, str]:
+    """The question by which a record is grouped, and everything by which it is alike to another."""
+    if not isinstance(record, Example):
+        return record.text, record.text
+    turns = [text for turn in (*record.history, (record.question, record.answer)) for text in turn]
+    return turns[0], "\n".join(turns)
