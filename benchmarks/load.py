@@ -6,8 +6,8 @@
   (VmHWM): Python, MindSpore and the project with all its libraries are in it, and are shown as `before`.
 - Time: ≤ 1.5 x reading the files once. Reading once is measured in two ways: `read` is `readinto` of one 4 MB buffer
   that is used over and over, `keep` the same into fresh memory as large as the files, as whoever wants the bytes must.
-  `fill` writes zeros to fresh memory as large as the loaded model: what the system takes to hand it out, and no loader
-  can be faster than that.
+  `fill` writes zeros to fresh memory as large as the loaded model, in two threads as the loader does: what the system
+  takes to hand it out, and no loader can be faster than that.
 - `cold`: the files' pages are dropped from the page cache first (posix_fadvise), so the disk is read; `warm`: they were
   all read a moment ago.
 
@@ -24,11 +24,13 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from ms_medqa.backend.device import peak_memory
+from ms_medqa.models.safetensors import SafetensorsFile
 
 _BUFFER = 4 * 2**20
 
@@ -65,8 +67,23 @@ def keep(files: list[Path]) -> float:
     return time.perf_counter() - began
 
 
+def stored_itemsize(file: Path) -> int:
+    """Bytes of a number in a file."""
+    stored = SafetensorsFile(file)
+    return {"F32": 4, "F16": 2, "BF16": 2}[stored.dtype(next(stored.keys()))]
+
+
+def fill(size: int) -> float:
+    """Seconds to write so many bytes to fresh memory."""
+    began = time.perf_counter()
+    memory = np.empty(size, np.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda half: half.fill(0), np.array_split(memory, 2)))
+    return time.perf_counter() - began
+
+
 def measure_here(what: str, folder: Path, dtype: str, state: str) -> dict[str, float]:
-    """One of `read`, `keep`, `load` in this process; `load` is followed by `fill`."""
+    """One of `read`, `keep`, `fill`, `load` in this process."""
     from ms_medqa.backend.device import setup
     from ms_medqa.models import load_model
 
@@ -74,6 +91,9 @@ def measure_here(what: str, folder: Path, dtype: str, state: str) -> dict[str, f
     files = sorted(folder.glob("*.safetensors"))
     before = peak()
     (evict if state == "cold" else read_once)(files)
+    if what == "fill":
+        held = sum(file.stat().st_size for file in files)
+        return {"fill": fill(held * np.dtype(dtype).itemsize // stored_itemsize(files[0]))}
     if what != "load":
         return {what: (keep if what == "keep" else read_once)(files)}
     began = time.perf_counter()
@@ -81,21 +101,13 @@ def measure_here(what: str, folder: Path, dtype: str, state: str) -> dict[str, f
     loaded = time.perf_counter()
     most = peak()
     size = sum(p.size * p.itemsize for p in model.get_parameters())
-    writing = time.perf_counter()
-    np.empty(size, np.uint8).fill(0)
-    return {
-        "load": loaded - began,
-        "fill": time.perf_counter() - writing,
-        "before": before,
-        "peak": most,
-        "size": size,
-    }
+    return {"load": loaded - began, "before": before, "peak": most, "size": size}
 
 
 def measure(folder: Path, dtype: str, state: str) -> dict[str, float]:
     """All of them, each in a fresh process."""
     found: dict[str, float] = {}
-    for what in ("read", "keep", "load"):
+    for what in ("read", "keep", "fill", "load"):
         command = [sys.executable, __file__, str(folder), "--dtype", dtype, "--state", state, "--here", what]
         found |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return found
@@ -106,7 +118,7 @@ def show(folder: Path, dtype: str, state: str, rounds: list[dict[str, float]]) -
     middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     text = f"{folder.name:<26}{dtype:<9}{state:<5}"
     text += "".join(f"{middle[key]:>7.2f}" for key in ("read", "keep", "fill", "load")) + " s"
-    for key in ("read", "keep"):
+    for key in ("read", "keep", "fill"):
         ratios = [one["load"] / one[key] for one in rounds]
         span = f"({min(ratios):.1f} to {max(ratios):.1f})"
         text += f"{statistics.median(ratios):>6.1f} {span:<15}"
@@ -121,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", default=["float32"])
     parser.add_argument("--state", nargs="+", choices=["cold", "warm"], default=["cold", "warm"])
-    parser.add_argument("--here", choices=["read", "keep", "load"], help=argparse.SUPPRESS)
+    parser.add_argument("--here", choices=["read", "keep", "fill", "load"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
         print(json.dumps(measure_here(options.here, options.folders[0], options.dtype[0], options.state[0])))
@@ -133,7 +145,7 @@ def main() -> None:
             found[case].append(measure(*case))
     print(f"{options.rounds} rounds")
     times = "".join(f"{name:>7}" for name in ("read", "keep", "fill", "load"))
-    ratios = f"{'load / read':<22}{'load / keep':<22}"
+    ratios = f"{'load / read':<22}{'load / keep':<22}{'load / fill':<22}"
     sizes = "".join(f"{name:>7}" for name in ("model", "before", "peak", "bound"))
     print(f"{'folder':<26}{'dtype':<9}{'state':<5}{times}     {ratios}{sizes}")
     for case in cases:
