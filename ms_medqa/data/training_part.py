@@ -50,7 +50,7 @@ def read_benchmark(inputs: Sequence[str | Path], settings: DataSection) -> Bench
             if not usable:
                 raise UserError(f"{source.path}: no record of this benchmark can be read", "look at it with inspect")
 
-    return BenchmarkIndex.from_records(records(), settings.cluster_similarity)
+    return BenchmarkIndex.from_records(records(), settings.cluster_similarity, settings.benchmark_ngram)
 
 
 def remove_overlap(

@@ -157,6 +157,19 @@ def test_plain_text_is_kept_clear_of_a_benchmark(convert: Run, tmp_path: Path) -
     assert [(r["record"]["text"], r["detail"]) for r in found] == [(texts[3], "13-gram of exam.jsonl:e")]
 
 
+def test_the_length_of_what_may_not_be_in_common_can_be_set(convert: Run, tmp_path: Path) -> None:
+    shared = "患者餐后出现右上腹疼痛并向右肩放射伴恶心"
+    texts = [
+        f"病例 {i}：{shared if i < 4 else ''}。" + "".join(f"第 {i * 40 + n} 次查房没有新的变化。" for n in range(9))
+        for i in range(1, 6)
+    ]
+    corpus = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
+    benchmark = write(tmp_path / "exam.jsonl", [{"question": f"{shared}，最可能的诊断是什么？", "answer": "胆囊炎"}])
+    for ngram, kept in ((len(shared), 2), (len(shared) + 1, 5)):
+        settings = ("data.split=[1,0,0]", "data.near_duplicates=null", f"data.benchmark_ngram={ngram}")
+        assert len(convert(corpus, *settings, "--benchmark", benchmark).train) == kept
+
+
 def test_a_faulty_benchmark_is_one_clear_error(fault: Callable[..., str], source: Path, tmp_path: Path) -> None:
     assert "none.jsonl: no such file" in fault(source, "--benchmark", tmp_path / "none.jsonl")
     strange = write(tmp_path / "strange.jsonl", [{"thema": "x", "zahl": 1}])
