@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +32,12 @@ _PAGE_SIZES = (1 << 15, 1 << 28)
 # header has to list all of them.
 _PAGES = 64
 _HEADER_BYTES_A_PAGE = 1024
+# Tokens a row, on average, up to which `FileReader` is faster than `MindDataset`: a row of 100 tokens takes it 25 us
+# instead of 55, but one of 2,000 takes 150 instead of 100, for it passes bytes through Python one by one.
+_SHORT = 600
+
+# Id, tokens, loss mask.
+Row = tuple[str, np.ndarray, np.ndarray]
 
 
 class Rows(Protocol):
@@ -45,7 +53,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[Row]:
         """(id, tokens, loss mask) of each."""
 
     def slice(self, start: int, stop: int) -> Rows:
@@ -76,7 +84,7 @@ def write_shards(path: Path, rows: Rows, largest: int) -> list[Path]:
     return names if len(names) > 1 else [path]
 
 
-def write_records(path: str | Path, rows: Rows | Iterable[tuple[str, np.ndarray, np.ndarray]]) -> int:
+def write_records(path: str | Path, rows: Rows | Iterable[Row]) -> int:
     """Write (id, tokens, loss mask) rows as one MindRecord file and its `.db` index, and prove them by reading back.
 
     Args:
@@ -103,14 +111,13 @@ def write_records(path: str | Path, rows: Rows | Iterable[tuple[str, np.ndarray,
         writer.set_header_size(header)
         writer.set_page_size(page)
         writer.add_schema(SCHEMA, "ms_medqa tokenised records")
-        batch: list[dict[str, Any]] = []
-        for name, tokens, mask in progress(meant.rows(), total=len(meant), desc=f"writing {path.name}", unit="record"):
-            batch.append({"id": name, "input_ids": tokens, "loss_mask": mask.tobytes()})
-            if len(batch) == _ROWS_A_CALL:
-                writer.write_raw_data(batch)
-                batch = []
-        if batch:
+        rows_left = iter(progress(meant.rows(), total=len(meant), desc=f"writing {path.name}", unit="record"))
+        while batch := [
+            {"id": name, "input_ids": tokens, "loss_mask": mask.tobytes()}
+            for name, tokens, mask in itertools.islice(rows_left, _ROWS_A_CALL)
+        ]:
             writer.write_raw_data(batch)
+            _keep_header(getattr(writer, "_writer", None))
         writer.commit()
     except RuntimeError as error:
         raise _write_error(path, error) from error
@@ -131,7 +138,7 @@ def read_records(*paths: str | Path) -> TokenRecords:
     return from_rows(row for path in paths for row in read_rows(path))
 
 
-def read_rows(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def read_rows(path: str | Path) -> Iterator[Row]:
     """(id, int32 tokens, uint8 loss mask) of each record of one file, in the order they were written.
 
     Raises:
@@ -188,20 +195,50 @@ def _compare(path: Path, meant: Rows) -> None:
     """Read every row: MindRecord drops rows that do not fit its schema with a mere warning, and has no checksum."""
     count, same = 0, True
     expected = meant.rows()
-    for count, (name, tokens, mask) in enumerate(read_rows(path), start=1):  # noqa: B007
+    short = int(meant.lengths.sum()) < _SHORT * len(meant)
+    stored = _short_rows(path, len(meant)) if short else read_rows(path)
+    for count, row in enumerate(stored, start=1):  # noqa: B007
         wanted = next(expected, None)
-        same = (
-            same
-            and wanted is not None
-            and name == wanted[0]
-            and np.array_equal(tokens, wanted[1])
-            and np.array_equal(mask, wanted[2])
-        )
+        same = same and wanted is not None and _equal(row, wanted)
     if not same or count != len(meant):
         raise RunError(
             f"{path}: what was read back differs from what was written ({count} of {len(meant)} rows came back); "
             "the disk may be full or faulty"
         )
+
+
+def _equal(row: Row, wanted: Row) -> bool:
+    # Bytes are compared in a third of the time of `np.array_equal`.
+    return (
+        row[0] == wanted[0]
+        and row[1].dtype == wanted[1].dtype
+        and row[1].tobytes() == wanted[1].tobytes()
+        and row[2].tobytes() == wanted[2].tobytes()
+    )
+
+
+def _short_rows(path: Path, total: int) -> Iterator[Row]:
+    """As `read_rows`, by MindRecord's own reader."""
+    from mindspore.mindrecord import FileReader, MindRecordException
+
+    try:
+        # A list, not a name, for the reason given above.
+        reader = FileReader([str(path)], num_consumer=1)
+        try:
+            _keep_header(reader)
+            for row in progress(reader.get_next(), total=total, desc=f"reading {path.name}", unit="record"):
+                yield row["id"], row["input_ids"], np.frombuffer(row["loss_mask"], np.uint8)
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, MindRecordException) as error:
+        raise UserError(f"{path}: not readable as MindRecord ({_cause(error)})", "convert the data anew") from error
+
+
+def _keep_header(owner: Any) -> None:
+    """Let MindSpore's writer or reader keep what its header says: it asks C++ two to four times a row, at 6 us each."""
+    header = getattr(owner, "_header", None)
+    if header is not None and not isinstance(header, SimpleNamespace):
+        owner._header = SimpleNamespace(schema=header.schema, blob_fields=header.blob_fields)
 
 
 def _write_error(path: Path, error: RuntimeError) -> RunError:

@@ -10,9 +10,8 @@ import pytest
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.data import mindrecord
+from ms_medqa.data.mindrecord import Row
 from ms_medqa.data.records import from_rows
-
-Row = tuple[str, np.ndarray, np.ndarray]
 
 
 def rows(count: int, longest: int, dtype: type = np.int64) -> Iterator[Row]:
@@ -83,6 +82,21 @@ def test_rows_that_do_not_come_back_are_noticed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(FileWriter, "write_raw_data", lambda self, data: write(self, data[:-1]))
     with pytest.raises(RunError, match="9 of 10 rows came back"):
         mindrecord.write_records(tmp_path / "a.mindrecord", rows(10, 5))
+
+
+@pytest.mark.parametrize("tokens", [5, mindrecord._SHORT + 1])
+def test_a_changed_token_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    def spoil(file: Path) -> None:
+        if file.suffix != ".db":
+            content = file.read_bytes()
+            assert content.count(np.int32(77_777).tobytes()) == 1
+            file.write_bytes(content.replace(np.int32(77_777).tobytes(), np.int32(77_776).tobytes()))
+
+    monkeypatch.setattr(mindrecord, "_sync", spoil)
+    meant = [(str(n), np.full(tokens, n), np.ones(tokens)) for n in range(600)]
+    meant[550][1][-1] = 77_777
+    with pytest.raises(RunError, match="600 of 600 rows came back"):
+        mindrecord.write_records(tmp_path / "a.mindrecord", meant)
 
 
 def test_missing_and_torn_files_are_errors(tmp_path: Path) -> None:
