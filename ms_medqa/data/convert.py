@@ -7,44 +7,33 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.config.schema import Config
 from ms_medqa.data import manifest
-from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.folder import new_folder
-from ms_medqa.data.gather import Gatherer
-from ms_medqa.data.inputs import expand_inputs
-from ms_medqa.data.judging import Task, judges
 from ms_medqa.data.mindrecord import files_of, write_shards
-from ms_medqa.data.minhash import clusters
 from ms_medqa.data.mix import Amount
-from ms_medqa.data.mixing import Extra, apply_weights, files_to_mix, read_source
-from ms_medqa.data.near_duplicates import reject_near_duplicates
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
-from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.question_types import TYPES
-from ms_medqa.data.raw import check_file
+from ms_medqa.data.read_parts import REJECTED, ReadParts, Rules, find_inputs, load_rules, read_parts
 from ms_medqa.data.report import FileCount, build_report, histograms_of, table
 from ms_medqa.data.report_html import FILE_NAME as _PAGE
 from ms_medqa.data.report_html import write_report_html
-from ms_medqa.data.split import PARTS, assign_parts
-from ms_medqa.data.spool import Joined, Spool, Spooled, SpooledPart
-from ms_medqa.data.tokenizer import Tokenizer
-from ms_medqa.data.training_part import add_variants, read_benchmark, remove_overlap
-from ms_medqa.data.unique_ids import UniqueIds
+from ms_medqa.data.split import PARTS
+from ms_medqa.data.spool import Joined, SpooledPart
+from ms_medqa.data.training_part import add_variants
 
-_REJECTED = "rejected.jsonl"
 _REPORT = "report.json"
-_OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), _REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
+_OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
 # Data files of a part and their indexes: one, or several with numbers.
 _SHARD = re.compile(rf"({'|'.join(PARTS)})\.mindrecord\d*(\.db)?")
 
@@ -70,117 +59,103 @@ def convert(
         UserError: an input or a setting is at fault, or nothing is left after cleaning.
         RunError: no space is left, or what was written cannot be read back.
     """
-    sources = expand_inputs(inputs)
-    paths = [source.path for source in sources]
-    for path in paths:
-        check_file(path)
-    to_mix = [files_to_mix(wish) for wish in config.data.mix]
-    read_too = [file.path for files in to_mix for file in files]
-    tokenizer = Tokenizer.load(resolve_model(config.model.path))
-    prompt = Prompt.named(config.data.prompt, tokenizer)
-    if config.data.fill_context:
-        say("warning: data.fill_context puts the start of the answer into the prompt; the model learns to copy it")
-
-    # Before anything is read: its lists may be at fault.
-    cleaner = Cleaner(config.data, tokenizer, prompt)
-    benchmark = read_benchmark(config.data.benchmark, config.data) if config.data.benchmark else None
+    found, rules = find_inputs(inputs, config), load_rules(config)
     output = Path(output).expanduser()
-    task = Task(config.data, tokenizer.folder, config.data.prompt)
-    size = sum(path.stat().st_size for path in (*paths, *read_too))
     with (
-        new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=[*paths, *read_too]) as work,
-        Spool(work / ".records") as spool,
-        Spool(work / ".more") as more,
+        new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=found.paths) as work,
+        # Closes the spools, whose files lie in the work folder, before that takes its place.
         ExitStack() as stack,
     ):
-        with judges(task, size, workers) as judging, atomic_write(work / _REJECTED) as rejected_file:
-            gatherer = Gatherer(config.data, judging, spool, rejected_file)
-            gatherer.read(sources)
-            files, facts, records = gatherer.files, gatherer.facts, spool.close()
-            coverage = gatherer.coverage and gatherer.coverage.to_dict(len(cleaner.lexicon.names))
-            # Ids and digests of everything that was read are needed no longer, and writing needs room.
-            del gatherer
-            left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
-            parts = {part: records.part(indices) for part, indices in _split(records, facts, left, config).items()}
-            extra = Extra(more, UniqueIds(records))
-            if benchmark is not None:
-                parts["train"] = remove_overlap(parts["train"], facts, files, benchmark, rejected_file)
-            parts["train"] = apply_weights(
-                parts["train"], sources, facts, files, config.data.seed, rejected_file, extra
-            )
-            repeated = len(more)
-            others = []
-            for number, (wish, inputs_of) in enumerate(zip(config.data.mix, to_mix, strict=True)):
-                place = stack.enter_context(Spool(work / f".mix-{number}"))
-                others.append(read_source(wish, inputs_of, config.data, judging, place, benchmark))
-        for file in files:
+        read = read_parts(found, rules, config, work, stack, workers)
+        for file in read.files:
             say(file.describe())
-        if not len(left):
-            raise _nothing_left(files, work, output, paths)
-        kind = _kind(facts, files)
-        _check_train(parts)
-        augmented = 0
-        if kind == "sft" and config.data.aug_rate:
-            augmented = add_variants(
-                parts["train"],
-                facts.digests()[left],
-                config.data,
-                cleaner,
-                more,
-                extra.facts,
-                extra.ids,
-                benchmark,
-            )
-        main = Amount(
-            len(parts["train"]) + len(more),
-            int(parts["train"].lengths.sum()) + sum(more.lengths),
-        )
-        held_out = facts.digests()[np.concatenate([parts[part].indices for part in PARTS[1:]])]
-        mixed = [other.mix_in(main, kind, held_out, config.data, extra) for other in others]
-        added = more.close()
-        whole = {part: Joined((records,)) for part, records in parts.items()}
-        whole["train"] = Joined((parts["train"], added.part(np.arange(len(added)))))
-        shards = {part: _write_part(work, part, whole[part], config) for part in PARTS}
-        tokens = {part: _tokens(parts[part], facts) for part in PARTS}
-        tokens["train"] = _together(tokens["train"], _tokens(whole["train"].parts[1], extra.facts))
-        report = build_report(
-            files,
-            {part: len(parts[part]) for part in PARTS},
-            tokens,
-            config.data,
-            kind=kind,
-            tokenizer=tokenizer.fingerprint,
-            prompt=prompt.to_dict(),
-            types={part: _types(parts[part], facts) for part in PARTS},
-            lexicon=coverage,
-            augmented=augmented,
-            repeated=repeated,
-            mixed=mixed,
-        )
-        write_json(work / _REPORT, report)
-        write_report_html(report, histograms_of(tokens), work / _PAGE)
-        prompt.save(work)
-        written = [*_OUTPUTS, *(file.name for names in shards.values() for name in names for file in files_of(name))]
-        manifest.write(
-            work,
-            kind=kind,
-            rows={part: len(whole[part]) for part in PARTS},
-            tokens={part: int(tokens[part]["record"].sum()) for part in PARTS},
-            max_length=config.data.max_length,
-            tokenizer=tokenizer,
-            prompt=prompt,
-            shards={part: [name.name for name in names] for part, names in shards.items()},
-            files=[name for name in written if (work / name).exists()],
-        )
-        stack.close()
-        more.remove()
-        spool.remove()
+        if not len(read.left):
+            raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
+        kind = _kind(read.facts, read.files)
+        _check_train(read.parts)
+        made = _make_training_part(read, rules, kind, config)
+        report = _write(work, read, made, rules, kind, config)
     say(table(report))
     for part in PARTS[1:]:
         if not report["kept"][part]:
             say(f"note: the {part} part is empty")
     say(f"written to {output}")
     return report
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the training part gets beside the records that were kept for it.
+
+    Attributes:
+        added: repetitions, variants and other data.
+        augmented: number of variants.
+        mixed: what the report tells of each `data.mix`.
+    """
+
+    added: SpooledPart
+    augmented: int
+    mixed: Sequence[dict[str, Any]]
+
+
+def _make_training_part(read: ReadParts, rules: Rules, kind: str, config: Config) -> _Made:
+    train, extra, settings = read.parts["train"], read.extra, config.data
+    augmented = 0
+    if kind == "sft" and settings.aug_rate:
+        digests = read.facts.digests()[read.left]
+        augmented = add_variants(
+            train, digests, settings, rules.cleaner, extra.spool, extra.facts, extra.ids, rules.benchmark
+        )
+    main = Amount(len(train) + len(extra.spool), int(train.lengths.sum()) + sum(extra.spool.lengths))
+    held_out = read.facts.digests()[np.concatenate([read.parts[part].indices for part in PARTS[1:]])]
+    mixed = [other.mix_in(main, kind, held_out, settings, extra) for other in read.others]
+    added = extra.spool.close()
+    return _Made(added.part(np.arange(len(added))), augmented, mixed)
+
+
+def _write(work: Path, read: ReadParts, made: _Made, rules: Rules, kind: str, config: Config) -> dict[str, Any]:
+    """Write everything but the rejected records; the report."""
+    whole = {part: Joined((records,)) for part, records in read.parts.items()}
+    whole["train"] = Joined((read.parts["train"], made.added))
+    shards = {part: _write_part(work, part, whole[part], config) for part in PARTS}
+    tokens = {part: _tokens(read.parts[part], read.facts) for part in PARTS}
+    tokens["train"] = _together(tokens["train"], _tokens(made.added, read.extra.facts))
+    report = _report(read, made, tokens, rules, kind, config)
+    write_json(work / _REPORT, report)
+    write_report_html(report, histograms_of(tokens), work / _PAGE)
+    rules.prompt.save(work)
+    written = [*_OUTPUTS, *(file.name for names in shards.values() for name in names for file in files_of(name))]
+    manifest.write(
+        work,
+        kind=kind,
+        rows={part: len(whole[part]) for part in PARTS},
+        tokens={part: int(tokens[part]["record"].sum()) for part in PARTS},
+        max_length=config.data.max_length,
+        tokenizer=rules.tokenizer,
+        prompt=rules.prompt,
+        shards={part: [name.name for name in names] for part, names in shards.items()},
+        files=[name for name in written if (work / name).exists()],
+    )
+    return report
+
+
+def _report(
+    read: ReadParts, made: _Made, tokens: Mapping[str, dict[str, np.ndarray]], rules: Rules, kind: str, config: Config
+) -> dict[str, Any]:
+    return build_report(
+        read.files,
+        {part: len(read.parts[part]) for part in PARTS},
+        tokens,
+        config.data,
+        kind=kind,
+        tokenizer=rules.tokenizer.fingerprint,
+        prompt=rules.prompt.to_dict(),
+        types={part: _types(read.parts[part], read.facts) for part in PARTS},
+        lexicon=read.coverage,
+        augmented=made.augmented,
+        repeated=read.repeated,
+        mixed=made.mixed,
+    )
 
 
 def _names_in(output: Path) -> list[str]:
@@ -198,14 +173,6 @@ def _kind(facts: Facts, files: Sequence[FileCount]) -> str:
             "convert them apart, one for train.stage=pretrain and one for sft",
         )
     return "text" if texts[0] else "sft"
-
-
-def _split(records: Spooled, facts: Facts, left: np.ndarray, config: Config) -> Mapping[str, np.ndarray]:
-    """Part → numbers of its records, in the order of the input."""
-    types, fixed = (np.frombuffer(column, np.int8)[left] for column in (facts.types, facts.fixed))
-    alike = clusters(records.questions[left], config.data.cluster_similarity)
-    found = assign_parts(facts.digests()[left], types, fixed, alike, config.data.split, config.data.seed)
-    return {part: left[found == number] for number, part in enumerate(PARTS)}
 
 
 def _check_train(parts: Mapping[str, SpooledPart]) -> None:
@@ -252,8 +219,8 @@ def _nothing_left(files: Sequence[FileCount], work: Path, output: Path, inputs: 
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
     message = f"all {rejected.total():,} records were rejected ({reasons})"
     output = Path(os.path.realpath(output))  # as `new_folder` sees it: `..` has no name of its own
-    beside = output.with_name(f"{output.name}.{_REJECTED}")
+    beside = output.with_name(f"{output.name}.{REJECTED}")
     if beside in [path.resolve() for path in inputs]:
         return UserError(message, "choose another --output to see them")
-    os.replace(work / _REJECTED, beside)
+    os.replace(work / REJECTED, beside)
     return UserError(message, f"see {beside}")
