@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Literal, cast, get_args
+
+from ms_medqa.data.text import to_nfkc
 
 QuestionType = Literal["definition", "symptom", "treatment", "drug", "examination", "prevention", "other"]
 TYPES: tuple[QuestionType, ...] = get_args(QuestionType)
@@ -73,7 +74,7 @@ def question_type(text: str) -> QuestionType:
     about nine in ten of 50 questions drawn from a public set of Chinese patient questions. Enough for even strata and
     for a figure in a report, not for anything that concerns a single question.
     """
-    normal = unicodedata.normalize("NFKC", text).lower()
+    normal = to_nfkc(text).lower()
     for sentence in reversed(_SENTENCE_END.split(normal)):
         sentence = sentence.strip()
         if not sentence:

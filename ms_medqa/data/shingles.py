@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ms_medqa.data.text import to_nfkc
+
 _GAP, _ALONE, _WORD = 0, 1, 2
 # First and last code point of scripts that put no spaces between words. Beyond the table are rare Chinese characters.
 _UNSPACED = (
@@ -71,7 +73,7 @@ class TokenHashes:
 
 def token_hashes(texts: Sequence[str]) -> TokenHashes:
     """The hashed tokens of each text. Takes about 60 bytes a character: give it a few thousand texts at a time."""
-    normal = [unicodedata.normalize("NFKC", text).casefold() for text in texts]
+    normal = [to_nfkc(text).casefold() for text in texts]
     code_points = np.frombuffer("".join(normal).encode("utf-32-le", "surrogatepass"), dtype="<u4")
     lengths = np.array([len(text) for text in normal], dtype=np.int64)
     text_ends = np.cumsum(lengths)

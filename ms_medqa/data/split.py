@@ -12,6 +12,7 @@ from ms_medqa.data.example import Example, Record
 from ms_medqa.data.question_types import TYPES, question_type
 from ms_medqa.data.shingles import mix
 from ms_medqa.data.stratify import deal
+from ms_medqa.data.text import to_nfkc
 from ms_medqa.data.union_find import UnionFind
 
 PARTS = ("train", "val", "test")
@@ -94,7 +95,7 @@ def split_records(
 
 def question_key(record: Record) -> str:
     """What makes two records the same question: the (first) question without case, width, space and punctuation."""
-    text = unicodedata.normalize("NFKC", _first_question(record)).casefold()
+    text = to_nfkc(_first_question(record)).casefold()
     return text.translate(_BARE) or text
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 
 import pytest
 
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.formats import parse_record
-from ms_medqa.data.text import normalize
+from ms_medqa.data.text import normalize, to_nfkc
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,12 @@ def test_every_text_of_a_record_is_normalised(record: dict[str, object]) -> None
     example, _ = parse_record(record, Columns(), name="x", source="")
     assert (example.question, example.answer) == ("感冒？", "休息")
     assert (example.context, example.system) == ("病毒", "医生")
+
+
+def test_nfkc_is_unicodes() -> None:
+    # Each mark alone, and before marks that combine with it: Unicode has characters for =, < and > with a stroke.
+    marks, joining = "，？；：（）！＝＜＞ｅガｶ각", ("", "\u0338", "\u0301", "\u3099", "ﾞ", "\u11a8")
+    texts = [f"糖尿病{mark}{mark}{more}吃什么{mark}" for mark in marks for more in joining]
+    assert [to_nfkc(text) for text in texts] == [unicodedata.normalize("NFKC", text) for text in texts]
+    every = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x30000))))
+    assert to_nfkc(every) == unicodedata.normalize("NFKC", every)

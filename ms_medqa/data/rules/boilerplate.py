@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.text import to_nfkc
 from ms_medqa.data.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("boilerplate_zh_en.yaml")
@@ -57,4 +57,4 @@ class BoilerplateList:
 
 
 def _letters(text: str) -> str:
-    return _REST.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    return _REST.sub("", to_nfkc(text)).casefold()

@@ -6,13 +6,13 @@ import csv
 import io
 import itertools
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.text import to_nfkc
 
 # What columns of names are called; in other tables the column with the most text is taken.
 _COLUMNS = ("name", "names", "term", "disease", "drug", "diagnosis", "generic_name", "名称", "名字", "术语", "疾病")
@@ -113,7 +113,7 @@ def _latin(character: str) -> bool:
 
 
 def _normalise(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
+    return to_nfkc(text).lower()
 
 
 def _read(path: Path) -> Iterator[str]:
