@@ -13,7 +13,7 @@ from ms_medqa.data.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("boilerplate_zh_en.yaml")
 # The stroke stays: N/A is no answer, Na is sodium.
-_REST = re.compile(r"(?:[^\w/]|_)+")
+_REST = re.compile(r"[^\w/]+")
 
 
 class BoilerplateList:
@@ -57,4 +57,5 @@ class BoilerplateList:
 
 
 def _letters(text: str) -> str:
-    return _REST.sub("", to_nfkc(text)).casefold()
+    # The underscore apart: a class alone is searched faster than two alternatives.
+    return _REST.sub("", to_nfkc(text)).replace("_", "").casefold()
