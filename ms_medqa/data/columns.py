@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -46,14 +47,20 @@ class Row:
         self.nfkc = nfkc
         self._value = value
         self._columns = columns
-        self._names = {_fold(name): name for name in reversed(list(value))}
+        names = tuple(value)
+        # The records of a file have the same few sets of columns.
+        self._names = _by_folded(names) or _fold_all(names)
 
     def has(self, name: str) -> bool:
         return name in self._names
 
     def first(self, names: Iterable[str]) -> str | None:
         """The first of `names` that is a column."""
-        return next((name for name in names if name in self._names), None)
+        # Not a generator: this is asked six times for each record, and mostly in vain.
+        for name in names:
+            if name in self._names:
+                return name
+        return None
 
     def named(self, field: str) -> bool:
         """True where the user has named the column of a field."""
@@ -111,16 +118,21 @@ def to_text(value: Any, column: str, nfkc: bool = False) -> str:
     Raises:
         FormatError: the value is no text, or holds half a surrogate pair.
     """
+    text = value if type(value) is str else _spell(value, column)
+    if _HALF_PAIR.search(text):
+        raise FormatError(f"column {column!r} holds half a surrogate pair, which is no character")
+    return normalize(text, nfkc)
+
+
+def _spell(value: Any, column: str) -> str:
+    """The text of a cell that holds something else than one text."""
     if is_nothing(value):
         return ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = "\n".join(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise FormatError(f"column {column!r} holds {kind_of(value)}, not text")
-    text = str(value)
-    if _HALF_PAIR.search(text):
-        raise FormatError(f"column {column!r} holds half a surrogate pair, which is no character")
-    return normalize(text, nfkc)
+    return str(value)
 
 
 def is_nothing(value: Any) -> bool:
@@ -149,6 +161,17 @@ def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _fold_all(names: tuple[Any, ...]) -> dict[str, Any]:
+    """Folded → name; of two that fold alike the first counts."""
+    return {_fold(name): name for name in reversed(names)}
+
+
+@functools.lru_cache(maxsize=64)
+def _by_folded(names: tuple[Any, ...]) -> dict[str, Any] | None:
+    """`_fold_all` of texts, None for others: 1 and true are different names, but equal to a cache."""
+    return _fold_all(names) if all(isinstance(name, str) for name in names) else None
 
 
 def _fold(name: Any) -> str:
