@@ -117,6 +117,8 @@ def _write(work: Path, read: ReadParts, made: _Made, rules: Rules, kind: str, co
     """Write everything but the rejected records; the report."""
     whole = {part: Joined((records,)) for part, records in read.parts.items()}
     whole["train"] = Joined((read.parts["train"], made.added))
+    # One file after the other, by this process: two at a time saved nothing of 100,000 records (71 us each), for most
+    # of them are in one file, and 7 % of 200,000.
     shards = {part: _write_part(work, part, whole[part], config) for part in PARTS}
     tokens = {part: _tokens(read.parts[part], read.facts) for part in PARTS}
     tokens["train"] = _together(tokens["train"], _tokens(made.added, read.extra.facts))
