@@ -152,13 +152,9 @@ class Prompt:
             plans.append((prompt, answer, last))
         result = []
         for prompt, answer, last in plans:
-            before, after = encode_runs(batch.encode_part, prompt), encode_runs(batch.encode_part, answer, last)
-            result.append(
-                Encoded(
-                    [*self._start, *before.input_ids, *after.input_ids],
-                    [*(0 for _ in self._start), *before.loss_mask, *after.loss_mask],
-                )
-            )
+            encoded = Encoded([*self._start], [0] * len(self._start))
+            encode_runs(batch.encode_part, prompt, None, encoded)
+            result.append(encode_runs(batch.encode_part, answer, last, encoded))
         return result
 
     def encode_prompt(self, example: Example) -> list[int]:
@@ -266,8 +262,8 @@ class Prompt:
             yield Segment(layout.after, True, False)
 
     def _fill(self, key: str, values: Mapping[str, str]) -> Iterable[Segment]:
-        for text, slot in self._pieces[key]:
-            yield Segment(text, True, False)
+        for segment, slot in self._pieces[key]:
+            yield segment
             if slot:
                 yield Segment(values[slot], False, False)
 
@@ -294,11 +290,12 @@ def _question(example: Example) -> tuple[str, dict[str, str]]:
     return "question", {"question": example.question}
 
 
-def _parse(patterns: Mapping[str, str], key: str) -> list[tuple[str, str | None]]:
-    """(literal text, slot after it) pairs. Not `str.format`: braces in a user's text mean nothing."""
+def _parse(patterns: Mapping[str, str], key: str) -> list[tuple[Segment, str | None]]:
+    """(template text, slot after it) pairs. Not `str.format`: braces in a user's text mean nothing."""
     parts = _SLOT.split(patterns[key])
     if set(parts[1::2]) != _SLOTS[key]:
         raise UserError(
             f"prompt pattern {key!r} must hold " + " and ".join(f"{{{slot}}}" for slot in sorted(_SLOTS[key]))
         )
-    return [(parts[i], parts[i + 1] if i + 1 < len(parts) else None) for i in range(0, len(parts), 2)]
+    slots = [*parts[1::2], None]
+    return [(Segment(text, True, False), slot) for text, slot in zip(parts[::2], slots, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -95,6 +96,8 @@ class Tokenizer:
         reserved = set(backend.added) - {ids.get("unk_token")}
         self._reserved = frozenset({self.eos_token_id, ids.get("bos_token", self.eos_token_id), *reserved})
         self._control_pattern = _control_pattern(backend.added.values(), control)
+        # All records have the same few pieces of template.
+        self._split_template = functools.lru_cache(maxsize=64)(lambda text: tuple(self._split_control(text)))
 
         self.chat_template = chat_template(folder, settings)
         if self.chat_template is None and control.keys() >= set(CHATML_TOKENS) and talks_chatml(folder, settings):
@@ -134,7 +137,7 @@ class Tokenizer:
             return self._encode(text)
         ids: list[int] = []
         previous: str | int | None = None
-        for part in self.split_control(text):
+        for part in self._split_control(text):
             ids += self.encode_part(part, previous)
             previous = part
         return ids
@@ -152,8 +155,11 @@ class Tokenizer:
         starts = previous is None or (isinstance(previous, int) and self._backend.prefix_after_control)
         return self._encode(part, prefix=starts)
 
-    def split_control(self, text: str) -> Iterator[str | int]:
-        """The ids of the control tokens in a template's text, and the text between them."""
+    def split_control(self, text: str) -> tuple[str | int, ...]:
+        """The ids of the control tokens in a template's text, and the text between them. Each text is split once."""
+        return self._split_template(text)
+
+    def _split_control(self, text: str) -> Iterator[str | int]:
         start = 0
         for match in self._control_pattern.finditer(text):
             if match.start() > start:
