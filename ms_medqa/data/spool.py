@@ -48,10 +48,6 @@ class Spool:
         ends = self._ends["masks"]
         return (after - before for before, after in itertools.pairwise(ends))
 
-    def remove(self) -> None:
-        """Remove its files now."""
-        self._stack.close()
-
     def __len__(self) -> int:
         return len(self._ends["ids"]) - 1
 
