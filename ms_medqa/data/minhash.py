@@ -223,8 +223,10 @@ def _minima(
         firsts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
         texts = owner[firsts]
         work = np.empty_like(block)
+        # Written into the result at once: a column of it at a time takes a sixth of the whole.
+        least = np.empty((factors.size, texts.size), dtype=np.uint32)
         for column in range(factors.size):
             np.multiply(block, factors[column], out=work)
             np.add(work, terms[column], out=work)
-            least = (np.minimum.reduceat(work, firsts) >> np.uint64(32)).astype(np.uint32)
-            result[texts, column] = np.minimum(result[texts, column], least)
+            least[column] = np.minimum.reduceat(work, firsts) >> np.uint64(32)
+        result[texts] = np.minimum(result[texts], least.T)
