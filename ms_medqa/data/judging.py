@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -96,6 +97,8 @@ _here: list[Judge] = []
 def _start(task: Task) -> None:
     # One core each: the tokenizer's own threads would only get in each other's way.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Records come and go without cycles; looking for those after every 700 objects took 3 % of the time.
+    gc.set_threshold(50_000, 20, 100)
     _here[:] = [Judge(task)]
 
 
