@@ -113,9 +113,11 @@ def add_variants(
         return False
 
     def variants() -> Iterator[Example]:
-        bar = progress(train.lines(), total=len(train), desc="making variants", unit="record")
-        for line in bar:
-            yield from (variant.record for variant in augmenter.variants(_example(line), taken))
+        for index in progress(train.indices, total=len(train), desc="making variants", unit="record"):
+            # Most are not tried, and need not be read.
+            if augmenter.chooses(train.spooled.id(index)):
+                example = _example(train.spooled.line(index))
+                yield from (variant.record for variant in augmenter.variants(example, taken))
 
     before, records = len(facts), variants()
     while batch := list(itertools.islice(records, _BATCH)):

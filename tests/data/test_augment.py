@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import pytest
 import yaml
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.data.augment import METHODS, Augmenter, augment
+from ms_medqa.data.augment import METHODS, Augmenter, Variant, bare
 from ms_medqa.data.augment.context import lead_ins
 from ms_medqa.data.augment.reforms import reforms
 from ms_medqa.data.augment.synonyms import SHIPPED, SynonymList
-from ms_medqa.data.example import Example, PlainText
+from ms_medqa.data.example import Example, PlainText, Record
 
 SHIPPED_LIST = SynonymList()
 EVERY = Augmenter(rate=1.0)
@@ -33,6 +34,13 @@ def user_list(folder: Path, *groups: list[str]) -> Path:
 
 def qa(question: str, answer: str = "按医生的建议治疗。", name: str = "1", **more: object) -> Example:
     return Example(name, question, answer, **more)
+
+
+def augment(examples: Sequence[Record], rate: float = 0.3, seed: int = 42) -> list[Variant]:
+    """The variants of all records; none asks what one of the records asks."""
+    augmenter = Augmenter(rate, seed)
+    questions = {bare(item.question) for item in examples if isinstance(item, Example) and not item.history}
+    return [v for item in examples for v in augmenter.variants(item, lambda made: bare(made.question) in questions)]
 
 
 def questions_of(example: Example) -> set[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ms_medqa.data.augment.context import lead_ins
 from ms_medqa.data.augment.reforms import reforms
 from ms_medqa.data.augment.synonyms import SynonymList, holds
 from ms_medqa.data.example import Example, Record
+from ms_medqa.data.text import to_nfkc
 
 METHODS = ("synonym", "reform", "context")
 
@@ -64,6 +64,10 @@ class Augmenter:
         self._seed = seed
         self._synonyms = SynonymList(synonyms) if rate else None
 
+    def chooses(self, name: str) -> bool:
+        """Whether the record of this id is tried."""
+        return self._hash(name, "rate") < self._rate * 2**64
+
     def variants(self, record: Record, taken: Callable[[Example], bool] | None = None) -> list[Variant]:
         """The variants of one training record: one or none.
 
@@ -74,12 +78,12 @@ class Augmenter:
         """
         if self._synonyms is None or not isinstance(record, Example) or record.parent is not None:
             return []
-        if self._hash(record.id, "rate") >= self._rate * 2**64:
+        if not self.chooses(record.id):
             return []
         for method in sorted(METHODS, key=lambda name: self._hash(record.id, name)):
             texts = sorted(self._texts(record, method), key=lambda text: self._hash(record.id, f"{method}\n{text}"))
             for text in texts:
-                if method != "context" and _bare(text) == _bare(record.question):
+                if method != "context" and bare(text) == bare(record.question):
                     continue
                 made = _child(record, "context" if method == "context" else "question", text)
                 if method == "context" or record.history or taken is None or not taken(made):
@@ -110,22 +114,6 @@ class Augmenter:
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def augment(
-    examples: Sequence[Record], rate: float = 0.3, seed: int = 42, synonyms: Sequence[str | Path] = ()
-) -> list[Variant]:
-    """The variants of the training records in memory, in their order; none asks what one of the records asks.
-
-    For records that do not fit into memory, and to keep clear of other parts, call `Augmenter.variants` on each.
-    """
-    augmenter = Augmenter(rate, seed, synonyms)
-    questions = {_bare(item.question) for item in examples if isinstance(item, Example) and not item.history}
-    return [
-        variant
-        for item in examples
-        for variant in augmenter.variants(item, taken=lambda made: _bare(made.question) in questions)
-    ]
-
-
 def _reformed(example: Example) -> list[str]:
     # The question of an exam holds its options.
     return [] if example.choices is not None else reforms(example.question)
@@ -136,7 +124,7 @@ def _child(parent: Example, field: str, text: str) -> Example:
     return replace(parent, id=f"{parent.id}~aug1", parent=parent.id, **changes)
 
 
-def _bare(question: str) -> str:
+def bare(question: str) -> str:
     """The question without case, width, space, punctuation and symbols."""
-    text = unicodedata.normalize("NFKC", question).casefold()
+    text = to_nfkc(question).casefold()
     return _NO_WORD.sub("", text) or text
