@@ -38,10 +38,10 @@ class Cleaner:
     - `too_short`: question or answer below `data.min_question_tokens`, `data.min_answer_tokens`.
     - `too_long`: question + answer above `data.max_length` - `data.length_margin`, or the whole record above
       `data.max_length` tokens, unless `data.length_policy` says otherwise.
-    - `duplicate`: an earlier record has the same question, answer, context and dialogue.
 
     Question and answer are counted alone, without prompt and end token; in a dialogue those of the last round. Plain
-    text has no answer and is cut into rows by the training, so only the rules on text as such apply to it.
+    text has no answer and is cut into rows by the training, so only the rules on text as such apply to it. Duplicates
+    are found by `digest_of`, where all records are known.
 
     Args:
         settings: the data section.
@@ -62,17 +62,9 @@ class Cleaner:
         self._rules = TextRules(settings)
         self._lengths = Lengths(settings, prompt)
         self.lexicon = Lexicon(settings.lexicon) if settings.lexicon else None
-        self._seen: dict[bytes, str] = {}
-
-    def check(self, records: Sequence[Record]) -> list[Kept | Rejected]:
-        """The verdict on each record, in order; duplicates are also found across calls."""
-        return [
-            self._first(verdict) if self._settings.rules.duplicate and isinstance(verdict, Kept) else verdict
-            for verdict in self.judge(records)
-        ]
 
     def judge(self, records: Sequence[Record]) -> list[Kept | Rejected]:
-        """The verdict on each record, in order, by itself: duplicates are not looked for.
+        """The verdict on each record, in order, by itself.
 
         Raises:
             UserError: a record is too long under `data.length_policy=raise`.
@@ -124,10 +116,6 @@ class Cleaner:
             notes,
             self.lexicon.find(texts_of(record)) if self.lexicon else (),
         )
-
-    def _first(self, kept: Kept) -> Kept | Rejected:
-        first = self._seen.setdefault(digest_of(kept.record), kept.record.id)
-        return kept if first == kept.record.id else Rejected("duplicate", f"same as {first}")
 
 
 def digest_of(record: Record) -> bytes:

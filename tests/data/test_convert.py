@@ -51,6 +51,13 @@ def test_what_a_conversion_writes(convert: Convert, tmp_path: Path) -> None:
     assert rejected[2]["record"] == bad[2]
 
 
+def test_duplicates_can_be_allowed(convert: Convert, tmp_path: Path) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(1), qa(1), *(qa(i) for i in range(2, 6))])
+    convert(source, "data.rules.duplicate=false", "data.near_duplicates=null")
+    report = read(convert.output / "report.json")
+    assert (report["read"], report["rejected"]) == (6, {})
+
+
 def test_mindrecord_holds_the_tokens_of_the_json_lines(convert: Convert, tmp_path: Path) -> None:
     convert(write(tmp_path / "qa.jsonl", [qa(i, context=f"知识 {i}") for i in range(40)]))
     tokenizer = Tokenizer.load(convert.model)

@@ -76,14 +76,6 @@ def test_the_languages_are_off_until_they_are_named(tokenizer: Tokenizer) -> Non
     assert language_share("12.5 %", ["zh"]) == (1.0, 0)
 
 
-def test_duplicates_can_be_allowed(tokenizer: Tokenizer) -> None:
-    records = [Example("1", QUESTION, ANSWER), Example("2", QUESTION, ANSWER)]
-    for on in (True, False):
-        settings = DataSection(rules={"duplicate": on})
-        verdicts = Cleaner(settings, tokenizer, Prompt.named("medqa", tokenizer)).check(records)
-        assert [isinstance(verdict, Kept) for verdict in verdicts] == [True, not on]
-
-
 @pytest.mark.parametrize(
     "text",
     [
