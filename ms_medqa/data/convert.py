@@ -183,7 +183,7 @@ def _check_train(parts: Mapping[str, SpooledPart]) -> None:
     others = [part for part in PARTS if len(parts[part])]
     raise UserError(
         f"the train part is empty, {sum(map(len, parts.values()))} records go to {' and '.join(others) or 'no part'}",
-        "look at the records' split column, at data.split and at data.benchmark",
+        "look at the records' split column, at data.split, data.benchmark and the weights of the inputs",
     )
 
 
