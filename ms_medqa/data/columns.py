@@ -30,6 +30,12 @@ class UnknownColumnsError(FormatError):
     reason = "unknown_columns"
 
 
+class UndesirableAnswerError(FormatError):
+    """A record whose answer is marked as one that a model shall not give."""
+
+    reason = "undesirable"
+
+
 class Row:
     """Values of a record by column name, whatever the case of the letters.
 
@@ -40,10 +46,12 @@ class Row:
 
     Attributes:
         notes: codes of `notes.NOTES`: what was left out of this record while it was read.
+        placeholder: what is cut out of all its texts, None where nothing is.
     """
 
     def __init__(self, value: Mapping[str, Any], columns: Columns, nfkc: bool = False) -> None:
         self.notes: list[str] = []
+        self.placeholder: re.Pattern[str] | None = None
         self.nfkc = nfkc
         self._value = value
         self._columns = columns
@@ -100,8 +108,9 @@ class Row:
         return (self.text(name) or None) if name is not None else None
 
     def to_text(self, value: Any, column: str) -> str:
-        """`to_text` as this record's texts are normalised."""
-        return to_text(value, column, self.nfkc)
+        """`to_text` as this record's texts are normalised, without its placeholders."""
+        text = to_text(value, column, self.nfkc)
+        return text if self.placeholder is None else normalize(self.placeholder.sub("", text), self.nfkc)
 
     def note(self, code: str) -> None:
         if code not in self.notes:

@@ -9,10 +9,10 @@ from typing import Any
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.columns import FormatError, Row, UnknownColumnsError, kind_of
 from ms_medqa.data.example import PlainText, Record
-from ms_medqa.data.shapes.common import identity
-from ms_medqa.data.shapes.dialogue import dialogue_column, read_dialogue
+from ms_medqa.data.shapes.common import identity, refuse_undesirable
+from ms_medqa.data.shapes.dialogue import dialogue_column, is_bare_dialogue, read_dialogue
 from ms_medqa.data.shapes.exam import NO_HINTS, FileHints, exam_columns, hints_of, implied_header, read_exam
-from ms_medqa.data.shapes.names import TEXT, TEXT_BY_WISH
+from ms_medqa.data.shapes.names import DESIRABLE, TEXT, TEXT_BY_WISH
 from ms_medqa.data.shapes.qa import read_alpaca, read_pair
 
 __all__ = [
@@ -56,7 +56,7 @@ def parse_record(
     names the column of the question or of the answer, only exam and qa are left.
 
     Args:
-        value: column → value.
+        value: column → value; or the turns of a dialogue.
         columns: the user's column names; an empty one is found by itself.
         name: id for a record that brings none.
         source: name of the file.
@@ -65,9 +65,11 @@ def parse_record(
         hints: what `hints_of` has found out about the file.
 
     Raises:
-        FormatError: the value fits no format, or not its own.
+        FormatError: the value fits no format, or not its own, or its answer is marked as undesirable.
     """
     assert shape in SHAPES, shape
+    if is_bare_dialogue(value):
+        value = {"conversation": value}
     if not isinstance(value, Mapping):
         raise FormatError(f"a record must be an object, not {kind_of(value)}")
     row = Row(value, columns, nfkc)
@@ -76,6 +78,7 @@ def parse_record(
         raise UnknownColumnsError(f"unknown columns: {row.list_names()}")
     if found is None:
         raise UnknownColumnsError(f"data.shape={shape} needs {_NEEDS[shape]}; columns: {row.list_names()}")
+    refuse_undesirable(row, DESIRABLE)
     record, words = found
     if row.notes:
         record = replace(record, notes=tuple(row.notes))

@@ -39,12 +39,14 @@ def turns(*said: str) -> dict[str, Any]:
         {"data": [line.replace("病人", "问").replace("医生", "答") for line in LINES]},
         {"description": "头痛三天", "utterances": LINES},
         {"dialogue": "\n".join(LINES)},
+        LINES,
+        [{"role": role, "content": text[3:]} for role, text in zip(("user", "assistant") * 2, LINES, strict=True)],
         {"conversations": ["头痛", "多久了？", "三天", "建议就诊。"]},
         {"instruction": "三天", "output": "建议就诊。", "history": json.dumps([["头痛", "多久了？"]])},
         {"query": "三天", "response": "建议就诊。", "history": turns("u:头痛", "a:多久了？")["messages"]},
     ],
 )  # fmt: skip
-def test_layouts_give_the_same_dialogue(record: dict[str, Any]) -> None:
+def test_layouts_give_the_same_dialogue(record: Any) -> None:
     example, _ = parse(record)
     assert (example.history, example.question, example.answer) == EXPECTED
     assert example.notes == ()
@@ -84,9 +86,48 @@ def test_turns_out_of_order_are_settled_and_noted(said: list[str], pairs: list[A
         ({"messages": ["医生：好", "x"]}, "some of the turns name their speaker"),
         ({"messages": [{"from": {"name": "human"}, "value": "x"}]}, "a turn of role"),
         ({"messages": [{"from": "human", "value": {"x": 1}}]}, "holds an object"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_use", "input": {}}]}]}, "part of type 'tool_use'"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}, "x"]}]}, "holds a list, not text"),
+        (["病人：头痛", "三天"], "some of the turns name their speaker"),
+        (["头痛", "多久了？"], "must be an object, not a list"),
+        ([{"question": "头痛怎么办？", "answer": "建议就诊。"}], "must be an object, not a list"),
+        ([], "must be an object, not a list"),
     ],
 )  # fmt: skip
-def test_what_is_no_dialogue_is_broken(record: dict[str, Any], said: str) -> None:
+def test_what_is_no_dialogue_is_broken(record: Any, said: str) -> None:
     with pytest.raises(FormatError, match=said) as caught:
         parse(record)
     assert caught.value.reason == "broken_record"
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("<image>Which bone is broken?", "Which bone is broken?"),
+        ("<image><image>\nWhich bone is broken?", "Which bone is broken?"),
+        ("Which bone <image> is broken?", "Which bone is broken?"),
+        ("Here is the film:\n<image>\nWhich bone is broken?", "Here is the film:\nWhich bone is broken?"),
+    ],
+)
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_pictures_beside_a_dialogue_are_left_out(question: str, text: str, column: str) -> None:
+    record = turns(f"u:{question}", "a:The radius.")
+    example, _ = parse(record | {column: ["film.png"]})
+    assert (example.question, example.answer, example.notes) == (text, "The radius.", ("picture_left_out",))
+    # Without a picture it is a text like any other.
+    for nothing in ({}, {column: []}, {column: None}):
+        example, _ = parse(record | nothing)
+        assert (example.question, example.notes) == (question, ())
+
+
+def test_content_parts() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "film.png"}}
+    asked = [{"type": "text", "text": "The wrist hurts."}, picture, {"type": "input_text", "text": "Is it broken?"}]
+    said = [{"type": "text", "value": "The film shows a broken radius."}]
+    record = {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
+    example, _ = parse(record)
+    assert example.question == "The wrist hurts.\nIs it broken?"
+    assert (example.answer, example.notes) == ("The film shows a broken radius.", ("picture_left_out",))
+    asked.remove(picture)
+    assert parse(record)[0] == example
+    assert parse(record)[0].notes == ()

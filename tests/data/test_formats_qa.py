@@ -56,6 +56,23 @@ def test_a_title_belongs_to_the_question(title: str, ask: str, question: str, bo
     assert words == f"question and answer (title + {body}, answer)"
 
 
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("I am 24 and my knee hurts after cycling.", "Knee pain?\nI am 24 and my knee hurts after cycling."),
+        ("I am 24. Knee pain?", "I am 24. Knee pain?"),
+        ("", "Knee pain?"),
+        (None, "Knee pain?"),
+    ],
+)
+def test_a_question_beside_its_full_text_is_a_title(text: str | None, question: str) -> None:
+    record = {"question": "Knee pain?", "question_text": text, "answer": "Rest the knee for some days."}
+    example, words = parse(record)
+    assert example.question == question
+    assert words == "question and answer (question + question_text, answer)"
+    assert parse(record, question="question")[0].question == "Knee pain?"
+
+
 def test_a_title_beside_a_question_is_the_title_of_a_document() -> None:
     example, _ = parse({"title": "Fever", "context": "c", "question": "q?", "answers": {"text": ["a", "b"]}})
     assert (example.question, example.answer, example.context) == ("q?", "a", "c")

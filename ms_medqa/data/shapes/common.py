@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ms_medqa.data.columns import FormatError, Row, from_json_cell, is_nothing
-from ms_medqa.data.shapes.names import CONTEXT, ID, PLURAL, SYSTEM
+from ms_medqa.data.columns import FormatError, Row, UndesirableAnswerError, from_json_cell, is_nothing
+from ms_medqa.data.shapes.names import CHOSEN, CONTEXT, ID, PICTURE, PLURAL, REJECTED, SYSTEM
 
 _PARTS = {
     "train": "train",
@@ -18,6 +19,8 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
+# Where a picture stands in a text; on a line of its own it takes the line with it.
+_PICTURE_MARK = re.compile(r"(?<![^\n])(?:<image>[ \t]*)+\n?|[ \t]*<image>")
 
 
 def identity(row: Row, name: str, source: str) -> dict[str, Any]:
@@ -65,6 +68,30 @@ def join_title(title: str, body: str) -> str:
     if not body or body in ("无", "如题", "None") or body in title:
         return title
     return body if title in body else f"{title}\n{body}"
+
+
+def is_preference(row: Row) -> bool:
+    """True where the answer is given twice: the one that people preferred, and the one they did not."""
+    return row.has(CHOSEN) and row.has(REJECTED)
+
+
+def refuse_undesirable(row: Row, marks: Iterable[str]) -> None:
+    """Refuse an answer that one of these columns marks as undesirable, as KTO's data do.
+
+    Raises:
+        UndesirableAnswerError: it does; trained, the answer would be learnt as a good one.
+    """
+    for name in marks:
+        # In a CSV file it is a text.
+        if row.has(name) and str(row.raw(name)).strip().lower() == "false":
+            raise UndesirableAnswerError(f"undesirable answer ({row.original(name)}: false)")
+
+
+def leave_out_pictures(row: Row) -> None:
+    """Note that a record comes with pictures, and cut the places where they stand out of the texts read after this."""
+    if any(not is_blank(row.raw(name)) for name in PICTURE if row.has(name)):
+        row.note("picture_left_out")
+        row.placeholder = _PICTURE_MARK
 
 
 def is_blank(value: Any) -> bool:

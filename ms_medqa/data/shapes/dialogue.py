@@ -8,8 +8,9 @@ from typing import Any
 
 from ms_medqa.data.columns import FormatError, Row, from_json_cell
 from ms_medqa.data.example import Example
-from ms_medqa.data.shapes.common import extras, is_blank
-from ms_medqa.data.shapes.names import DIALOGUE
+from ms_medqa.data.shapes.common import extras, is_blank, is_preference, leave_out_pictures, refuse_undesirable
+from ms_medqa.data.shapes.content import text_of_content
+from ms_medqa.data.shapes.names import ANSWER, CHOSEN, DESIRABLE_DIALOGUE, DIALOGUE
 
 Turn = tuple[str, str]
 _USER = ("user", "human", "patient", "client", "病人", "患者", "用户", "问", "提问者")
@@ -25,13 +26,27 @@ _ROUNDS = (("human", "assistant"), ("user", "assistant"), ("input", "output"), (
 
 
 def dialogue_column(row: Row) -> str | None:
-    """The column of a dialogue; HuatuoGPT's `data` only where it holds spoken lines."""
+    """The column of a dialogue; HuatuoGPT's `data` only where it holds spoken lines.
+
+    Preference data may hold it in `prompt`, without the answer, or in `chosen`, with it.
+    """
     column = row.find("turns", DIALOGUE)
     if column is None and row.has("data"):
         lines = row.raw("data")
         if isinstance(lines, list) and lines and all(isinstance(line, str) and _SPEAKER.match(line) for line in lines):
             return "data"
+    if column is None and is_preference(row) and row.first(ANSWER) is None:
+        return next((name for name in ("prompt", CHOSEN) if row.has(name) and _asks(row.raw(name))), None)
     return column
+
+
+def is_bare_dialogue(value: Any) -> bool:
+    """True for a list of turns that name their speaker, outside any object."""
+    if not isinstance(value, list) or not value:
+        return False
+    if all(isinstance(turn, str) for turn in value):
+        return any(map(_SPEAKER.match, value))
+    return all(isinstance(turn, Mapping) and _role_of(turn) is not None for turn in value)
 
 
 def read_dialogue(row: Row, column: str, common: dict[str, Any]) -> tuple[Example, str]:
@@ -42,10 +57,18 @@ def read_dialogue(row: Row, column: str, common: dict[str, Any]) -> tuple[Exampl
     text; assistant turns before the first user turn are left out; consecutive turns of one speaker are joined by a
     line break; a last user turn without answer is left out. What was left out is noted.
 
+    Where `chosen` and `rejected` stand beside a dialogue that ends with a user turn, the chosen one is its answer.
+
     Raises:
-        FormatError: broken as said, or no user turn is followed by an assistant turn.
+        FormatError: broken as said, no user turn is followed by an assistant turn, or the answer is undesirable.
     """
+    refuse_undesirable(row, DESIRABLE_DIALOGUE)
+    leave_out_pictures(row)
     turns = list(_turns(row, from_json_cell(row.raw(column)), row.original(column)))
+    if column == CHOSEN:
+        row.note("rejected_left_out")
+    elif is_preference(row) and turns and turns[-1][0] == "user":
+        turns.append(("assistant", chosen_answer(row)))
     fields = extras(row)
     system, pairs = _settle(row, turns)
     if not pairs:
@@ -54,6 +77,24 @@ def read_dialogue(row: Row, column: str, common: dict[str, Any]) -> tuple[Exampl
     fields["system"] = system or fields["system"]
     *history, (question, answer) = pairs
     return Example(question=question, answer=answer, history=tuple(history), **fields, **common), f"dialogue ({column})"
+
+
+def chosen_answer(row: Row) -> str:
+    """The better answer of a preference pair: a text, a turn, or the last assistant turn of a list; the other is noted.
+
+    Raises:
+        FormatError: none of these.
+    """
+    row.note("rejected_left_out")
+    value = from_json_cell(row.raw(CHOSEN))
+    if isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value):
+        said = [text for role, text in _turns(row, value, CHOSEN) if role == "assistant"]
+        if not said:
+            raise FormatError(f"column {CHOSEN!r} holds no assistant turn")
+        return said[-1]
+    if isinstance(value, Mapping) and any(key in value for key in _TEXT_KEYS):
+        return _said(row, value)
+    return row.text(CHOSEN)
 
 
 def pairs_of(row: Row, column: str) -> tuple[tuple[str, str], ...]:
@@ -160,16 +201,25 @@ def _round(row: Row, turn: Mapping[str, Any]) -> list[Turn]:
 
 
 def _message(row: Row, turn: Mapping[str, Any]) -> Turn:
-    role = next((turn[key] for key in _ROLE_KEYS if key in turn), None)
+    role = _role_of(turn)
     if not isinstance(role, str) or role.strip().lower() not in _ROLES:
         raise FormatError(f"a turn of role {str(role)[:20]!r}; known are {', '.join(_ROLES)}")
     if any(turn.get(key) for key in _TOOL_KEYS):
         raise FormatError("a turn that calls a tool")
-    content = next((turn[key] for key in _TEXT_KEYS if key in turn), None)
-    if isinstance(content, list) and all(map(_is_text_part, content)):
-        content = "".join(part["text"] for part in content)
-    return _ROLES[role.strip().lower()], row.to_text(content, "content")
+    return _ROLES[role.strip().lower()], _said(row, turn)
 
 
-def _is_text_part(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _said(row: Row, turn: Mapping[str, Any]) -> str:
+    return text_of_content(row, next((turn[key] for key in _TEXT_KEYS if key in turn), None))
+
+
+def _role_of(turn: Mapping[str, Any]) -> Any:
+    return next((turn[key] for key in _ROLE_KEYS if key in turn), None)
+
+
+def _asks(value: Any) -> bool:
+    """True for a list of turns of which one is a user's."""
+    turns = from_json_cell(value)
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        return False
+    return any(_ROLES.get(str(_role_of(turn)).strip().lower()) == "user" for turn in turns)

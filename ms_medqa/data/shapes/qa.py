@@ -6,9 +6,9 @@ from typing import Any
 
 from ms_medqa.data.columns import Row
 from ms_medqa.data.example import Example
-from ms_medqa.data.shapes.common import extras, is_blank, join_title, text_of, value_of
-from ms_medqa.data.shapes.dialogue import inline_turns, pairs_of
-from ms_medqa.data.shapes.names import ANSWER, BODY, LABEL, QUESTION, TITLE
+from ms_medqa.data.shapes.common import extras, is_blank, is_preference, join_title, text_of, value_of
+from ms_medqa.data.shapes.dialogue import chosen_answer, inline_turns, pairs_of
+from ms_medqa.data.shapes.names import ANSWER, BODY, CHOSEN, LABEL, QUESTION, TITLE
 
 
 def read_pair(row: Row, common: dict[str, Any]) -> tuple[Example, str] | None:
@@ -16,6 +16,7 @@ def read_pair(row: Row, common: dict[str, Any]) -> tuple[Example, str] | None:
 
     - A title goes before the text of a post (`title` + `ask`, `content`, …) where neither holds the other; an `input`
       follows an `instruction` on a new line.
+    - Of two answers, `chosen` and `rejected`, the chosen one is taken, and the other noted.
     - Lists: of several phrasings of a question the first is taken. They are the inner lists of `[[q1, q2], …]`, or a
       flat list. Where there are several questions and as many answers, the first pair is taken. Any other list of
       answers or contexts is one text, each item on a line of its own. What was left out is noted.
@@ -23,16 +24,16 @@ def read_pair(row: Row, common: dict[str, Any]) -> tuple[Example, str] | None:
     Raises:
         FormatError: a value is no text.
     """
-    answer = row.find("answer", (*ANSWER, "final_decision"))
+    answer = row.find("answer", (*ANSWER, "final_decision")) or (CHOSEN if is_preference(row) else None)
     question = _question_column(row, answer)
     if answer is None or question is None:
         return None
     title = row.first(TITLE) if question in BODY and not row.named("question") else None
-    questions, answers = value_of(row, question), value_of(row, answer)
+    questions = value_of(row, question)
     if isinstance(questions, list):
-        text, reply = _first_of(row, questions, answers, question, answer)
+        text, reply = _first_of(row, questions, value_of(row, answer), question, answer)
     else:
-        text, reply = row.text(question), text_of(row, answer)
+        text, reply = row.text(question), _reply(row, answer)
     if title is not None:
         text = join_title(row.text(title), text)
     if question == "instruction" and row.has("input") and answer != "input":
@@ -67,10 +68,16 @@ def read_alpaca(row: Row, common: dict[str, Any]) -> tuple[Example, str]:
 
 def _question_column(row: Row, answer: str | None) -> str | None:
     column = row.find("question", QUESTION)
+    if column == "question" and not row.named("question") and row.has("question_text"):
+        return "question_text"
     if column is not None:
         return column
     # A post's text goes before its title; `input` is a question only where nothing else is.
     return row.first(name for name in (*BODY, *TITLE, "input") if name != answer)
+
+
+def _reply(row: Row, answer: str) -> str:
+    return chosen_answer(row) if answer == CHOSEN and is_preference(row) else text_of(row, answer)
 
 
 def _first_of(row: Row, questions: list[Any], answers: Any, question: str, answer: str) -> tuple[str, str]:
@@ -82,7 +89,7 @@ def _first_of(row: Row, questions: list[Any], answers: Any, question: str, answe
         row.note("first_pair")
         reply = row.to_text(answers[0], row.original(answer))
     else:
-        reply = text_of(row, answer)
+        reply = _reply(row, answer)
     if len(groups[0]) > 1 or (len(groups) > 1 and "first_pair" not in row.notes):
         row.note("first_phrasing")
     return row.to_text(groups[0][0], row.original(question)), reply
