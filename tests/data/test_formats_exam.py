@@ -48,6 +48,11 @@ def parse(record: Any, hints: FileHints | None = None, **columns: str) -> tuple[
           "answer": None}, "question, options, label"),
         ({"question": STEM, "options": list(TEXTS), "answer": "B. Vitamin C"}, "question, options, answer"),
         ({"question": STEM, "options": list(TEXTS), "answer": "正确答案是：B"}, "question, options, answer"),
+        ({"question": STEM, "answers": {k.lower(): v for k, v in OBJECT.items()}, "correct_answers": ["b"],
+          "nbr_correct_answers": 1}, "question, answers, correct_answers"),
+        ({"question": STEM, "answers": json.dumps(OBJECT), "correct_answer": "B"}, "question, answers, correct_answer"),
+        ({"Question": STEM, "Options": r"\n".join(f"{k} {v}" for k, v in OBJECT.items()), "Answer": "B"},
+         "question, options, answer"),
     ],
 )  # fmt: skip
 def test_layouts_give_the_same_question(record: dict[str, Any], words: str) -> None:
@@ -75,6 +80,26 @@ def test_chinese_options_in_one_cell() -> None:
     example, _ = parse({"Question": "朴硝的性味是", "Options": cell, "Answer": "A", "Explanation": "朴硝味苦咸。"})
     assert example.choices == ("苦咸", "甘苦", "辛，可入 B 组", "酸咸", "辛苦")
     assert example.answer == "A. 苦咸\n朴硝味苦咸。"
+
+
+def test_escaped_line_breaks_between_options() -> None:
+    tastes = ("苦咸", "甘苦", "辛苦")
+    for cell in (r"A苦咸\nB甘苦\nC辛苦", r"A.苦咸\n B.甘苦\n C.辛苦"):
+        assert parse({"Question": "朴硝的性味是", "Options": cell, "Answer": "A"})[0].choices == tastes
+    # Letters of their own, and a backslash that is no line break.
+    for cell in (r"A型\nB型\nAB型\nO型", r"A $\nu$ B"):
+        with pytest.raises(FormatError, match="cannot be told apart"):
+            parse({"Question": "下列哪种血型的红细胞没有 A、B 抗原？", "Options": cell, "Answer": "A"})
+
+
+def test_answers_are_options_only_beside_the_right_one() -> None:
+    options = {key.lower(): text for key, text in OBJECT.items()}
+    example, _ = parse({"question": STEM, "answers": options, "correct_answers": ["d", "b"]})
+    assert (example.label, example.answer) == ("BD", "B. Vitamin C\nD. Vitamin K")
+    with pytest.raises(FormatError, match="'answers' holds an object"):
+        parse({"question": STEM, "answers": options})
+    squad = {"text": ["Vitamin C"], "answer_start": [0]}
+    assert parse({"question": STEM, "answers": squad, "correct_answers": ["b"]})[0].answer == "Vitamin C"
 
 
 def test_options_that_begin_with_a_letter_of_their_own() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.columns import FormatError, Row
 from ms_medqa.data.example import Example
-from ms_medqa.data.shapes.common import extras, is_blank
+from ms_medqa.data.shapes.common import extras, is_blank, leave_out_pictures
 from ms_medqa.data.shapes.names import EXAM_ANSWER, EXPLANATION, HINT, LABEL, RIGHT_OPTION, STEM
 from ms_medqa.data.shapes.options import Options, option_columns, read_options
 
@@ -76,7 +76,7 @@ def exam_columns(row: Row) -> tuple[str, tuple[str, ...], str] | None:
     options = option_columns(row)
     if not options:
         return None
-    stem, answer = row.find("question", STEM), _answer_column(row)
+    stem, answer = row.find("question", STEM), _answer_column(row, options)
     return (stem, options, answer) if stem is not None and answer is not None else None
 
 
@@ -93,6 +93,7 @@ def read_exam(
     Raises:
         FormatError: no two options, the answer is none of them, or two columns name different ones.
     """
+    leave_out_pictures(row)
     options = read_options(row, option_names)
     label = _label(row, options, answer, hints)
     block = options.block()
@@ -100,8 +101,6 @@ def read_exam(
     # A record that convert has written shows its options already.
     if not question.endswith(f"\n{block}"):
         question = f"{question}\n{block}" if question else ""
-    if any(not is_blank(row.raw(name)) for name in ("image", "picture") if row.has(name)):
-        row.note("picture_left_out")
     example = Example(
         question=question,
         answer=_answer(row, options, label) if label else "",
@@ -114,11 +113,11 @@ def read_exam(
     return example, f"exam question ({stem}, {shown}, {answer})"
 
 
-def _answer_column(row: Row) -> str | None:
+def _answer_column(row: Row, options: Sequence[str]) -> str | None:
     if row.named("answer"):
         return row.find("answer", ())
     # `label` may be a class of something else, so it goes last; an empty cell tells nothing.
-    candidates = [name for name in (*RIGHT_OPTION, *EXAM_ANSWER, *LABEL) if row.has(name)]
+    candidates = [name for name in (*RIGHT_OPTION, *EXAM_ANSWER, *LABEL) if row.has(name) and name not in options]
     return next((name for name in candidates if not is_blank(row.raw(name))), candidates[0] if candidates else None)
 
 

@@ -33,6 +33,9 @@ _ITEM_TEXTS = ("value", "text", "content", "option")
 _LETTERED = re.compile(r"\s*[(（]?([A-Za-z])[)）.．、:：]\s*(.*)", re.DOTALL)
 _LINE_MARK = r"(?:^|\n)[ \t]*[(（]?{}(?:[)）.．、:：]|[ \t])[ \t]*"
 _BARE_MARK = r"(?:^|\n)[ \t]*{}(?=[^\x00-\x7f])"
+# Line breaks that were written as the two characters of a program's text.
+_ESCAPED_BREAK = r"\n"
+_ESCAPED_MARK = r"(?:^|\\n)[ \t]*[(（]?{}(?:[)）.．、:：]|[ \t]|(?=[^\x00-\x7f]))[ \t]*"
 _INLINE_MARK = r"(?:^|[\s;；,，])[(（]?{}[)）.．、:：][ \t]*"
 _SEPARATORS = re.compile(r"[\s,，、;；|/&和]+|and")
 _ANNOUNCED = re.compile(r"(?:(?:正确)?答案|(?:the )?(?:correct )?answer)\s*(?:is|是|为)?\s*[:：]?\s*", re.IGNORECASE)
@@ -131,7 +134,12 @@ def option_columns(row: Row) -> tuple[str, ...]:
     for family in _FAMILIES:
         if row.has(family[0]) and row.has(family[1]):
             return tuple(name for name in family if row.has(name))
-    return ()
+    return ("answers",) if row.has("answers") and _is_lettered(from_json_cell(row.raw("answers"))) else ()
+
+
+def _is_lettered(value: Any) -> bool:
+    """True for `{"a": …, "b": …}`: answers to choose from, unlike the answers to a question."""
+    return isinstance(value, Mapping) and len(value) > 1 and all(re.fullmatch("[A-Za-z]", str(key)) for key in value)
 
 
 def read_options(row: Row, columns: Sequence[str]) -> Options:
@@ -190,10 +198,12 @@ def _item(item: Mapping[str, Any], letter: str) -> tuple[str, Any]:
 def _split_cell(text: str, column: str) -> list[str]:
     """The options of `A …\\nB …`, of `A. … B. …`, or one a line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for mark in (_LINE_MARK, _BARE_MARK, _INLINE_MARK):
+    escaped = [line for line in text.split(_ESCAPED_BREAK) if line.strip()]
+    # `A型`, `B型`, `AB型` on three lines are no letters before options.
+    expected = {_BARE_MARK: len(lines), _ESCAPED_MARK: len(escaped)}
+    for mark in (_LINE_MARK, _BARE_MARK, _ESCAPED_MARK, _INLINE_MARK):
         parts = _split_at_letters(text.strip(), mark)
-        # `A型`, `B型`, `AB型` on three lines are no letters before options.
-        if len(parts) > 1 and (mark != _BARE_MARK or len(parts) == len(lines)):
+        if len(parts) > 1 and len(parts) == expected.get(mark, len(parts)):
             return parts
     if len(lines) < 2:
         raise FormatError(f"column {column!r}: the options cannot be told apart")
