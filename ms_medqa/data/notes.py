@@ -9,5 +9,6 @@ NOTES: dict[str, str] = {
     "joined_turns": "consecutive turns of one speaker were joined by a line break",
     "first_phrasing": "of several phrasings of a question the first was taken",
     "first_pair": "of several questions, each with its own answer, the first was taken",
-    "picture_left_out": "a question comes with a picture, which was left out",
+    "picture_left_out": "a record comes with a picture, which was left out",
+    "rejected_left_out": "of two answers the chosen one was taken, the rejected one was left out",
 }
