@@ -149,19 +149,37 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         if not file.is_file():
             raise UserError(f"{file}: no such file", "convert the data anew")
     _quiet()
-    import mindspore.dataset as ds
+    from mindspore.mindrecord import FileReader, MindRecordException
 
     try:
         # A list, not a name: with a name MindRecord looks for further shards beside it.
-        dataset = ds.MindDataset(
-            [str(path)], columns_list=list(SCHEMA), shuffle=False, num_parallel_workers=min(2, os.cpu_count() or 1)
-        )
-        total = dataset.get_dataset_size()
-        iterator = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
-        for name, tokens, mask in progress(iterator, total=total, desc=f"reading {path.name}", unit="record"):
-            yield str(name), tokens, np.frombuffer(mask.tobytes(), np.uint8)
-    except (RuntimeError, ValueError) as error:
+        reader = FileReader([str(path)], num_consumer=1)
+        try:
+            total = reader.len()
+            # A token and its mask take five bytes.
+            short = path.stat().st_size < 5 * _SHORT * total
+            rows = _rows_by_reader(reader) if short else _rows_by_dataset(path)
+            yield from progress(rows, total=total, desc=f"reading {path.name}", unit="record")
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, MindRecordException) as error:
         raise UserError(f"{path}: not readable as MindRecord ({_cause(error)})", "convert the data anew") from error
+
+
+def _rows_by_reader(reader: Any) -> Iterator[Row]:
+    _keep_header(reader)
+    for row in reader.get_next():
+        yield row["id"], row["input_ids"], np.frombuffer(row["loss_mask"], np.uint8)
+
+
+def _rows_by_dataset(path: Path) -> Iterator[Row]:
+    import mindspore.dataset as ds
+
+    dataset = ds.MindDataset(
+        [str(path)], columns_list=list(SCHEMA), shuffle=False, num_parallel_workers=min(2, os.cpu_count() or 1)
+    )
+    for name, tokens, mask in dataset.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        yield str(name), tokens, np.frombuffer(mask.tobytes(), np.uint8)
 
 
 def files_of(path: Path) -> tuple[Path, Path]:
@@ -195,9 +213,7 @@ def _compare(path: Path, meant: Rows) -> None:
     """Read every row: MindRecord drops rows that do not fit its schema with a mere warning, and has no checksum."""
     count, same = 0, True
     expected = meant.rows()
-    short = int(meant.lengths.sum()) < _SHORT * len(meant)
-    stored = _short_rows(path, len(meant)) if short else read_rows(path)
-    for count, row in enumerate(stored, start=1):  # noqa: B007
+    for count, row in enumerate(read_rows(path), start=1):  # noqa: B007
         wanted = next(expected, None)
         same = same and wanted is not None and _equal(row, wanted)
     if not same or count != len(meant):
@@ -215,23 +231,6 @@ def _equal(row: Row, wanted: Row) -> bool:
         and row[1].tobytes() == wanted[1].tobytes()
         and row[2].tobytes() == wanted[2].tobytes()
     )
-
-
-def _short_rows(path: Path, total: int) -> Iterator[Row]:
-    """As `read_rows`, by MindRecord's own reader."""
-    from mindspore.mindrecord import FileReader, MindRecordException
-
-    try:
-        # A list, not a name, for the reason given above.
-        reader = FileReader([str(path)], num_consumer=1)
-        try:
-            _keep_header(reader)
-            for row in progress(reader.get_next(), total=total, desc=f"reading {path.name}", unit="record"):
-                yield row["id"], row["input_ids"], np.frombuffer(row["loss_mask"], np.uint8)
-        finally:
-            reader.close()
-    except (RuntimeError, ValueError, MindRecordException) as error:
-        raise UserError(f"{path}: not readable as MindRecord ({_cause(error)})", "convert the data anew") from error
 
 
 def _keep_header(owner: Any) -> None:
