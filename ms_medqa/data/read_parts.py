@@ -156,6 +156,7 @@ def read_parts(
         gathered = _gather(inputs.sources, rules, config, judging, spool, rejected_file)
         records, facts, files = gathered.records, gathered.facts, gathered.files
         left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
+        records.forget()
         parts = {part: records.part(indices) for part, indices in _split(records, facts, left, config).items()}
         extra = Extra(more, UniqueIds(records))
         parts["train"] = _choose_train(parts["train"], inputs.sources, gathered, rules, config, extra, rejected_file)

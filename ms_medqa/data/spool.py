@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import shutil
 from array import array
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from ms_medqa.data.records import TokenRecords
 
 _NAMES = ("lines", "ids", "tokens", "masks")
 _SIGNATURES = ("questions", "texts")
+# Records after which what was read of the files is given back: they count as memory of this process as long as they
+# are mapped, and of a million records they are 2 GB.
+_FORGOTTEN = 1 << 15
 
 
 class Spool:
@@ -87,19 +91,11 @@ class Spool:
         """Everything that was added; readable until the block ends."""
         for file in (*self._files.values(), *self._signatures):
             file.flush()
-        maps = {
-            # As plain arrays: MindRecord's writer knows no other class.
-            name: np.asarray(np.memmap(self._path(name), np.uint8, "r")) if ends[-1] else np.zeros(0, np.uint8)
-            for name, ends in self._ends.items()
-        }
+        maps = {name: _map_file(self._path(name)) for name in (*_NAMES, *_SIGNATURES)}
+        contents = {name: np.frombuffer(maps[name], np.uint8) for name in _NAMES}
         ends = {name: np.frombuffer(self._ends[name], np.int64) for name in _NAMES}
-        marks = tuple(self._marks(name) for name in _SIGNATURES)
-        return Spooled(maps, ends, *marks)
-
-    def _marks(self, name: str) -> np.ndarray:
-        if not self._path(name).stat().st_size:
-            return np.zeros((0, 1), np.uint32)
-        return np.memmap(self._path(name), np.uint32, "r").reshape(-1, self._width)
+        marks = (np.frombuffer(maps[name], np.uint32).reshape(-1, self._width) for name in _SIGNATURES)
+        return Spooled(contents, ends, *marks, tuple(maps.values()))
 
     def _path(self, name: str) -> Path:
         return self._folder / name
@@ -114,10 +110,11 @@ class Spooled:
             where none were given.
     """
 
-    maps: dict[str, np.ndarray]
+    contents: dict[str, np.ndarray]
     ends: dict[str, np.ndarray]
     questions: np.ndarray
     texts: np.ndarray
+    maps: tuple[mmap.mmap | bytes, ...]
 
     def __len__(self) -> int:
         return len(self.ends["ids"]) - 1
@@ -147,9 +144,15 @@ class Spooled:
         """Some of them, in the given order."""
         return SpooledPart(self, np.asarray(indices, np.int64))
 
+    def forget(self) -> None:
+        """Give back the memory of what was read; whoever needs it again reads it again."""
+        for content in self.maps:
+            if isinstance(content, mmap.mmap) and hasattr(content, "madvise"):
+                content.madvise(mmap.MADV_DONTNEED)
+
     def _bytes(self, name: str, index: int) -> np.ndarray:
         ends = self.ends[name]
-        return self.maps[name][ends[index] : ends[index + 1]]
+        return self.contents[name][ends[index] : ends[index + 1]]
 
 
 @dataclass(frozen=True)
@@ -174,12 +177,19 @@ class SpooledPart:
 
     def lines(self) -> Iterator[bytes]:
         """Their lines of JSON."""
-        return map(self.spooled.line, self.indices)
+        return map(self.spooled.line, self._read())
 
     def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(id, tokens, loss mask) of each."""
-        for index in self.indices:
+        for index in self._read():
             yield self.spooled.id(index), self.spooled.tokens(index), self.spooled.mask(index)
+
+    def _read(self) -> Iterator[int]:
+        """Their numbers, for reading them one after the other."""
+        for count, index in enumerate(self.indices.tolist(), start=1):
+            yield index
+            if count % _FORGOTTEN == 0:
+                self.spooled.forget()
 
     def slice(self, start: int, stop: int) -> SpooledPart:
         """Those from `start` to `stop`."""
@@ -220,3 +230,9 @@ class Joined:
             pieces.append(part.slice(max(0, start - before), max(0, stop - before)))
             before += len(part)
         return Joined(tuple(pieces))
+
+
+def _map_file(path: Path) -> mmap.mmap | bytes:
+    """A file's bytes, read when they are asked for; an empty one cannot be mapped."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
