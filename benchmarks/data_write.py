@@ -82,7 +82,7 @@ def command_of(side: str, source: Path, model: Path, output: Path, processes: in
 
 
 def run(command: Sequence[str], folder: Path) -> tuple[float, float, float]:
-    """(seconds, most MB of the largest process, most MB of all its processes together), of a command."""
+    """(seconds, most MB of the largest process, most MB of all added up) of a command; resident sets, sampled."""
     environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     with (folder / "log").open("w") as log:
         began = time.perf_counter()
@@ -104,9 +104,7 @@ def _watch(process: subprocess.Popen[Any], most: dict[str, int]) -> None:
             root = psutil.Process(process.pid)
             sizes = []
             for one in (root, *root.children(recursive=True)):
-                info = one.memory_info()
-                # Pages of files, which the system can take back at any time, are not counted.
-                sizes.append(info.rss - info.shared)
+                sizes.append(one.memory_info().rss)
             most["one"], most["all"] = max(most["one"], *sizes), max(most["all"], sum(sizes))
         except psutil.Error:
             pass

@@ -34,6 +34,8 @@ from ms_medqa.data.training_part import add_variants
 
 _REPORT = "report.json"
 _OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
+# Files that have a line each on the terminal; the report has them all.
+_SHOWN = 20
 # Data files of a part and their indexes: one, or several with numbers.
 _SHARD = re.compile(rf"({'|'.join(PARTS)})\.mindrecord\d*(\.db)?")
 
@@ -67,8 +69,7 @@ def convert(
         ExitStack() as stack,
     ):
         read = read_parts(found, rules, config, work, stack, workers)
-        for file in read.files:
-            say(file.describe())
+        _show_files(read.files)
         if not len(read.left):
             raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
         kind = _kind(read.facts, read.files)
@@ -81,6 +82,13 @@ def convert(
             say(f"note: the {part} part is empty")
     say(f"written to {output}")
     return report
+
+
+def _show_files(files: Sequence[FileCount]) -> None:
+    for file in files[:_SHOWN]:
+        say(file.describe())
+    if rest := files[_SHOWN:]:
+        say(f"… and {len(rest):,} more files: {sum(file.read for file in rest):,} records")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from ms_medqa.data.spool import Spool
 
 # Records after which a file without a single usable one is given up.
 _EARLY = 1000
+# Files without a known record that are named on the terminal.
+_WARNED = 5
 
 
 class Gatherer:
@@ -135,9 +137,11 @@ class Gatherer:
         useless = [file for file in self.files if file.of_no_use]
         if useless and len(useless) == len(self.files):
             useless[0].check_broken()
-        for file in useless:
+        for file in useless[:_WARNED]:
             assert file.first_broken is not None
             say(f"warning: {file.path}: all {file.read:,} records are rejected ({file.first_broken[1]})")
+        if rest := useless[_WARNED:]:
+            say(f"warning: … and all records of {len(rest):,} more files, see rejected.jsonl")
 
     def _check_columns(self) -> None:
         known = {name.strip().lower() for name in self._seen_columns}

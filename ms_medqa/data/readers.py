@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ _KINDS = {
 }
 # The container of old Office files, and of encrypted new ones.
 _OLE = b"\xd0\xcf\x11\xe0"
+# Characters and lines by which a text is told from JSON that is called one.
+_TEXT_HEAD = 1 << 18
+_TEXT_LINES = 6
 # Records by which a file's ways are found out.
 _HEAD = 512
 
@@ -101,6 +105,8 @@ def open_raw(path: Path) -> tuple[str, Iterator[RawRecord]]:
     if not stream.peek(1):
         stream.close()
         raise UserError(f"{path}: the file is empty")
+    if kind == "text" and suffix == ".txt" and _holds_json(stream.peek(_TEXT_HEAD)):
+        kind = "json"
     openers: dict[str, Callable[[], tuple[str, Iterator[RawRecord]]]] = {
         "json": lambda: open_json(stream, suffix),
         "csv": lambda: open_csv(stream, suffix),
@@ -136,6 +142,27 @@ def _kind(path: Path) -> str:
         words = "XLSX" if kind == "xlsx" else "Parquet"
         raise UserError(f"{path}: not a whole {words} file: {HALF_WRITTEN}")
     return kind
+
+
+def _holds_json(head: str) -> bool:
+    """Whether a text is JSON Lines of objects, or begins as an array of them: such files are often called `.txt`."""
+    whole, head = len(head) < _TEXT_HEAD, head.strip("\ufeff \t\r\n")
+    if head.startswith("["):
+        return _is_object(head[1:].lstrip(), to_the_end=False)
+    lines = head.split("\n")
+    if not whole and len(lines) > 1:
+        lines.pop()  # cut
+    return all(_is_object(line, to_the_end=True) for line in lines[:_TEXT_LINES] if line.strip())
+
+
+def _is_object(text: str, *, to_the_end: bool) -> bool:
+    if not text.startswith("{"):
+        return False
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(value) and not (to_the_end and text[end:].strip())
 
 
 def _to_the_end(stream: TextStream, raws: Iterator[RawRecord]) -> Iterator[RawRecord]:

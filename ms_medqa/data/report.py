@@ -186,10 +186,15 @@ def table(report: Mapping[str, Any]) -> str:
         rows.append(("repeated", report["repeated"], "by the weights of the inputs"))
     for source in report.get("mixed", ()):
         rows.append(("mixed", source["taken"], f"of {source['path']}, {source['tokens']:,} tokens"))
-    rejected = report["rejected"]
-    reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-    rows.append(("rejected", sum(rejected.values()), ", ".join(f"{reason} {count:,}" for reason, count in reasons)))
+    rows.append(("rejected", sum(report["rejected"].values()), _by_count(report["rejected"])))
+    if report["notes"]:
+        rows.append(("noted", sum(report["notes"].values()), _by_count(report["notes"])))
     return "\n".join(f"{name:<9}{count:>10,}   {text}".rstrip() for name, count, text in rows)
+
+
+def _by_count(counts: Mapping[str, int]) -> str:
+    largest_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in largest_first)
 
 
 def histograms_of(tokens: Mapping[str, dict[str, np.ndarray]]) -> dict[str, dict[str, tuple[list[int], list[int]]]]:

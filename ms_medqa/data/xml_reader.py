@@ -13,6 +13,7 @@ from ms_medqa.data.xml_parser import Element, XmlFault, parse
 _HEAD = 1 << 20
 _QUESTION = ("question", "query", "ask", "title", "instruction", "问题")
 _ANSWER = ("answer", "response", "reply", "output", "答案", "回答")
+_PAIRS = "qapairs"
 # Elements that only lay out a text.
 _LAYOUT = frozenset(("p", "br", "div", "span", "b", "i", "u", "em", "strong", "ul", "ol", "li", "sub", "sup", "a"))
 
@@ -49,6 +50,10 @@ def _record_path(head: str) -> Path | None:
     for path, names in children.items():
         if path and names.intersection(_QUESTION) and names.intersection(_ANSWER):
             return path
+    for path in counts:
+        # MedQuAD has documents whose pairs were withdrawn: they hold no record, whatever else is in them.
+        if path[-1].lower() == _PAIRS:
+            return (*path, "QAPair")
     repeated = [path for path, count in counts.items() if count > 1 and len(path) > 1]
     return min(repeated, key=lambda path: (len(path), -counts[path]), default=None)
 

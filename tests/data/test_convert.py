@@ -212,6 +212,26 @@ def test_one_of_several_files_without_answers_is_counted_and_said(convert: Conve
     assert "a.jsonl line 1: unknown columns: question, chapter" in convert(folder, status=2)
 
 
+def test_of_many_files_the_first_are_named(convert: Convert, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(30):
+        write(folder / f"{i:02}.jsonl", [qa(i)])
+        write(folder / f"{i + 50}.jsonl", [{"question": "第几个问题是什么"}])
+    said = convert(folder)
+    assert said.count("JSON Lines") == 20
+    assert "… and 40 more files: 40 records" in said
+    assert said.count("records are rejected (unknown columns: question)") == 5
+    assert "… and all records of 25 more files" in said
+
+
+def test_what_was_left_out_of_records_is_said(convert: Convert, tmp_path: Path) -> None:
+    turns = [("user", "头痛时要注意什么？"), ("assistant", "休息，必要时就医。"), ("user", "谢谢")]
+    records = [{"messages": [{"role": role, "content": f"{text}{i}"} for role, text in turns]} for i in range(5)]
+    said = convert(write(tmp_path / "a.jsonl", records), "data.near_duplicates=null")
+    assert "noted             5   trailing_user_turn 5" in said
+
+
 def test_columns_by_name(convert: Convert, tmp_path: Path) -> None:
     source = tmp_path / "a.csv"
     source.write_text("thema,frage1,antwort1\n" + "".join(f"t,第 {i} 个问题是什么,第 {i} 个回答\n" for i in range(5)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,29 @@ def test_a_text_without_blank_lines_is_cut_into_pieces(tmp_path: Path) -> None:
     readings = read(tmp_path / "a.txt", line * 400_000)[1]
     assert 2 < len(readings) < 10
     assert sum(r.record.text.count("心脏") for r in readings) == 400_000
+
+
+def test_a_medquad_document_without_pairs_holds_no_record(tmp_path: Path) -> None:
+    document = "<Document><Focus>{}</Focus><FocusAnnotations><UMLS/></FocusAnnotations>{}</Document>"
+    empty = document.format("Anemia", "<QAPairs>\n</QAPairs>")
+    assert read(tmp_path / "empty.xml", empty.encode())[1] == []
+    pair = "<QAPair><Question>What is anemia?</Question><Answer>Too little hemoglobin in the blood.</Answer></QAPair>"
+    whole = document.format("Anemia", f"<QAPairs>{pair}</QAPairs>")
+    assert len(read(tmp_path / "whole.xml", whole.encode())[1]) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_json_that_is_called_a_text_is_json(tmp_path: Path, packed: bool) -> None:
+    record = json.dumps({"question": "什么是贫血？", "answer": "血红蛋白低于正常。"}, ensure_ascii=False)
+    name = "a.txt.gz" if packed else "a.txt"
+    for text, layout in ((f"{record}\n" * 20, "JSON Lines"), (f"[{record},\n{record}]", "JSON array")):
+        found, readings = read(tmp_path / name, gzip.compress(text.encode()) if packed else text.encode())
+        assert found.startswith(layout)
+        assert {reading.record.question for reading in readings} == {"什么是贫血？"}
+    for text in (
+        "{贫血}是什么？\n血红蛋白低于正常。",
+        "[1] 血红蛋白低于正常。",
+        "{}\n{}",
+        f"{record}\n血红蛋白低于正常。",
+    ):
+        assert read(tmp_path / "b.txt", text.encode())[0] == "plain text"
