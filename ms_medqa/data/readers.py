@@ -148,21 +148,24 @@ def _holds_json(head: str) -> bool:
     """Whether a text is JSON Lines of objects, or begins as an array of them: such files are often called `.txt`."""
     whole, head = len(head) < _TEXT_HEAD, head.strip("\ufeff \t\r\n")
     if head.startswith("["):
-        return _is_object(head[1:].lstrip(), to_the_end=False)
+        # What follows the first object tells an array from a text that quotes one.
+        return _is_object(head[1:].lstrip(), before=(",", "]"))
     lines = head.split("\n")
     if not whole and len(lines) > 1:
         lines.pop()  # cut
-    return all(_is_object(line, to_the_end=True) for line in lines[:_TEXT_LINES] if line.strip())
+    return all(_is_object(line) for line in lines[:_TEXT_LINES] if line.strip())
 
 
-def _is_object(text: str, *, to_the_end: bool) -> bool:
+def _is_object(text: str, before: tuple[str, ...] = ()) -> bool:
+    """Whether a text is an object, or begins with one that stands before one of these."""
     if not text.startswith("{"):
         return False
     try:
         value, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and bool(value) and not (to_the_end and text[end:].strip())
+    rest = text[end:].lstrip()
+    return bool(value) and (rest.startswith(before) if before else not rest)
 
 
 def _to_the_end(stream: TextStream, raws: Iterator[RawRecord]) -> Iterator[RawRecord]:

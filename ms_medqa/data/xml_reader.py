@@ -53,7 +53,7 @@ def _record_path(head: str) -> Path | None:
     for path in counts:
         # MedQuAD has documents whose pairs were withdrawn: they hold no record, whatever else is in them.
         if path[-1].lower() == _PAIRS:
-            return (*path, "QAPair")
+            return (*path, path[-1][:-1])
     repeated = [path for path, count in counts.items() if count > 1 and len(path) > 1]
     return min(repeated, key=lambda path: (len(path), -counts[path]), default=None)
 

@@ -125,9 +125,14 @@ def test_a_medquad_document_without_pairs_holds_no_record(tmp_path: Path) -> Non
     document = "<Document><Focus>{}</Focus><FocusAnnotations><UMLS/></FocusAnnotations>{}</Document>"
     empty = document.format("Anemia", "<QAPairs>\n</QAPairs>")
     assert read(tmp_path / "empty.xml", empty.encode())[1] == []
+    assert read(tmp_path / "empty.xml", empty.lower().encode())[1] == []
     pair = "<QAPair><Question>What is anemia?</Question><Answer>Too little hemoglobin in the blood.</Answer></QAPair>"
     whole = document.format("Anemia", f"<QAPairs>{pair}</QAPairs>")
     assert len(read(tmp_path / "whole.xml", whole.encode())[1]) == 1
+    # Documents in one file, the first megabyte of which has no pair; tags of either case.
+    for text in (f"<C>{empty * 12_000}{whole}</C>", f"<C>{empty * 12_000}{whole}</C>".lower()):
+        (reading,) = read(tmp_path / "many.xml", text.encode())[1]
+        assert reading.record.question.lower() == "what is anemia?"
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -143,5 +148,8 @@ def test_json_that_is_called_a_text_is_json(tmp_path: Path, packed: bool) -> Non
         "[1] 血红蛋白低于正常。",
         "{}\n{}",
         f"{record}\n血红蛋白低于正常。",
+        f"[{record}",
+        f"[{record} 是一条记录的写法。",
     ):
         assert read(tmp_path / "b.txt", text.encode())[0] == "plain text"
+    assert read(tmp_path / "b.md", f"{record}\n".encode())[0] == "Markdown"
