@@ -34,8 +34,9 @@ from ms_medqa.data.training_part import add_variants
 
 _REPORT = "report.json"
 _OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
-# Files that have a line each on the terminal; the report has them all.
+# Files that have a line each on the terminal, and that an error names; the report has them all.
 _SHOWN = 20
+_NAMED = 5
 # Data files of a part and their indexes: one, or several with numbers.
 _SHARD = re.compile(rf"({'|'.join(PARTS)})\.mindrecord\d*(\.db)?")
 
@@ -225,7 +226,9 @@ def _nothing_left(files: Sequence[FileCount], work: Path, output: Path, inputs: 
     for file in files:
         rejected.update(file.rejected)
     if not rejected:
-        return UserError("no record in " + ", ".join(file.path for file in files))
+        named = [file.path for file in files[:_NAMED]]
+        more = [f"{len(files) - _NAMED:,} more files"] if len(files) > _NAMED else []
+        return UserError("no record in " + ", ".join([*named, *more]))
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
     message = f"all {rejected.total():,} records were rejected ({reasons})"
     output = Path(os.path.realpath(output))  # as `new_folder` sees it: `..` has no name of its own

@@ -25,7 +25,7 @@ from ms_medqa.data.spool import Spool
 
 # Records after which a file without a single usable one is given up.
 _EARLY = 1000
-# Files without a known record that are named on the terminal.
+# Files of no use that are named on the terminal.
 _WARNED = 5
 
 
@@ -59,7 +59,7 @@ class Gatherer:
         self._seen_columns: dict[str, None] = {}
 
     def read(self, inputs: Sequence[InputFile]) -> None:
-        """Read all files; of several, one whose records have no known columns is rejected whole, and that is said.
+        """Read all files; of several, one without records or known columns is of no use, and that is said.
 
         Raises:
             UserError: a file is broken as a whole or more than half broken, no file has known columns, or a column
@@ -134,14 +134,16 @@ class Gatherer:
         return own
 
     def _say_useless(self) -> None:
-        useless = [file for file in self.files if file.of_no_use]
-        if useless and len(useless) == len(self.files):
-            useless[0].check_broken()
+        useless = [file for file in self.files if file.complaint]
+        if len(useless) == len(self.files):
+            # Raises where there are records; that there are none is said when the result is seen to be empty.
+            for file in useless:
+                file.check_broken()
+            return
         for file in useless[:_WARNED]:
-            assert file.first_broken is not None
-            say(f"warning: {file.path}: all {file.read:,} records are rejected ({file.first_broken[1]})")
+            say(f"warning: {file.path}: {file.complaint}")
         if rest := useless[_WARNED:]:
-            say(f"warning: … and all records of {len(rest):,} more files, see rejected.jsonl")
+            say(f"warning: … and {len(rest):,} more files of no use")
 
     def _check_columns(self) -> None:
         known = {name.strip().lower() for name in self._seen_columns}

@@ -80,6 +80,15 @@ class FileCount:
         """Whether every record so far was sound, but none of any known format."""
         return 0 < self.read == self.rejected["unknown_columns"]
 
+    @property
+    def complaint(self) -> str:
+        """Why nothing of the file is used, empty for a file with sound records of a known format."""
+        if not self.read:
+            return "no record in it"
+        if not self.of_no_use or self.first_broken is None:
+            return ""
+        return f"all {self.read:,} records are rejected ({self.first_broken[1]})"
+
     def check_broken(self) -> None:
         """Raise a UserError when more than half of the records could not be used."""
         broken = sum(self.rejected[reason] for reason in _BROKEN)

@@ -195,36 +195,6 @@ def test_plain_text_is_its_own_kind(convert: Convert, tmp_path: Path) -> None:
     assert "convert them apart" in convert(source, questions, status=2)
 
 
-def test_one_of_several_files_without_answers_is_counted_and_said(convert: Convert, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    write(folder / "a.jsonl", [{"question": f"第 {i} 个问题是什么", "chapter": "x"} for i in range(1200)])
-    write(folder / "b.jsonl", [qa(i) for i in range(5)])
-    said = convert(folder)
-    assert "a.jsonl: all 1,200 records are rejected (unknown columns: question, chapter)" in said
-    files = json.loads((convert.output / "report.json").read_text())["files"]
-    assert [(file["read"], file["kept"], file["rejected"]) for file in files] == [
-        (1200, 0, {"unknown_columns": 1200}),
-        (5, 5, {}),
-    ]
-    assert len(lines(convert.output / "rejected.jsonl")) == 1200
-    write(folder / "b.jsonl", [{"a": "b"}])
-    assert "a.jsonl line 1: unknown columns: question, chapter" in convert(folder, status=2)
-
-
-def test_of_many_files_the_first_are_named(convert: Convert, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i in range(30):
-        write(folder / f"{i:02}.jsonl", [qa(i)])
-        write(folder / f"{i + 50}.jsonl", [{"question": "第几个问题是什么"}])
-    said = convert(folder)
-    assert said.count("JSON Lines") == 20
-    assert "… and 40 more files: 40 records" in said
-    assert said.count("records are rejected (unknown columns: question)") == 5
-    assert "… and all records of 25 more files" in said
-
-
 def test_what_was_left_out_of_records_is_said(convert: Convert, tmp_path: Path) -> None:
     turns = [("user", "头痛时要注意什么？"), ("assistant", "休息，必要时就医。"), ("user", "谢谢")]
     records = [{"messages": [{"role": role, "content": f"{text}{i}"} for role, text in turns]} for i in range(5)]
