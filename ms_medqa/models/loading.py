@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
-from concurrent.futures import Future
 from pathlib import Path
 
 import mindspore as ms
@@ -15,10 +14,10 @@ from mindspore import Parameter, Tensor, ops
 from ms_medqa.backend.device import resolve_dtype
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.console import is_main_rank
-from ms_medqa.models.checkpoint import Checkpoint, load_config, open_checkpoint
+from ms_medqa.models.checkpoint import HEAD, Checkpoint, load_config, open_checkpoint
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.naming import Naming
-from ms_medqa.models.safetensors import reading_threads
+from ms_medqa.models.weight_reader import WeightReader, reading_ahead
 
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
@@ -40,8 +39,7 @@ def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", 
         checkpoint = open_checkpoint(folder)
         if checkpoint.untied is not None and is_main_rank():
             print(f"note: {checkpoint.untied}", file=sys.stderr)
-        model = CausalLM(checkpoint.config, _compute_dtype(dtype), folder)
-        _fill(model, checkpoint)
+        model = _load(checkpoint, _compute_dtype(dtype))
     model.set_train(False)
     return model
 
@@ -81,9 +79,9 @@ class Arena:
         self._memory = np.empty(sum(map(self._padded, sizes)) + self._ALIGNMENT, np.uint8)
         self._next = -self._memory.ctypes.data % self._ALIGNMENT
 
-    def take(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """The next array."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * dtype.itemsize
         start, self._next = self._next, self._next + self._padded(size)
         assert start + size <= len(self._memory)
         return self._memory[start : start + size].view(dtype).reshape(shape)
@@ -109,30 +107,29 @@ def naming_of(model: CausalLM) -> Naming:
     return Naming(model.config, {p.name: p.shape for p in model.get_parameters()})
 
 
-def _fill(model: CausalLM, checkpoint: Checkpoint) -> None:
+def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
     naming, files = checkpoint.naming, checkpoint.files
-    parameters = list(model.get_parameters())
-    largest = max(parameter.size for parameter in parameters)
 
-    def order(parameter: Parameter) -> tuple[bool, Path, int]:
-        # The largest first: while it is converted, nothing else is in memory yet. The others as they lie on the disk.
+    def on_disk(parameter: Parameter) -> tuple[Path, int]:
         place = naming.places[parameter.name]
-        file = files[place.name]
-        return parameter.size < largest, file.path, file.offset(place.name) + place.start
+        return files[place.name].path, files[place.name].offset(place.name, place.start)
 
-    # NumPy has no bfloat16: those are converted once more, one at a time.
-    arena = Arena(p.size * p.itemsize for p in parameters if p.dtype != ms.bfloat16)
-    with reading_threads() as pool:
-        running: list[Future[None]] = []
-        for parameter in sorted(parameters, key=order):
-            place = naming.places[parameter.name]
-            dtype = np.float16 if parameter.dtype == ms.float16 else np.float32
-            copied = parameter.dtype == ms.bfloat16
-            value = np.empty(parameter.shape, dtype) if copied else arena.take(parameter.shape, dtype)
-            running += map(pool.submit, files[place.name].pieces(place.name, value, place.start))
-            normalized = model.config.normalized_head and parameter.name == "lm_head.weight"
+    with reading_ahead(min(file.path for file in files.values())):
+        model = CausalLM(checkpoint.config, dtype, checkpoint.folder)
+    parameters = sorted(model.get_parameters(), key=on_disk)
+    # NumPy has no bfloat16: each is copied once more. The largest first, while nothing else is in memory.
+    copied = dtype == "bfloat16"
+    if copied:
+        parameters.sort(key=lambda parameter: -parameter.size)
+    arena = Arena(() if copied else (p.size * p.itemsize for p in parameters))
+    with WeightReader() as reader:
+        for parameter in parameters:
+            place, shape = naming.places[parameter.name], parameter.shape
+            value = np.empty(shape, np.float32) if copied else arena.take(shape, np.dtype(dtype))
+            reader.fill(files[place.name], place.name, value, place.start)
+            normalized = model.config.normalized_head and parameter.name == HEAD
             if normalized or copied:
-                _wait(running)
+                reader.wait()
             if normalized:
                 _normalize(value)
                 model.normalize_head = False
@@ -140,13 +137,8 @@ def _fill(model: CausalLM, checkpoint: Checkpoint) -> None:
                 assign(parameter, value)
             else:
                 give(parameter, value)
-        _wait(running)
-
-
-def _wait(running: list[Future[None]]) -> None:
-    for task in running:
-        task.result()
-    running.clear()
+        reader.wait()
+    return model
 
 
 def normalize_rows(weight: Parameter) -> None:
