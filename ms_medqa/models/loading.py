@@ -17,7 +17,7 @@ from ms_medqa.config.console import is_main_rank
 from ms_medqa.models.checkpoint import HEAD, Checkpoint, load_config, open_checkpoint
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.naming import Naming
-from ms_medqa.models.weight_reader import WeightReader, reading_ahead
+from ms_medqa.models.weight_reader import WeightReader
 
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
@@ -114,8 +114,9 @@ def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
         place = naming.places[parameter.name]
         return files[place.name].path, files[place.name].offset(place.name, place.start)
 
-    with reading_ahead(min(file.path for file in files.values())):
-        model = CausalLM(checkpoint.config, dtype, checkpoint.folder)
+    # Reading while the Cells are built (0.1 s) gained nothing: a thread waits for the interpreter's lock too often, and
+    # one long call that only has the system read the file's beginning saved what it cost.
+    model = CausalLM(checkpoint.config, dtype, checkpoint.folder)
     parameters = sorted(model.get_parameters(), key=on_disk)
     # NumPy has no bfloat16: each is copied once more. The largest first, while nothing else is in memory.
     copied = dtype == "bfloat16"

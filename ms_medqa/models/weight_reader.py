@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,8 +17,6 @@ from ms_medqa.models.safetensors import SafetensorsFile
 # Bytes that are read in one go, and how many such pieces may wait for a thread that converts them.
 _PIECE = 4 * 2**20
 _WAITING = 6
-# What a disk gives at 1.5 GB/s while the Cells of some dozen layers are built.
-_AHEAD = 192 * 2**20
 
 
 class WeightReader:
@@ -97,23 +93,3 @@ class WeightReader:
             file.convert(key, source, out)
         finally:
             self._free.put(buffer)
-
-
-@contextmanager
-def reading_ahead(path: Path) -> Iterator[None]:
-    """Have the system read the beginning of a file while the block runs.
-
-    It is one call, which needs the interpreter's lock no more; the thread of a `WeightReader` would want it after each
-    piece, and wait for it 5 ms each time while Python code runs beside it.
-    """
-
-    def read() -> None:
-        # Into one small buffer over and over: the pages that stay are the system's.
-        buffer = bytearray(_PIECE)
-        with suppress(OSError), path.open("rb") as file:
-            os.preadv(file.fileno(), [buffer] * (_AHEAD // _PIECE), 0)
-
-    with ThreadPoolExecutor(1) as pool:
-        if hasattr(os, "preadv"):
-            pool.submit(read)
-        yield
