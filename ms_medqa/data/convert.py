@@ -20,11 +20,12 @@ from ms_medqa.config.schema import Config
 from ms_medqa.data import manifest
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.folder import new_folder
+from ms_medqa.data.judging import Judges
 from ms_medqa.data.mindrecord import files_of, write_shards
 from ms_medqa.data.mix import Amount
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.question_types import TYPES
-from ms_medqa.data.read_parts import REJECTED, ReadParts, Rules, find_inputs, load_rules, read_parts
+from ms_medqa.data.read_parts import REJECTED, ReadParts, Rules, find_inputs, load_rules, open_judges, read_parts
 from ms_medqa.data.report import FileCount, build_report, histograms_of, table
 from ms_medqa.data.report_html import FILE_NAME as _PAGE
 from ms_medqa.data.report_html import write_report_html
@@ -69,13 +70,16 @@ def convert(
         # Closes the spools, whose files lie in the work folder, before that takes its place.
         ExitStack() as stack,
     ):
-        read = read_parts(found, rules, config, work, stack, workers)
-        _show_files(read.files)
-        if not len(read.left):
-            raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
-        kind = _kind(read.facts, read.files)
-        _check_train(read.parts)
-        made = _make_training_part(read, rules, kind, config)
+        # The workers end as soon as they can, for writing needs the memory.
+        with open_judges(found, rules, config, workers) as judging:
+            read = read_parts(found, rules, config, work, stack, judging)
+            _show_files(read.files)
+            if not len(read.left):
+                raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
+            kind = _kind(read.facts, read.files)
+            _check_train(read.parts)
+            augmented = _add_variants(read, rules, kind, config, judging)
+        made = _make_training_part(read, augmented, kind, config)
         report = _write(work, read, made, rules, kind, config)
     say(table(report))
     for part in PARTS[1:]:
@@ -107,14 +111,17 @@ class _Made:
     mixed: Sequence[dict[str, Any]]
 
 
-def _make_training_part(read: ReadParts, rules: Rules, kind: str, config: Config) -> _Made:
+def _add_variants(read: ReadParts, rules: Rules, kind: str, config: Config, judging: Judges) -> int:
+    if kind != "sft" or not config.data.aug_rate:
+        return 0
+    digests, extra = read.facts.digests()[read.left], read.extra
+    return add_variants(
+        read.parts["train"], digests, config.data, judging, extra.spool, extra.facts, extra.ids, rules.benchmark
+    )
+
+
+def _make_training_part(read: ReadParts, augmented: int, kind: str, config: Config) -> _Made:
     train, extra, settings = read.parts["train"], read.extra, config.data
-    augmented = 0
-    if kind == "sft" and settings.aug_rate:
-        digests = read.facts.digests()[read.left]
-        augmented = add_variants(
-            train, digests, settings, rules.cleaner, extra.spool, extra.facts, extra.ids, rules.benchmark
-        )
     main = Amount(len(train) + len(extra.spool), int(train.lengths.sum()) + sum(extra.spool.lengths))
     held_out = read.facts.digests()[np.concatenate([read.parts[part].indices for part in PARTS[1:]])]
     mixed = [other.mix_in(main, kind, held_out, settings, extra) for other in read.others]

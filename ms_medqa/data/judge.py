@@ -63,12 +63,16 @@ class Judged:
 
 
 class Judge:
-    """Parses and judges batches of raw records; knows nothing of other batches."""
+    """Parses and judges batches of raw records; knows nothing of other batches.
+
+    Attributes:
+        cleaner: judges what is parsed.
+    """
 
     def __init__(self, task: Task) -> None:
         self._settings = task.settings
         tokenizer = Tokenizer.load(task.tokenizer)
-        self._cleaner = Cleaner(task.settings, tokenizer, Prompt.named(task.prompt, tokenizer))
+        self.cleaner = Cleaner(task.settings, tokenizer, Prompt.named(task.prompt, tokenizer))
 
     def __call__(self, raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:
         """The verdict on some records of a file.
@@ -81,7 +85,7 @@ class Judge:
             hints: what the beginning of the file tells of all its records.
         """
         readings = [parse_raw(raw, self._settings, stem, source, hints) for raw in raws]
-        judged = iter(self._cleaner.judge([reading.record for reading in readings if reading.record is not None]))
+        judged = iter(self.cleaner.judge([reading.record for reading in readings if reading.record is not None]))
         rejected: dict[int, Rejected] = {}
         kept: dict[int, Kept] = {}
         for place, reading in enumerate(readings):

@@ -1,18 +1,22 @@
-"""Judges of raw records over all cores, their verdicts in the order of the input."""
+"""Judges of raw records, and what else goes over all cores; results are in the order of the input."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ms_medqa.config.errors import RunError
+from ms_medqa.data.augment import Augmenter
+from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.formats import FileHints
 from ms_medqa.data.judge import Judge, Judged, Task
 from ms_medqa.data.raw import RawRecord
@@ -24,14 +28,44 @@ BATCH = 256
 _SMALL = 8 * 2**20
 
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Worker:
+    """What one process works with.
+
+    Attributes:
+        judge: of raw records.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.judge = Judge(task)
+        self._settings = task.settings
+
+    @property
+    def cleaner(self) -> Cleaner:
+        """Judges records."""
+        return self.judge.cleaner
+
+    @functools.cached_property
+    def augmenter(self) -> Augmenter:
+        """Makes variants; read when the first are wanted, for it takes a tenth of a second.
+
+        Raises:
+            UserError: a file of synonyms is at fault.
+        """
+        return Augmenter(self._settings.aug_rate, self._settings.seed, self._settings.synonyms)
+
+
 class Judges:
-    """One judge, or one in each of several processes."""
+    """One worker, or one in each of several processes."""
 
     def __init__(self, task: Task, pool: ProcessPoolExecutor | None, workers: int) -> None:
         self._pool = pool
         self._workers = workers
         self._columns = task.settings.columns
-        self._judge = Judge(task) if pool is None else None
+        self._worker = Worker(task) if pool is None else None
 
     def judge(
         self, raws: Iterable[RawRecord], stem: str, source: str, number: int
@@ -43,30 +77,44 @@ class Judges:
             stem, source, number: of the file, as `Judge` takes them.
         """
         hints, records = look_ahead(raws, self._columns)
-        batches = iter(lambda: list(itertools.islice(records, BATCH)), [])
+        work = functools.partial(_judge, stem=stem, source=source, number=number, hints=hints)
+        return self.in_order(work, records)
+
+    def in_order(self, work: Callable[[Worker, list[T]], R], items: Iterable[T]) -> Iterator[tuple[list[T], R]]:
+        """Batches of items with what the workers make of them, in order, however many workers there are.
+
+        Args:
+            work: is given a worker and a batch; a function of a module, as it travels by its name.
+            items: taken as they are needed.
+
+        Raises:
+            RunError: a process ended by itself.
+        """
+        rest = iter(items)
+        batches = iter(lambda: list(itertools.islice(rest, BATCH)), [])
         if self._pool is None:
-            assert self._judge is not None
+            assert self._worker is not None
             for batch in batches:
-                yield batch, self._judge(batch, stem, source, number, hints)
+                yield batch, work(self._worker, batch)
             return
-        waiting: deque[tuple[list[RawRecord], Future[Judged]]] = deque()
+        waiting: deque[tuple[list[T], Future[R]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, self._pool.submit(_judge_here, batch, stem, source, number, hints)))
+                waiting.append((batch, self._pool.submit(_work_here, work, batch)))
                 # Each worker has the next batch at hand; more would only fill the memory.
                 if len(waiting) > 2 * self._workers:
-                    first, judged = waiting.popleft()
-                    yield first, judged.result()
+                    first, done = waiting.popleft()
+                    yield first, done.result()
             while waiting:
-                first, judged = waiting.popleft()
-                yield first, judged.result()
+                first, done = waiting.popleft()
+                yield first, done.result()
         except BrokenProcessPool:
             raise RunError("a process that reads records ended by itself; perhaps memory ran out") from None
 
 
 @contextmanager
 def judges(task: Task, size: int, workers: int | None = None) -> Iterator[Judges]:
-    """Judges for inputs of `size` bytes.
+    """Judges for inputs of `size` bytes; their processes end with the block.
 
     Args:
         task: what they need to know.
@@ -91,7 +139,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_here: list[Judge] = []
+_here: list[Worker] = []
 
 
 def _start(task: Task) -> None:
@@ -99,8 +147,12 @@ def _start(task: Task) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Records come and go without cycles; looking for those after every 700 objects took 3 % of the time.
     gc.set_threshold(50_000, 20, 100)
-    _here[:] = [Judge(task)]
+    _here[:] = [Worker(task)]
 
 
-def _judge_here(raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:
-    return _here[0](raws, stem, source, number, hints)
+def _work_here(work: Callable[[Worker, list[T]], R], batch: list[T]) -> R:
+    return work(_here[0], batch)
+
+
+def _judge(worker: Worker, raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:
+    return worker.judge(raws, stem, source, number, hints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -133,8 +133,14 @@ def load_rules(config: Config) -> Rules:
     return Rules(tokenizer, prompt, cleaner, benchmark)
 
 
+def open_judges(inputs: Inputs, rules: Rules, config: Config, workers: int | None) -> AbstractContextManager[Judges]:
+    """What judges the records of these files, by processes as `judges` takes them."""
+    task = Task(config.data, rules.tokenizer.folder, config.data.prompt)
+    return judges(task, sum(path.stat().st_size for path in inputs.paths), workers)
+
+
 def read_parts(
-    inputs: Inputs, rules: Rules, config: Config, work: Path, stack: ExitStack, workers: int | None
+    inputs: Inputs, rules: Rules, config: Config, work: Path, stack: ExitStack, judging: Judges
 ) -> ReadParts:
     """Read and judge all inputs, and choose the part of each record; the rejected ones are written down in `work`.
 
@@ -144,15 +150,13 @@ def read_parts(
         config: the `data` section is used.
         work: gets the list of rejected records, and the spools.
         stack: closes the spools.
-        workers: processes, as `judges` takes them.
+        judging: of `open_judges`.
 
     Raises:
         UserError: a file is at fault.
     """
-    task = Task(config.data, rules.tokenizer.folder, config.data.prompt)
-    size = sum(path.stat().st_size for path in inputs.paths)
     spool, more = (stack.enter_context(Spool(work / name)) for name in (".records", ".more"))
-    with judges(task, size, workers) as judging, atomic_write(work / REJECTED) as rejected_file:
+    with atomic_write(work / REJECTED) as rejected_file:
         gathered = _gather(inputs.sources, rules, config, judging, spool, rejected_file)
         records, facts, files = gathered.records, gathered.facts, gathered.files
         left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)

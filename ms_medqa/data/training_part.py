@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,18 +13,18 @@ from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import json_line
 from ms_medqa.config.schema import DataSection
-from ms_medqa.data.augment import Augmenter
-from ms_medqa.data.clean import Cleaner, Kept, digest_of
+from ms_medqa.data.augment import is_tried
 from ms_medqa.data.example import Example, PlainText, Record
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import rejected_line
 from ms_medqa.data.inputs import expand_inputs
+from ms_medqa.data.judging import Judges
 from ms_medqa.data.overlap import BenchmarkIndex, record_texts
 from ms_medqa.data.readers import read_records
 from ms_medqa.data.report import FileCount
-from ms_medqa.data.split import question_digest
 from ms_medqa.data.spool import Spool, SpooledPart
 from ms_medqa.data.unique_ids import UniqueIds
+from ms_medqa.data.variant_maker import Candidate, Choice, find_candidates, make_variants
 
 REASON = "benchmark"
 _BATCH = 2048
@@ -78,7 +76,7 @@ def add_variants(
     train: SpooledPart,
     digests: np.ndarray,
     settings: DataSection,
-    cleaner: Cleaner,
+    judges: Judges,
     spool: Spool,
     facts: Facts,
     ids: UniqueIds,
@@ -86,11 +84,14 @@ def add_variants(
 ) -> int:
     """Put variants of training records into a spool.
 
+    The workers find what can be made of each record and judge what is wanted of it; which that is must be said here,
+    record by record, for no question may be asked twice.
+
     Args:
         train: the training part.
         digests: uint8 (n, 16), of the questions of all parts, which no variant may ask again.
-        settings: rate, seed and synonyms.
-        cleaner: judges and tokenises the variants; one that it rejects is not made.
+        settings: rate and seed.
+        judges: make and tokenise the variants; one that they reject is not made.
         spool: gets the variants.
         facts: gets what is known of each.
         ids: gives each an id of its own.
@@ -98,46 +99,63 @@ def add_variants(
 
     Returns:
         Their number.
+
+    Raises:
+        UserError: a file of synonyms is at fault, or a variant is too long under `data.length_policy=raise`.
     """
-    augmenter = Augmenter(settings.aug_rate, settings.seed, settings.synonyms)
+    before = len(facts)
+    choices = _choose(judges.in_order(find_candidates, _lines_to_try(train, settings)), digests)
+    for _, made in judges.in_order(make_variants, choices):
+        fresh = _clear_of(benchmark, made.lines) if benchmark else list(range(len(made.lines)))
+        names, lines = made.records.ids, made.lines
+        for index in fresh:
+            own = ids.take(names[index])
+            if own != names[index]:
+                names[index] = own
+                lines[index] = json_line(json.loads(lines[index]) | {"id": own}).encode()
+        records = made.records if len(fresh) == len(lines) else made.records.select(fresh)
+        spool.add_batch(records, [lines[index] for index in fresh])
+        facts.extend(made.facts, fresh)
+    return len(facts) - before
+
+
+def _lines_to_try(train: SpooledPart, settings: DataSection) -> Iterator[bytes]:
+    """The lines of the records of which a variant is wanted; most are not tried, and need not be read."""
+    spooled, rate, seed = train.spooled, settings.aug_rate, settings.seed
+    tried = spooled.part([index for index in train.indices.tolist() if is_tried(spooled.id(index), rate, seed)])
+    # What was read for the split counts as memory of this process, and the workers have theirs.
+    spooled.forget()
+    return iter(progress(tried.lines(), total=len(tried), desc="making variants", unit="record"))
+
+
+def _choose(found: Iterable[tuple[list[bytes], list[list[Candidate]]]], digests: np.ndarray) -> Iterator[Choice]:
+    """Of each record the first candidate that asks what nobody asked before: no record, and no earlier variant."""
     known = np.sort(first_halves(digests))
     made: set[bytes] = set()
 
-    def taken(example: Example) -> bool:
-        digest = question_digest(example)
+    def taken(digest: bytes) -> bool:
         half = first_halves(np.frombuffer(digest, np.uint8)[None])[0]
         place = int(np.searchsorted(known, half))
-        if digest in made or (place < len(known) and known[place] == half):
-            return True
-        made.add(digest)
-        return False
+        return digest in made or (place < len(known) and bool(known[place] == half))
 
-    def variants() -> Iterator[Example]:
-        for index in progress(train.indices, total=len(train), desc="making variants", unit="record"):
-            # Most are not tried, and need not be read.
-            if augmenter.chooses(train.spooled.id(index)):
-                example = _example(train.spooled.line(index))
-                yield from (variant.record for variant in augmenter.variants(example, taken))
+    for lines, candidates in found:
+        for line, mine in zip(lines, candidates, strict=True):
+            wanted = next((each for each in mine if each.digest is None or not taken(each.digest)), None)
+            if wanted is not None:
+                if wanted.digest is not None:
+                    made.add(wanted.digest)
+                yield Choice(line, wanted.method, wanted.text)
 
-    before, records = len(facts), variants()
-    while batch := list(itertools.islice(records, _BATCH)):
-        kept = [verdict for verdict in cleaner.judge(batch) if isinstance(verdict, Kept)]
-        hits = benchmark.overlaps([record_texts(each.record) for each in kept]) if benchmark else [None] * len(kept)
-        for verdict, hit in zip(kept, hits, strict=True):
-            if hit is None:
-                record = replace(verdict.record, id=ids.take(verdict.record.id))
-                spool.add(record.id, json_line(record.to_dict()), verdict.input_ids, verdict.loss_mask)
-                facts.add(verdict, 0, 0, digest_of(record))
-    return len(facts) - before
+
+def _clear_of(benchmark: BenchmarkIndex, lines: Sequence[bytes]) -> list[int]:
+    """Numbers of the records that do not give a record of the benchmark away."""
+    hits = benchmark.overlaps([record_texts(_record(json.loads(line))) for line in lines])
+    return [number for number, hit in enumerate(hits) if hit is None]
 
 
 def first_halves(digests: np.ndarray) -> np.ndarray:
     """uint64 (n,): enough of each digest to tell questions apart; a chance hit costs one variant."""
     return np.ascontiguousarray(digests[:, :8]).view(np.uint64).reshape(-1)
-
-
-def _example(line: bytes) -> Example:
-    return Example.from_dict(json.loads(line))
 
 
 def _record(value: Mapping[str, Any]) -> Record:

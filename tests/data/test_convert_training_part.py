@@ -12,7 +12,10 @@ import pytest
 from conversions import PARTS, lines, read, write
 
 from ms_medqa.cli.main import main
-from ms_medqa.data import manifest
+from ms_medqa.config.errors import UserError
+from ms_medqa.config.loader import load_config
+from ms_medqa.data import judging, manifest
+from ms_medqa.data.convert import convert as run_convert
 from ms_medqa.data.example import Example
 from ms_medqa.data.split import question_digest
 
@@ -201,6 +204,43 @@ def test_variants_depend_on_the_seed_and_nothing_else(convert: Run, source: Path
     assert convert(source, "data.aug_rate=1").content() == varied.content()
     other = convert(source, "data.aug_rate=1", "data.seed=7")
     assert [r["id"] for r in other.train] != [r["id"] for r in varied.train]
+
+
+def test_variants_do_not_depend_on_the_workers(
+    source: Path, tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {f"qa-{i}~aug1" for i in (3, 9)}
+    # Ids that variants would have, and questions of which two records would get the same variant.
+    more = write(tmp_path / "more.jsonl", [qa(90 + i, id=name) for i, name in enumerate(sorted(names))])
+    asked = [{"question": f"请问{disease}该怎么治疗？", "answer": "请问医生。"} for disease in _DISEASES]
+    again = write(tmp_path / "again.jsonl", asked)
+    exam = write(tmp_path / "exam.jsonl", [_pair(qa(i)) for i in (5, 6)])
+    overrides = ["data.near_duplicates=null", "data.aug_rate=1", "data.split=[0.9,0.05,0.05]"]
+    config = load_config(
+        None, [f"model.path={tiny_tokenizer_folder}", f"data.benchmark={json.dumps([str(exam)])}", *overrides]
+    )
+    run_convert([source, more, again], tmp_path / "one", config, workers=1)
+    # Batches of another size, and more of them than the workers have at hand.
+    monkeypatch.setattr(judging, "BATCH", 7)
+    run_convert([source, more, again], tmp_path / "two", config, workers=2)
+    one, two = (Result(tmp_path / name) for name in ("one", "two"))
+    for path in one.folder.glob("*.json*"):
+        assert path.read_bytes() == (two.folder / path.name).read_bytes(), path.name
+    made = [r for r in one.train if "parent" in r]
+    assert len({question_digest(Example.from_dict(r)) for r in made}) == len(made) > 10
+    assert names & {r["parent"] + "~aug1" for r in made}
+    assert {r["id"].removesuffix("-2") for r in made if r["id"].endswith("-2")} <= names
+
+
+def test_a_faulty_list_of_synonyms_is_an_error_of_the_workers_too(
+    source: Path, tiny_tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "synonyms.yaml").write_text("- 1", encoding="utf-8")
+    overrides = [f"model.path={tiny_tokenizer_folder}", f"data.synonyms={json.dumps([f'{tmp_path}/synonyms.yaml'])}"]
+    for workers in (1, 2):
+        with pytest.raises(UserError, match=r"synonyms\.yaml: entry 1 is not a list of terms"):
+            run_convert([source], tmp_path / "out", load_config(None, overrides), workers)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_weight_below_one_leaves_records_out(convert: Run, source: Path, tmp_path: Path) -> None:

@@ -34,11 +34,18 @@ class Variant:
             context) is the parent's.
         parent_id: the id of the record it was made from.
         method: one of `METHODS`.
+        text: what was changed: its question or, of method `context`, its context.
     """
 
     record: Example
     parent_id: str
     method: str
+    text: str
+
+    @property
+    def asks_anew(self) -> bool:
+        """Whether it counts as another question: not a dialogue, which counts by its first, nor an old question."""
+        return self.method != "context" and not self.record.history
 
 
 class Augmenter:
@@ -64,30 +71,36 @@ class Augmenter:
         self._seed = seed
         self._synonyms = SynonymList(synonyms) if rate else None
 
-    def chooses(self, name: str) -> bool:
-        """Whether the record of this id is tried."""
-        return self._hash(name, "rate") < self._rate * 2**64
+    def candidates(self, record: Record) -> Iterator[Variant]:
+        """All that can be made of one training record, the preferred one first; each has the same id.
+
+        Args:
+            record: plain text, records that are not tried, and records that are variants themselves have none.
+        """
+        if self._synonyms is None or not isinstance(record, Example) or record.parent is not None:
+            return
+        if not is_tried(record.id, self._rate, self._seed):
+            return
+        for method in sorted(METHODS, key=lambda name: _hash(self._seed, record.id, name)):
+            texts = list(self._texts(record, method))
+            if len(texts) > 1:
+                texts.sort(key=lambda text: _hash(self._seed, record.id, f"{method}\n{text}"))
+            question = bare(record.question) if texts and method != "context" else None
+            for text in texts:
+                if question is None or bare(text) != question:
+                    yield variant_of(record, method, text)
 
     def variants(self, record: Record, taken: Callable[[Example], bool] | None = None) -> list[Variant]:
         """The variants of one training record: one or none.
 
         Args:
-            record: plain text, and records that are variants themselves, get none.
+            record: as `candidates` takes it.
             taken: whether a question is known already (any part, any benchmark); another variant is tried then. It is
                 not asked about dialogues, which count by their first question, nor where the question stays as it is.
         """
-        if self._synonyms is None or not isinstance(record, Example) or record.parent is not None:
-            return []
-        if not self.chooses(record.id):
-            return []
-        for method in sorted(METHODS, key=lambda name: self._hash(record.id, name)):
-            texts = sorted(self._texts(record, method), key=lambda text: self._hash(record.id, f"{method}\n{text}"))
-            for text in texts:
-                if method != "context" and bare(text) == bare(record.question):
-                    continue
-                made = _child(record, "context" if method == "context" else "question", text)
-                if method == "context" or record.history or taken is None or not taken(made):
-                    return [Variant(made, record.id, method)]
+        for variant in self.candidates(record):
+            if taken is None or not variant.asks_anew or not taken(variant.record):
+                return [variant]
         return []
 
     def _texts(self, example: Example, method: str) -> Iterable[str]:
@@ -108,10 +121,16 @@ class Augmenter:
                 continue
             yield change.text
 
-    def _hash(self, name: str, purpose: str) -> int:
-        # A hash instead of a random generator: the same in every process and on every version of Python.
-        text = f"{self._seed}\n{name}\n{purpose}".encode("utf-8", "surrogatepass")
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+def is_tried(name: str, rate: float, seed: int) -> bool:
+    """Whether a variant is wanted of the record of this id."""
+    return _hash(seed, name, "rate") < rate * 2**64
+
+
+def variant_of(parent: Example, method: str, text: str) -> Variant:
+    """The variant of a record that a method makes with this text."""
+    changes: dict[str, Any] = {"context" if method == "context" else "question": text}
+    return Variant(replace(parent, id=f"{parent.id}~aug1", parent=parent.id, **changes), parent.id, method, text)
 
 
 def _reformed(example: Example) -> list[str]:
@@ -119,12 +138,13 @@ def _reformed(example: Example) -> list[str]:
     return [] if example.choices is not None else reforms(example.question)
 
 
-def _child(parent: Example, field: str, text: str) -> Example:
-    changes: dict[str, Any] = {field: text}
-    return replace(parent, id=f"{parent.id}~aug1", parent=parent.id, **changes)
-
-
 def bare(question: str) -> str:
     """The question without case, width, space, punctuation and symbols."""
     text = to_nfkc(question).casefold()
     return _NO_WORD.sub("", text) or text
+
+
+def _hash(seed: int, name: str, purpose: str) -> int:
+    # A hash instead of a random generator: the same in every process and on every version of Python.
+    text = f"{seed}\n{name}\n{purpose}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

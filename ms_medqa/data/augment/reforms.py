@@ -51,6 +51,8 @@ _PREVENTION = (
     re.compile(r"(?:请问)?(?P<x>.+?)(?:应该|应当|应|该)?(?:如何|怎么|怎样)预防"),
     re.compile(r"(?:请问)?(?:应该|应当|应|该)?(?:如何|怎么|怎样)预防(?P<x>.+)"),
 )
+# No name of 20 characters is as long with what the patterns above have around it.
+_TOO_LONG = 40
 # The end of any text: only the adverb changes, and 请问 comes behind its last comma.
 _ADVERB = re.compile(
     r"(?P<before>.*?)(?P<ask>(?:请问)?(?:应该|应当|应|该)?)(?P<adverb>如何|怎么|怎样)"
@@ -113,7 +115,9 @@ def reforms(question: str) -> list[str]:
 
 
 def _chinese(body: str, is_marked: bool) -> list[str]:
-    forms = _definition(body) or _kind(body) or _treatment(body) or _prevention(body)
+    forms = []
+    if len(body) < _TOO_LONG:
+        forms = _definition(body) or _kind(body) or _treatment(body) or _prevention(body)
     if found := _ADVERB.fullmatch(body):
         before, ask = found["before"], found["ask"]
         forms += [f"{before}{ask}{adverb}{found['verb']}" for adverb in _ADVERBS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,8 @@ class SynonymList:
         """The terms in a text from left to right, at each place the longest."""
         folded = _fold(text)
         # A list of the few places, for this runs over every character of every question.
-        places = [place for place in range(len(folded) - 1) if folded[place : place + 2] in self._starts]
+        pairs = map(operator.add, folded, folded[1:])
+        places = [place for place, pair in enumerate(pairs) if pair in self._starts]
         rest = 0
         for place in places:
             for term in self._starts[folded[place : place + 2]] if place >= rest else ():
