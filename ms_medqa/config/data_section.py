@@ -126,7 +126,12 @@ class DataSection(Section):
         description="A training record overlaps where it shares so many tokens in a row with a record of `benchmark`; "
         "set phrases of exams are often longer than 13.",
     )
-    shard_megabytes: int = Field(256, ge=1, description="MindRecord files are aimed to be at most so large.")
+    shard_megabytes: int = Field(
+        64,
+        ge=1,
+        description="MindRecord files are aimed to be at most so large. Each is written by one process; several files "
+        "of a part are written at a time.",
+    )
     fill_context: bool = Field(
         False,
         description="Fill a missing context with the start of the answer. It leaks the answer into the prompt; only "

@@ -21,7 +21,7 @@ from ms_medqa.data import manifest
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.folder import new_folder
 from ms_medqa.data.judging import Judges
-from ms_medqa.data.mindrecord import files_of, write_shards
+from ms_medqa.data.mindrecord import files_of
 from ms_medqa.data.mix import Amount
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.question_types import TYPES
@@ -32,6 +32,7 @@ from ms_medqa.data.report_html import write_report_html
 from ms_medqa.data.split import PARTS
 from ms_medqa.data.spool import Joined, SpooledPart
 from ms_medqa.data.training_part import add_variants
+from ms_medqa.data.writing import Writers, writers
 
 _REPORT = "report.json"
 _OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
@@ -53,8 +54,8 @@ def convert(
         inputs: files, folders or patterns.
         output: the folder to make; an earlier result there is replaced.
         config: `model.path` gives the tokenizer, `data` the rules.
-        workers: processes that read and tokenise; by default one for each core, where the input is worth it. The
-            result does not depend on it.
+        workers: processes that read, tokenise and write; by default one for each core, where the input is worth it.
+            The result does not depend on it.
 
     Returns:
         The content of `report.json`.
@@ -79,8 +80,11 @@ def convert(
             kind = _kind(read.facts, read.files)
             _check_train(read.parts)
             augmented = _add_variants(read, rules, kind, config, judging)
-        made = _make_training_part(read, augmented, kind, config)
-        report = _write(work, read, made, rules, kind, config)
+        with writers(config.data.shard_megabytes * 2**20, workers) as writing:
+            # MindSpore's import in other processes goes on while this one mixes and writes JSON Lines.
+            writing.expect(read.parts)
+            made = _make_training_part(read, augmented, kind, config)
+            report = _write(work, read, made, rules, kind, config, writing)
     say(table(report))
     for part in PARTS[1:]:
         if not report["kept"][part]:
@@ -129,13 +133,16 @@ def _make_training_part(read: ReadParts, augmented: int, kind: str, config: Conf
     return _Made(added.part(np.arange(len(added))), augmented, mixed)
 
 
-def _write(work: Path, read: ReadParts, made: _Made, rules: Rules, kind: str, config: Config) -> dict[str, Any]:
+def _write(
+    work: Path, read: ReadParts, made: _Made, rules: Rules, kind: str, config: Config, writing: Writers
+) -> dict[str, Any]:
     """Write everything but the rejected records; the report."""
     whole = {part: Joined((records,)) for part, records in read.parts.items()}
     whole["train"] = Joined((read.parts["train"], made.added))
-    # One file after the other, by this process: two at a time saved nothing of 100,000 records (71 us each), for most
-    # of them are in one file, and 7 % of 200,000.
-    shards = {part: _write_part(work, part, whole[part], config) for part in PARTS}
+    for part, records in whole.items():
+        with atomic_write(work / f"{part}.jsonl", "wb") as file:
+            file.writelines(records.lines())
+    shards = writing.write(work, whole)
     tokens = {part: _tokens(read.parts[part], read.facts) for part in PARTS}
     tokens["train"] = _together(tokens["train"], _tokens(made.added, read.extra.facts))
     report = _report(read, made, tokens, rules, kind, config)
@@ -201,15 +208,6 @@ def _check_train(parts: Mapping[str, SpooledPart]) -> None:
         f"the train part is empty, {sum(map(len, parts.values()))} records go to {' and '.join(others) or 'no part'}",
         "look at the records' split column, at data.split, data.benchmark and the weights of the inputs",
     )
-
-
-def _write_part(work: Path, part: str, records: Joined, config: Config) -> list[Path]:
-    """Write a part's JSON Lines and MindRecord; the data files."""
-    with atomic_write(work / f"{part}.jsonl", "wb") as file:
-        file.writelines(records.lines())
-    if not len(records):
-        return []
-    return write_shards(work / f"{part}.mindrecord", records, config.data.shard_megabytes * 2**20)
 
 
 def _tokens(records: SpooledPart, facts: Facts) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.formats import FileHints
 from ms_medqa.data.judge import Judge, Judged, Task
+from ms_medqa.data.processes import cores, fresh_processes
 from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import look_ahead
 
@@ -125,18 +125,8 @@ def judges(task: Task, size: int, workers: int | None = None) -> Iterator[Judges
     if count == 1:
         yield Judges(task, None, 1)
         return
-    # Fresh processes: threads that exist already, and their locks, do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _start, (task,))
-    try:
+    with fresh_processes(count, _start, task) as pool:
         yield Judges(task, pool, count)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _here: list[Worker] = []

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ _HEADER_BYTES_A_PAGE = 1024
 # instead of 55, but one of 2,000 takes 150 instead of 100, for it passes bytes through Python one by one.
 _SHORT = 600
 
+R = TypeVar("R", bound="Rows")
 # Id, tokens, loss mask.
 Row = tuple[str, np.ndarray, np.ndarray]
 
@@ -56,12 +57,12 @@ class Rows(Protocol):
     def rows(self) -> Iterator[Row]:
         """(id, tokens, loss mask) of each."""
 
-    def slice(self, start: int, stop: int) -> Rows:
+    def slice(self: R, start: int, stop: int) -> R:
         """Those from `start` to `stop`."""
 
 
-def write_shards(path: Path, rows: Rows, largest: int) -> list[Path]:
-    """Write rows to as many MindRecord files as it takes, each with its index.
+def plan_shards(path: Path, rows: R, largest: int) -> list[tuple[Path, R]]:
+    """Share rows out among as many MindRecord files as it takes, all of about the same size.
 
     Args:
         path: the name of the only file; several are called by it with 0, 1, … behind.
@@ -69,19 +70,23 @@ def write_shards(path: Path, rows: Rows, largest: int) -> list[Path]:
         largest: bytes that a file is aimed to have at most.
 
     Returns:
-        The data files, in the order of the rows.
-
-    Raises:
-        RunError, UserError: as `write_records`.
+        The name and the rows of each data file, in the order of the rows.
     """
-    shard = np.cumsum(_row_bytes(rows)) // max(1, largest)
+    row_bytes = _row_bytes(rows)
+    ends = np.cumsum(row_bytes)
+    total = int(ends[-1])
+    count = -(-total // largest)
+    # A row goes where its middle lies; one that is larger than a file leaves the next without any.
+    shard = (2 * ends - row_bytes) * count // (2 * total)
     bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(rows)]
+    if len(bounds) == 2:
+        return [(path, rows)]
     digits = len(str(len(bounds) - 2))
     # Numbers of one width: sorted by name they are in order.
-    names = [path.with_name(f"{path.name}{number:0{digits}}") for number in range(len(bounds) - 1)]
-    for name, start, stop in zip(names if len(names) > 1 else [path], bounds[:-1], bounds[1:], strict=True):
-        write_records(name, rows.slice(start, stop))
-    return names if len(names) > 1 else [path]
+    return [
+        (path.with_name(f"{path.name}{number:0{digits}}"), rows.slice(start, stop))
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds))
+    ]
 
 
 def write_records(path: str | Path, rows: Rows | Iterable[Row]) -> int:
@@ -127,6 +132,16 @@ def write_records(path: str | Path, rows: Rows | Iterable[Row]) -> int:
         _sync(file)
     _compare(path, meant)
     return len(meant)
+
+
+def load_mindspore() -> None:
+    """Import what writing and reading need of MindSpore, which takes seconds.
+
+    Raises:
+        ImportError: MindSpore is absent or broken.
+    """
+    _quiet()
+    import mindspore.mindrecord  # noqa: F401
 
 
 def read_records(*paths: str | Path) -> TokenRecords:

@@ -6,11 +6,12 @@ import itertools
 import mmap
 import shutil
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ms_medqa.data.records import TokenRecords
 
 _NAMES = ("lines", "ids", "tokens", "masks")
 _SIGNATURES = ("questions", "texts")
+_ENDS = ".ends"
 # Records after which what was read of the files is given back: they count as memory of this process as long as they
 # are mapped, and of a million records they are 2 GB.
 _FORGOTTEN = 1 << 15
@@ -91,11 +93,9 @@ class Spool:
         """Everything that was added; readable until the block ends."""
         for file in (*self._files.values(), *self._signatures):
             file.flush()
-        maps = {name: _map_file(self._path(name)) for name in (*_NAMES, *_SIGNATURES)}
-        contents = {name: np.frombuffer(maps[name], np.uint8) for name in _NAMES}
-        ends = {name: np.frombuffer(self._ends[name], np.int64) for name in _NAMES}
-        marks = (np.frombuffer(maps[name], np.uint32).reshape(-1, self._width) for name in _SIGNATURES)
-        return Spooled(contents, ends, *marks, tuple(maps.values()))
+        for name, ends in self._ends.items():
+            self._path(name + _ENDS).write_bytes(ends)
+        return _map_spool(self._folder, self._width, self._ends)
 
     def _path(self, name: str) -> Path:
         return self._folder / name
@@ -103,13 +103,15 @@ class Spool:
 
 @dataclass(frozen=True)
 class Spooled:
-    """Records on disk, by their number.
+    """Records on disk, by their number. To another process only the folder's name travels.
 
     Attributes:
+        folder: of the spool.
         questions, texts: uint32 (n, num_perm), MinHash signatures of the first questions and of whole records; empty
             where none were given.
     """
 
+    folder: Path
     contents: dict[str, np.ndarray]
     ends: dict[str, np.ndarray]
     questions: np.ndarray
@@ -118,6 +120,9 @@ class Spooled:
 
     def __len__(self) -> int:
         return len(self.ends["ids"]) - 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _map_spool, (self.folder, self.questions.shape[1])
 
     def line(self, index: int) -> bytes:
         """Its line of JSON, with the line's end."""
@@ -230,6 +235,16 @@ class Joined:
             pieces.append(part.slice(max(0, start - before), max(0, stop - before)))
             before += len(part)
         return Joined(tuple(pieces))
+
+
+def _map_spool(folder: Path, width: int, ends: Mapping[str, array[int]] | None = None) -> Spooled:
+    """The records in a spool's folder; `ends` where they are in memory already."""
+    maps = {name: _map_file(folder / name) for name in (*_NAMES, *_SIGNATURES)}
+    contents = {name: np.frombuffer(maps[name], np.uint8) for name in _NAMES}
+    places = ends or {name: _map_file(folder / (name + _ENDS)) for name in _NAMES}
+    marks = (np.frombuffer(maps[name], np.uint32).reshape(-1, width) for name in _SIGNATURES)
+    found = {name: np.frombuffer(places[name], np.int64) for name in _NAMES}
+    return Spooled(folder, contents, found, *marks, tuple(maps.values()))
 
 
 def _map_file(path: Path) -> mmap.mmap | bytes:

@@ -157,7 +157,7 @@ def test_a_killed_conversion_leaves_nothing_that_passes_for_whole(convert: Conve
     )
     try:
         deadline = time.monotonic() + 60
-        # The first part is written, the others and the manifest are not.
+        # The lines of one part are written, MindRecord and the manifest are not.
         while not (tmp_path / ".out.partial" / "train.jsonl").exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -186,7 +186,7 @@ def test_an_interrupted_or_failed_write_leaves_the_earlier_result(
         def write_records(*_: Any) -> int:
             raise error
 
-        monkeypatch.setattr("ms_medqa.data.convert.write_shards", write_records)
+        monkeypatch.setattr("ms_medqa.data.writing.write_records", write_records)
 
     fail(RunError(f"no space left writing {tmp_path / '.out.partial' / 'x'}"))
     assert f"no space left writing {convert.output / 'x'}" in convert(source, "data.seed=1", status=1)

@@ -1,0 +1,73 @@
+"""Fresh processes that do a share of the work, none of which outlives it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+# Come to all processes of a terminal; the first one ends the others, and alone says so.
+_FOR_THE_FIRST = (signal.SIGINT, signal.SIGHUP)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def fresh_processes(
+    count: int, start: Callable[..., None], *arguments: Any, at_once: bool = False
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that begin to start now, end with the block, and do not outlive this one.
+
+    Args:
+        count: of processes.
+        start: what each does first.
+        arguments: of `start`.
+        at_once: where the block raises, they end in the middle of what they do. What is submitted must be small then: a
+            pool of Python 3.10 whose processes are gone waits for ever for a full pipe.
+    """
+    # Fresh processes: threads that exist already, and their locks, do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    # Nothing is ever sent: the end of one side tells the other.
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, _start, (theirs, start, arguments))
+    try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
+        try:
+            # The pool makes a process when there is something to do, and a process keeps the mask it was made with.
+            for _ in range(count):
+                pool.submit(_nothing)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield pool
+    except BaseException:
+        if at_once:
+            ours.close()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        ours.close()
+        theirs.close()
+
+
+def _start(lifeline: Connection, start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    start(*arguments)
+
+
+def _end_with(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)
+
+
+def _nothing() -> None:
+    pass
