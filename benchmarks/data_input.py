@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _SENTENCES = re.compile(r"[^。！？!?；;]+[。！？!?；;]?")
@@ -19,7 +20,7 @@ _PEOPLE = ("我", "我妈妈", "我爸爸", "我爱人", "家里老人", "我的
 _TIMES = ("从昨天开始", "这两天", "上个星期以来", "大半个月了", "最近", "前天晚上", "三天前", "今天早上", "近一年")
 
 
-def varied(source: Path, count: int, seed: int = 0) -> list[str]:
+def varied(source: Path, count: int, seed: int = 0) -> Iterator[str]:
     """`count` lines of JSON with `instruction`, `input`, `output`.
 
     Args:
@@ -30,15 +31,19 @@ def varied(source: Path, count: int, seed: int = 0) -> list[str]:
     records = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
     sentences = [_SENTENCES.findall(record["output"]) for record in records]
     generator = random.Random(seed)
-    lines = []
     for number in range(count):
         record = records[number % len(records)]
         answer = [*sentences[number % len(records)], generator.choice(generator.choice(sentences) or ["请及时就医。"])]
         generator.shuffle(answer)
         opening = f"{generator.choice(_PEOPLE)}{generator.choice(_TIMES)}，年龄{generator.randint(1, 99)}岁，"
         line = {"instruction": opening + record["instruction"], "input": record["input"], "output": "".join(answer)}
-        lines.append(json.dumps(line, ensure_ascii=False))
-    return lines
+        yield json.dumps(line, ensure_ascii=False)
+
+
+def write(source: Path, output: Path, count: int) -> None:
+    """Write so many of them to a file; a million would fill the memory."""
+    with output.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in varied(source, count))
 
 
 def main() -> None:
@@ -48,8 +53,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--records", type=int, default=200_000)
     options = parser.parse_args()
-    with options.output.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in varied(options.source, options.records))
+    write(options.source, options.output, options.records)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from data_write import spread
 
 from ms_medqa.data.dataset import COLUMNS, BatchPlan, Rows, batches, build_rows
 from ms_medqa.data.manifest import load_split
@@ -90,6 +91,39 @@ def measure(side: str, folder: Path, place: Path, batch: int, length: int, secon
     return result
 
 
+def compare(
+    folder: Path, place: Path, batch: int, length: int, seconds: float, rounds: int
+) -> dict[str, list[dict[str, float]]]:
+    """Side → what `measure` gives in each round; the peer's rows are written to the folder `place`."""
+    save_for_peer(rows_of(folder, length), place)
+    names = ("--batch", str(batch), "--length", str(length), "--seconds", str(seconds), "--place", str(place))
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(rounds):
+        for side in SIDES:
+            command = [sys.executable, __file__, str(folder), *names, "--here", side]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[side].append(json.loads(output.splitlines()[-1]))
+    return found
+
+
+def ratios(found: Mapping[str, Sequence[Mapping[str, float]]], side: str) -> list[float]:
+    """How many times as many tokens per second as a side the project gave, in each round."""
+    return [mine["tokens"] / run["tokens"] for mine, run in zip(found[SIDES[0]], found[side], strict=True)]
+
+
+def show(found: Mapping[str, Sequence[Mapping[str, float]]], batch: int, length: int) -> None:
+    """Print a table."""
+    ours = found[SIDES[0]]
+    print(f"batch {batch} x {length}, packed, {len(ours)} rounds, medians")
+    print(f"{'side':<24}{'tokens/s':>12}{'first batch':>13}   ms_medqa / side, range")
+    for side, runs in found.items():
+        tokens, first = (statistics.median(run[key] for run in runs) for key in ("tokens", "first"))
+        print(f"{side:<24}{tokens:>12,.0f}{first:>11.1f} s   {spread(ratios(found, side))}")
+    seek = statistics.median(run["seek"] for run in ours)
+    print(f"{ours[0]['rows']:,.0f} rows, {100 * ours[0]['filled']:.1f} % of the positions filled; a loader that starts")
+    print(f"in the middle of the fourth epoch gives its first batch after {1000 * seek:.0f} ms", flush=True)
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,29 +135,12 @@ def main() -> None:
     parser.add_argument("--here", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    shape = (options.batch, options.length)
     if options.here:
-        shape = (options.batch, options.length, options.seconds)
-        print(json.dumps(measure(options.here, options.folder, options.place, *shape)))
+        print(json.dumps(measure(options.here, options.folder, options.place, *shape, options.seconds)))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as place:
-        save_for_peer(rows_of(options.folder, options.length), Path(place))
-        for _ in range(options.rounds):
-            for side in SIDES:
-                command = [sys.executable, __file__, *sys.argv[1:], "--here", side, "--place", place]
-                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                found[side].append(json.loads(output.splitlines()[-1]))
-    ours = found[SIDES[0]]
-    print(f"batch {options.batch} x {options.length}, packed, {options.rounds} rounds, medians")
-    print(f"{'side':<24}{'tokens/s':>12}{'first batch':>13}   ms_medqa / side, range")
-    for side, runs in found.items():
-        tokens, first = (statistics.median(run[key] for run in runs) for key in ("tokens", "first"))
-        ratios = [mine["tokens"] / run["tokens"] for mine, run in zip(ours, runs, strict=True)]
-        text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{side:<24}{tokens:>12,.0f}{first:>11.1f} s   {text}")
-    seek = statistics.median(run["seek"] for run in ours)
-    print(f"{ours[0]['rows']:,.0f} rows, {100 * ours[0]['filled']:.1f} % of the positions filled; a loader that starts")
-    print(f"in the middle of the fourth epoch gives its first batch after {1000 * seek:.0f} ms")
+        show(compare(options.folder, Path(place), *shape, options.seconds, options.rounds), *shape)
 
 
 if __name__ == "__main__":

@@ -28,24 +28,42 @@ _TARGETS = {
 _MEASURED = re.compile(r"([\d.]+) GB measured at the peak, ([\d.]+) GB estimated")
 
 
+def train(place: Path, model: Path, data: Path, batch: int, length: int, targets: str, **settings: int) -> str:
+    """What `ms-medqa train` prints; the run is left in `place`/run.
+
+    Args:
+        place: an empty folder.
+        model: its folder.
+        data: a converted folder.
+        batch, length: rows in a micro-batch, tokens in a row.
+        targets: one of `_TARGETS`.
+        settings: more keys of the section `train`.
+    """
+    config = {
+        "model": {"path": str(model)},
+        "data": {"path": str(data), "max_length": length},
+        "lora": _TARGETS[targets],
+        "train": {"batch_size": batch, **settings},
+        "runtime": {"device": "CPU"},
+        "output_dir": f"{place}/run",
+    }
+    path = place / "run.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = [sys.executable, "-m", "ms_medqa.cli.main", "train", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"the run failed:\n{result.stderr[-2000:]}")
+    return result.stdout
+
+
 def run(model: Path, data: Path, batch: int, length: int, targets: str, accumulation: int) -> tuple[float, float]:
     """(measured, estimated) GB of one run."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = {
-            "model": {"path": str(model)},
-            "data": {"path": str(data), "max_length": length},
-            "lora": _TARGETS[targets],
-            "train": {"batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1},
-            "runtime": {"device": "CPU"},
-            "output_dir": f"{folder}/run",
-        }
-        path = Path(folder, "run.yaml")
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        command = [sys.executable, "-m", "ms_medqa.cli.main", "train", str(path)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = _MEASURED.search(result.stdout)
+    with tempfile.TemporaryDirectory() as place:
+        settings = {"gradient_accumulation_steps": accumulation, "max_steps": 1}
+        printed = train(Path(place), model, data, batch, length, targets, **settings)
+    found = _MEASURED.search(printed)
     if found is None:
-        raise SystemExit(f"the run failed:\n{result.stderr[-2000:]}")
+        raise SystemExit(f"the run told no memory:\n{printed[-2000:]}")
     measured, estimated = map(float, found.groups())
     return measured, estimated
 
