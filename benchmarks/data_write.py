@@ -106,7 +106,11 @@ def convert_command(source: Path, output: Path, *settings: str) -> list[str]:
 
 
 def run(command: Sequence[str], folder: Path) -> Run:
-    """Run a command with log and cache in `folder`, and measure it; its memory is that of resident sets, sampled."""
+    """Run a command with log and cache in `folder`, and measure it.
+
+    Its memory is sampled: the largest resident set, and the proportional ones added up, as pages that processes share
+    are in memory once.
+    """
     environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     with (folder / "log").open("w") as log:
         began = time.perf_counter()
@@ -128,8 +132,10 @@ def _watch(process: subprocess.Popen[Any], most: dict[str, int]) -> None:
             root = psutil.Process(process.pid)
             sizes = []
             for one in (root, *root.children(recursive=True)):
-                sizes.append(one.memory_info().rss)
-            most["one"], most["all"] = max(most["one"], *sizes), max(most["all"], sum(sizes))
+                memory = one.memory_full_info()
+                sizes.append((memory.rss, memory.pss))
+            resident, shares = zip(*sizes, strict=True)
+            most["one"], most["all"] = max(most["one"], *resident), max(most["all"], sum(shares))
         except psutil.Error:
             pass
         time.sleep(0.2)
