@@ -109,8 +109,9 @@ class Cleaner:
         assert len(encoded.input_ids) == len(encoded.loss_mask) > 0
         return Kept(
             record,
-            np.asarray(encoded.input_ids, dtype=np.int32),
-            np.asarray(encoded.loss_mask, dtype=np.uint8),
+            np.fromiter(encoded.input_ids, np.int32, len(encoded.input_ids)),
+            # A third of the time of `np.asarray`.
+            np.frombuffer(bytes(encoded.loss_mask), np.uint8),
             question,
             answer,
             notes,

@@ -55,7 +55,7 @@ class Facts:
         self.lines.append(line)
         self.question_tokens.append(kept.question_tokens)
         self.answer_tokens.append(kept.answer_tokens)
-        self.trained.append(int(kept.loss_mask.sum()))
+        self.trained.append(int(np.count_nonzero(kept.loss_mask)))
         self.texts.append(not isinstance(record, Example))
 
     def extend(self, other: Facts, chosen: Sequence[int]) -> None:

@@ -22,7 +22,7 @@ _SIGNATURES = ("questions", "texts")
 _ENDS = ".ends"
 # Records after which what was read of the files is given back: they count as memory of this process as long as they
 # are mapped, and of a million records they are 2 GB.
-_FORGOTTEN = 1 << 15
+_FORGOTTEN = 1 << 13
 
 
 class Spool:
@@ -195,6 +195,7 @@ class SpooledPart:
             yield index
             if count % _FORGOTTEN == 0:
                 self.spooled.forget()
+        self.spooled.forget()
 
     def slice(self, start: int, stop: int) -> SpooledPart:
         """Those from `start` to `stop`."""
