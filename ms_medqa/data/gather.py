@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from ms_medqa.config.console import progress, say
@@ -16,7 +17,7 @@ from ms_medqa.data.facts import Facts
 from ms_medqa.data.inputs import InputFile, stem_of
 from ms_medqa.data.judge import Judged
 from ms_medqa.data.judging import Judges
-from ms_medqa.data.raw import RawRecord, printable
+from ms_medqa.data.raw import EmptyFileError, RawRecord, printable
 from ms_medqa.data.readers import open_raw
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.rules.lexicon import Coverage
@@ -68,7 +69,7 @@ class Gatherer:
         sizes = [item.path.stat().st_size for item in inputs]
         with progress(total=max(1, sum(sizes) // 1024), desc="reading", unit="KB") as bar:
             for number, item in enumerate(inputs):
-                layout, raws = open_raw(item.path)
+                layout, raws = _open(item.path, alone=len(inputs) == 1)
                 file = FileCount(printable(item.path), item.name, layout)
                 self.files.append(file)
                 for batch, judged in self._judges.judge(raws, printable(stem_of(item.path)), item.name, number):
@@ -151,6 +152,16 @@ class Gatherer:
             if wish is not None and wish.lower() not in known:
                 there = list_names(self._seen_columns)
                 raise UserError(f"data.columns.{field}={wish}: no such column", f"there are {there}")
+
+
+def _open(path: Path, alone: bool) -> tuple[str, Iterator[RawRecord]]:
+    """`open_raw`; among several files an empty one has no records."""
+    try:
+        return open_raw(path)
+    except EmptyFileError:
+        if alone:
+            raise
+        return "empty file", iter(())
 
 
 def rejected_line(file: str, line: int, reason: str, detail: str, record: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,23 @@ class RawRecord:
     key: str | None = None
 
 
+class EmptyFileError(UserError):
+    """A file with nothing in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: the file is empty")
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Raise a UserError unless all are readable files with something in them; of several, some may be empty."""
+    for path in paths:
+        try:
+            check_file(path)
+        except EmptyFileError:
+            if len(paths) == 1:
+                raise
+
+
 def check_file(path: Path) -> None:
     """Raise a UserError unless `path` is a readable file with something in it."""
     try:
@@ -52,7 +70,7 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     if not head.removeprefix(BOM).strip() and path.stat().st_size == len(head):
-        raise UserError(f"{path}: the file is empty")
+        raise EmptyFileError(path)
 
 
 def printable(path: str | Path) -> str:

@@ -25,7 +25,7 @@ from ms_medqa.data.mixing import Extra, Source, apply_weights, files_to_mix, rea
 from ms_medqa.data.near_duplicates import reject_near_duplicates
 from ms_medqa.data.overlap import BenchmarkIndex
 from ms_medqa.data.prompt import Prompt
-from ms_medqa.data.raw import check_file
+from ms_medqa.data.raw import check_files
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.split import PARTS, assign_parts
 from ms_medqa.data.spool import Spool, Spooled, SpooledPart
@@ -110,11 +110,10 @@ def find_inputs(inputs: Sequence[str | Path], config: Config) -> Inputs:
     """All files to read.
 
     Raises:
-        UserError: one is absent or cannot be read.
+        UserError: one is absent or cannot be read, or nothing is in the only one.
     """
     sources = expand_inputs(inputs)
-    for source in sources:
-        check_file(source.path)
+    check_files([source.path for source in sources])
     return Inputs(sources, [files_to_mix(wish) for wish in config.data.mix])
 
 

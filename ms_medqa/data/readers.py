@@ -17,7 +17,7 @@ from ms_medqa.data.formats import FileHints, hints_of, parse_record
 from ms_medqa.data.inputs import KNOWN_SUFFIXES, stem_of, suffix_of
 from ms_medqa.data.json_reader import open_json
 from ms_medqa.data.parquet_reader import open_parquet
-from ms_medqa.data.raw import HALF_WRITTEN, RawRecord, check_file, printable
+from ms_medqa.data.raw import HALF_WRITTEN, EmptyFileError, RawRecord, check_file, printable
 from ms_medqa.data.streams import ByteStream
 from ms_medqa.data.text_reader import open_text
 from ms_medqa.data.text_stream import TextStream
@@ -104,7 +104,7 @@ def open_raw(path: Path) -> tuple[str, Iterator[RawRecord]]:
     stream = TextStream(path)
     if not stream.peek(1):
         stream.close()
-        raise UserError(f"{path}: the file is empty")
+        raise EmptyFileError(path)
     if kind == "text" and suffix == ".txt" and _holds_json(stream.peek(_TEXT_HEAD)):
         kind = "json"
     openers: dict[str, Callable[[], tuple[str, Iterator[RawRecord]]]] = {

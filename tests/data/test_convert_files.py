@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import pytest
 from conversions import Convert, lines, qa, read, write
 
 
@@ -58,6 +60,17 @@ def test_a_file_without_records_among_others_is_said_and_no_more(convert: Conver
     said = convert(folder)
     assert all(f"warning: {folder / name}: no record in it" in said for name in contents)
     assert [file["read"] for file in read(convert.output / "report.json")["files"]] == [0, 0, 0, 10]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.jsonl.gz"])
+def test_an_empty_file_stops_nothing_unless_it_is_the_only_one(convert: Convert, tmp_path: Path, name: str) -> None:
+    empty, whole = tmp_path / name, write(tmp_path / "whole.jsonl", [qa(i) for i in range(10)])
+    empty.write_bytes({"a.json": b"", "a.csv": b"\xef\xbb\xbf\n", "a.jsonl.gz": gzip.compress(b"")}[name])
+    assert f"error: {empty}: the file is empty" in convert(empty, status=2)
+    assert f"warning: {empty}: no record in it" in convert(empty, whole)
+    assert [file["read"] for file in read(convert.output / "report.json")["files"]] == [0, 10]
+    other = write(tmp_path / "other.jsonl", [])
+    assert f"no record in {empty}, {other}" in convert(empty, other, status=2)
 
 
 def test_an_error_names_few_of_many_files(convert: Convert, tmp_path: Path) -> None:
