@@ -23,6 +23,7 @@ from ms_medqa.data.folder import new_folder
 from ms_medqa.data.judging import Judges
 from ms_medqa.data.mindrecord import files_of
 from ms_medqa.data.mix import Amount
+from ms_medqa.data.mixing import HeldOut
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.question_types import TYPES
 from ms_medqa.data.read_parts import REJECTED, ReadParts, Rules, find_inputs, load_rules, open_judges, read_parts
@@ -127,7 +128,7 @@ def _add_variants(read: ReadParts, rules: Rules, kind: str, config: Config, judg
 def _make_training_part(read: ReadParts, augmented: int, kind: str, config: Config) -> _Made:
     train, extra, settings = read.parts["train"], read.extra, config.data
     main = Amount(len(train) + len(extra.spool), int(train.lengths.sum()) + sum(extra.spool.lengths))
-    held_out = read.facts.digests()[np.concatenate([read.parts[part].indices for part in PARTS[1:]])]
+    held_out = HeldOut.of((read.parts[part] for part in PARTS[1:]), read.facts)
     mixed = [other.mix_in(main, kind, held_out, settings, extra) for other in read.others]
     added = extra.spool.close()
     return _Made(added.part(np.arange(len(added))), augmented, mixed)

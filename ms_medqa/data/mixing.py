@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -18,17 +18,37 @@ from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import Gatherer, rejected_line
 from ms_medqa.data.inputs import InputFile, expand_inputs
 from ms_medqa.data.judging import Judges
+from ms_medqa.data.minhash import near_duplicates
 from ms_medqa.data.mix import Amount, numbered_id, pass_numbers, select
 from ms_medqa.data.overlap import BenchmarkIndex
-from ms_medqa.data.raw import check_file
+from ms_medqa.data.raw import check_files
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.spool import Spool, SpooledPart
 from ms_medqa.data.training_part import first_halves, remove_overlap
 from ms_medqa.data.unique_ids import UniqueIds
 
 REASON = "weight"
-# Why other data is not taken: it asks a question of the validation or test part.
+# Why other data is not taken: it asks a question of the validation or test part, or nearly one.
 _HELD_OUT = "held_out"
+
+
+class HeldOut(NamedTuple):
+    """The n questions of validation and test.
+
+    Attributes:
+        digests: uint8 (n, 16), as `split.question_digest` makes them.
+        signatures: uint32 (n, num_perm), MinHash of each.
+    """
+
+    digests: np.ndarray
+    signatures: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Iterable[SpooledPart], facts: Facts) -> HeldOut:
+        """Those of these parts, of which the facts are known."""
+        held = list(parts)
+        digests = facts.digests()[np.concatenate([part.indices for part in held])]
+        return cls(digests, np.concatenate([part.spooled.questions[part.indices] for part in held]))
 
 
 class Extra:
@@ -123,23 +143,21 @@ class Source:
     facts: Facts
     files: list[FileCount]
 
-    def mix_in(
-        self, main: Amount, kind: str, held_out: np.ndarray, settings: DataSection, extra: Extra
-    ) -> dict[str, Any]:
+    def mix_in(self, main: Amount, kind: str, held_out: HeldOut, settings: DataSection, extra: Extra) -> dict[str, Any]:
         """Take as much as the weight says; what the report tells of it.
 
         Args:
             main: size of the training part that it is mixed into.
             kind: of that part, `sft` or `text`.
-            held_out: uint8 (n, 16), of the questions of validation and test; what asks one of them is not taken.
-            settings: what the weight counts, and the seed.
+            held_out: what asks one of these, or nearly one, is not taken.
+            settings: what the weight counts, what nearly is, and the seed.
             extra: takes the records.
 
         Raises:
             UserError: it has no usable records, or records of the other kind.
         """
         self._check_kind(kind)
-        self._leave_out(held_out)
+        self._leave_out(held_out, settings.cluster_similarity)
         lengths = self.records.lengths
         chosen = select(
             main,
@@ -162,9 +180,15 @@ class Source:
             "files": [file.to_dict() for file in self.files],
         }
 
-    def _leave_out(self, held_out: np.ndarray) -> None:
+    def _leave_out(self, held_out: HeldOut, threshold: float) -> None:
         indices = self.records.indices
-        known = np.isin(first_halves(self.facts.digests()[indices]), first_halves(held_out))
+        if not indices.size:
+            return
+        known = np.isin(first_halves(self.facts.digests()[indices]), first_halves(held_out.digests))
+        # Of several near duplicates the first is told: where one is held out, that one.
+        marks = np.concatenate([held_out.signatures, self.records.spooled.questions[indices]])
+        first = near_duplicates(marks, threshold)[len(held_out.signatures) :]
+        known |= (first >= 0) & (first < len(held_out.signatures))
         for index in indices[known].tolist():
             self.files[self.facts.files[index]].rejected[_HELD_OUT] += 1
         self.records = self.records.spooled.part(indices[~known])
@@ -189,7 +213,7 @@ def files_to_mix(wish: MixSource) -> list[InputFile]:
     for file in files:
         if file.weight != 1:
             raise UserError(f"data.mix: {wish.path} has two weights", f"leave out @{file.weight:g}")
-        check_file(file.path)
+    check_files([file.path for file in files])
     return files
 
 

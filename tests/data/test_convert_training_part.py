@@ -328,6 +328,21 @@ def test_other_data_asks_no_question_of_validation_and_test(
     assert (file["kept"], file["rejected"]) == (1, {"held_out": 2})
 
 
+def test_other_data_asks_nothing_that_is_nearly_a_question_of_validation_and_test(convert: Run, tmp_path: Path) -> None:
+    # Forty characters each, and no three in a row of one stand in another.
+    questions = ["".join(chr(0x4E00 + 500 * i + 7 * k) for k in range(40)) + "吗" for i in range(16)]
+    source = write(tmp_path / "in.jsonl", [{"question": q, "answer": "请遵医嘱，定期复查。"} for q in questions])
+    plain = convert(source, "data.aug_rate=0")
+    others = [{"question": q.replace("吗", "呢"), "answer": "请到门诊就诊。"} for q in questions]
+    result = convert(source, "--config", config(tmp_path, (write(tmp_path / "more.jsonl", others), 1)))
+    taken = {r["question"].replace("呢", "吗") for r in result.train if r["source"] == "more.jsonl"}
+    held_out = {r["question"] for part in ("val", "test") for r in plain.parts[part]}
+    assert held_out
+    assert taken == set(questions) - held_out
+    (file,) = result.report["mixed"][0]["files"]
+    assert file["rejected"] == {"held_out": len(held_out)}
+
+
 def test_other_data_that_cannot_be_mixed_in_is_a_clear_error(
     fault: Callable[..., str], source: Path, tmp_path: Path
 ) -> None:
@@ -337,6 +352,10 @@ def test_other_data_that_cannot_be_mixed_in_is_a_clear_error(
     assert "none.jsonl: no such file" in mixing(tmp_path / "none.jsonl")
     empty = write(tmp_path / "useless.jsonl", [{"question": "空", "answer": ""}])
     assert "useless.jsonl: no records are left to mix in" in mixing(empty)
+    (tmp_path / "none").mkdir()
+    for name, content in (("a.json", "[]"), ("b.jsonl", "")):
+        (tmp_path / "none" / name).write_text(content)
+    assert "none: no records are left to mix in" in mixing(tmp_path / "none")
     text = write(tmp_path / "text.jsonl", [{"text": f"第 {i} 段：心脏分四腔。"} for i in range(20)])
     assert f"{text} holds plain text, which cannot be mixed into questions" in mixing(text)
     assert f"{source} holds questions, which cannot be mixed into plain text" in mixing(source, into=text)
