@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ __all__ = [
     "Weights",
     "baichuan_config",
     "config_of",
+    "edit_config",
     "head_dim",
     "logits",
     "padded",
     "qwen_config",
     "random_weights",
+    "raw_file",
     "serialize",
     "tensor_shapes",
     "token_losses",
@@ -187,3 +190,16 @@ def padded(sequences: Sequence[Sequence[int]], side: str, width: int, fill: int 
         place = slice(width - len(sequence), width) if side == "left" else slice(0, len(sequence))
         ids[row, place], mask[row, place] = sequence, 1
     return ids, mask
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change keys of a model's config; `absent` takes one out."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in (config | changes).items() if value != "absent"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def raw_file(header: Any, data: bytes = b"") -> bytes:
+    """A safetensors file of any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
