@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from typing import IO, Any
 
 from tqdm import tqdm
 
 _LOG_INTERVAL_SECONDS = 10.0
+# A bar belongs to one process. By default it takes a semaphore of the system, of which Python complains on the terminal
+# where a process is ended before it gives that back.
+tqdm.set_lock(threading.RLock())
 
 
 def is_main_rank() -> bool:

@@ -149,10 +149,15 @@ def test_what_goes_wrong_in_a_process_is_the_same_error(
 
 PROGRAM = """
 import sys, time
+from ms_medqa.config.console import progress
 from ms_medqa.data.processes import fresh_processes
 
+def start():
+    list(progress([1], desc="one", unit="number"))
+    print("started")
+
 if __name__ == "__main__":
-    with fresh_processes(2, print, "started", at_once=True) as pool:
+    with fresh_processes(2, start, at_once=True) as pool:
         pool.submit(time.sleep, 600)
         print("submitted", flush=True)
         time.sleep(600)
@@ -182,3 +187,5 @@ def test_no_process_outlives_the_first(tmp_path: Path, number: signal.Signals) -
     # The pipes close when the last process is gone.
     _, said = process.communicate(timeout=60)
     assert said.count("Traceback") == (1 if number == signal.SIGINT else 0), said
+    if number == signal.SIGINT:
+        assert "leaked" not in said
