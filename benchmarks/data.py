@@ -66,7 +66,7 @@ def writing(source: Path, count: int, model: Path, place: Path, rounds: int, pro
     found = data_write.compare(source, model, place, data_write.SIDES, rounds, processes)
     data_write.show(found, count, processes)
     rows = []
-    for side in [side for side in found if side not in data_write.PEERS]:
+    for side in [side for side in found if side.startswith("convert")]:
         speed = count / statistics.median(seconds for seconds, *_ in found[side])
         ratios = data_write.ratios(found, side, "datasets")
         measured = f"{speed:,.0f}, {data_write.spread(ratios)} x datasets"

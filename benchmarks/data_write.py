@@ -13,6 +13,7 @@ Both make the same tokens and the same loss mask of the records that they keep (
   is kept, as the peer keeps it. What no setting turns off stays: bringing characters to one form, digests of questions
   and records, MinHash signatures, the split by groups of one question, JSON Lines beside MindRecord, report and
   manifest with the sha256 of every file, and reading every row back.
+- `floor`, `floor-read-back`: what no conversion to MindRecord can do without (`data_floor.py`); they have no aim.
 - `datasets`: `load_dataset("json").map(tokenize, num_proc=…)`, then `save_to_disk`; `tokenize` takes one record.
 - `datasets-batched`: the same with `batched=True`, so that the tokenizer gets 1,000 texts at a time.
 
@@ -51,7 +52,8 @@ _PLAIN = (
 )
 _SETTINGS = {"convert": (), "convert-bare": _BARE, "convert-plain": _PLAIN}
 PEERS = ("datasets", "datasets-batched")
-SIDES = (*_SETTINGS, *PEERS)
+_FLOORS = {"floor": (), "floor-read-back": ("--read-back",)}
+SIDES = (*_SETTINGS, *_FLOORS, *PEERS)
 
 # (seconds, most MB of the largest process, most MB of all added up) of a command.
 Run = tuple[float, float, float]
@@ -94,9 +96,11 @@ def run_datasets(source: Path, model: Path, output: Path, batched: bool, process
 
 def command_of(side: str, source: Path, model: Path, output: Path, processes: int) -> list[str]:
     """The command of a side."""
+    common = [str(source), "--model", str(model), "--output", str(output), "--processes", str(processes)]
     if side in PEERS:
-        names = ("--here", side, "--output", str(output), "--processes", str(processes))
-        return [sys.executable, __file__, str(source), "--model", str(model), *names]
+        return [sys.executable, __file__, *common, "--here", side]
+    if side in _FLOORS:
+        return [sys.executable, str(Path(__file__).with_name("data_floor.py")), *common, *_FLOORS[side]]
     return convert_command(source, output, f"model.path={model}", *_SETTINGS[side])
 
 
