@@ -128,8 +128,10 @@ def _add_variants(read: ReadParts, rules: Rules, kind: str, config: Config, judg
 def _make_training_part(read: ReadParts, augmented: int, kind: str, config: Config) -> _Made:
     train, extra, settings = read.parts["train"], read.extra, config.data
     main = Amount(len(train) + len(extra.spool), int(train.lengths.sum()) + sum(extra.spool.lengths))
-    held_out = HeldOut.of((read.parts[part] for part in PARTS[1:]), read.facts)
-    mixed = [other.mix_in(main, kind, held_out, settings, extra) for other in read.others]
+    mixed = []
+    if read.others:
+        held_out = HeldOut.of((read.parts[part] for part in PARTS[1:]), read.facts)
+        mixed = [other.mix_in(main, kind, held_out, settings, extra) for other in read.others]
     added = extra.spool.close()
     return _Made(added.part(np.arange(len(added))), augmented, mixed)
 
