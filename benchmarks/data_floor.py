@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from data_write import medqa_prompt
 
 from ms_medqa.data import mindrecord
 from ms_medqa.data.mindrecord import Row
@@ -40,12 +41,7 @@ def rows_of(lines: Iterator[bytes], tokenizer: Tokenizer) -> Iterator[Row]:
     end = tokenizer.token_to_id(tokenizer.eos_token)
     assert end is not None
     while batch := [json.loads(line) for line in itertools.islice(lines, _BATCH)]:
-        prompts = [
-            f"基于以下医学知识回答问题:\n知识:{record['input']}\n问题:{record['instruction']}\n回答:"
-            if record["input"]
-            else f"回答医学问题:{record['instruction']}\n回答:"
-            for record in batch
-        ]
+        prompts = [medqa_prompt(record["instruction"], record["input"]) for record in batch]
         ids = tokenizer.encode_batch([*prompts, *(record["output"] for record in batch)])
         for prompt, answer in zip(ids[: len(batch)], ids[len(batch) :], strict=True):
             mask = np.repeat(np.array([0, 1], np.uint8), (len(prompt), len(answer) + 1))

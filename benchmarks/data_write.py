@@ -59,6 +59,13 @@ SIDES = (*_SETTINGS, *_FLOORS, *PEERS)
 Run = tuple[float, float, float]
 
 
+def medqa_prompt(question: str, context: str) -> str:
+    """The prompt `medqa`, spelled once more, so that `--check` compares two."""
+    if context:
+        return f"基于以下医学知识回答问题:\n知识:{context}\n问题:{question}\n回答:"
+    return f"回答医学问题:{question}\n回答:"
+
+
 def run_datasets(source: Path, model: Path, output: Path, batched: bool, processes: int) -> None:
     """What the peer does, in this process."""
     from datasets import load_dataset
@@ -66,22 +73,16 @@ def run_datasets(source: Path, model: Path, output: Path, batched: bool, process
 
     tokenizer = AutoTokenizer.from_pretrained(model)
 
-    def prompt_of(question: str, context: str) -> str:
-        # The prompt `medqa`.
-        if context:
-            return f"基于以下医学知识回答问题:\n知识:{context}\n问题:{question}\n回答:"
-        return f"回答医学问题:{question}\n回答:"
-
     def join(prompt: list[int], answer: list[int]) -> dict[str, list[int]]:
         answer = [*answer, tokenizer.eos_token_id]
         return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
     def one(record: dict[str, str]) -> dict[str, list[int]]:
-        prompt = tokenizer(prompt_of(record["instruction"], record["input"]), add_special_tokens=False).input_ids
+        prompt = tokenizer(medqa_prompt(record["instruction"], record["input"]), add_special_tokens=False).input_ids
         return join(prompt, tokenizer(record["output"], add_special_tokens=False).input_ids)
 
     def many(records: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        texts = list(map(prompt_of, records["instruction"], records["input"]))
+        texts = list(map(medqa_prompt, records["instruction"], records["input"]))
         prompts = tokenizer(texts, add_special_tokens=False).input_ids
         answers = tokenizer(records["output"], add_special_tokens=False).input_ids
         rows = list(map(join, prompts, answers))

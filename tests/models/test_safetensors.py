@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
+from decoders import raw_file
 
 from ms_medqa.config import UserError
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.models.safetensors_writer import write_safetensors
-
-
-def raw_file(header: Any, size: int = 0) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + b"\0" * size
 
 
 def entry(shape: Any, offsets: Any, dtype: Any = "F32") -> dict[str, Any]:
@@ -30,41 +24,41 @@ def entry(shape: Any, offsets: Any, dtype: Any = "F32") -> dict[str, Any]:
 
 X = b'"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
 GOOD = {
-    "one": raw_file({"x": entry([2], [0, 8])}, 8),
+    "one": raw_file({"x": entry([2], [0, 8])}, bytes(8)),
     "none": raw_file({}),
-    "scalar": raw_file({"x": entry([], [0, 4])}, 4),
-    "no numbers": raw_file({"x": entry([0], [0, 0]), "y": entry([2], [0, 8]), "z": entry([0, 4], [8, 8])}, 8),
-    "another order": raw_file({"y": entry([2], [8, 16]), "x": entry([2], [0, 8])}, 16),
-    "metadata": raw_file({"__metadata__": {"a": "b"}, "x": entry([2], [0, 8])}, 8),
-    "no metadata": raw_file({"__metadata__": None, "x": entry([2], [0, 8])}, 8),
-    "another field": raw_file({"x": {**entry([2], [0, 8]), "more": 1}}, 8),
-    "a type of eight bits": raw_file({"x": entry([8], [0, 8], "F8_E4M3")}, 8),
-    "spaces": raw_file(b" {" + X + b"}  ", 8),
+    "scalar": raw_file({"x": entry([], [0, 4])}, bytes(4)),
+    "no numbers": raw_file({"x": entry([0], [0, 0]), "y": entry([2], [0, 8]), "z": entry([0, 4], [8, 8])}, bytes(8)),
+    "another order": raw_file({"y": entry([2], [8, 16]), "x": entry([2], [0, 8])}, bytes(16)),
+    "metadata": raw_file({"__metadata__": {"a": "b"}, "x": entry([2], [0, 8])}, bytes(8)),
+    "no metadata": raw_file({"__metadata__": None, "x": entry([2], [0, 8])}, bytes(8)),
+    "another field": raw_file({"x": {**entry([2], [0, 8]), "more": 1}}, bytes(8)),
+    "a type of eight bits": raw_file({"x": entry([8], [0, 8], "F8_E4M3")}, bytes(8)),
+    "spaces": raw_file(b" {" + X + b"}  ", bytes(8)),
 }
 BAD = {
-    "fractions": raw_file({"x": entry([2], [0.0, 8.0])}, 8),
+    "fractions": raw_file({"x": entry([2], [0.0, 8.0])}, bytes(8)),
     "truths": raw_file({"x": entry([0], [False, False])}),
-    "negative": raw_file({"x": entry([2], [-8, 0])}, 8),
-    "three offsets": raw_file({"x": entry([2], [0, 8, 9])}, 8),
-    "a true width": raw_file({"x": entry([True], [0, 4])}, 4),
-    "a text": raw_file({"x": entry(["1"], [0, 4])}, 4),
-    "a fraction wide": raw_file({"x": entry([1.0], [0, 4])}, 4),
-    "two negative widths": raw_file({"x": entry([-1, -2], [0, 8])}, 8),
-    "another size": raw_file({"x": entry([3], [0, 8])}, 8),
+    "negative": raw_file({"x": entry([2], [-8, 0])}, bytes(8)),
+    "three offsets": raw_file({"x": entry([2], [0, 8, 9])}, bytes(8)),
+    "a true width": raw_file({"x": entry([True], [0, 4])}, bytes(4)),
+    "a text": raw_file({"x": entry(["1"], [0, 4])}, bytes(4)),
+    "a fraction wide": raw_file({"x": entry([1.0], [0, 4])}, bytes(4)),
+    "two negative widths": raw_file({"x": entry([-1, -2], [0, 8])}, bytes(8)),
+    "another size": raw_file({"x": entry([3], [0, 8])}, bytes(8)),
     "no memory": raw_file({"x": entry([2**40, 2**40, 0], [0, 0])}),
-    "the same bytes": raw_file({"x": entry([2], [0, 8]), "y": entry([2], [0, 8])}, 8),
-    "an overlap": raw_file({"x": entry([2], [0, 8]), "y": entry([2], [4, 12])}, 12),
-    "a gap": raw_file({"x": entry([2], [0, 8]), "y": entry([2], [12, 20])}, 20),
-    "a gap at the start": raw_file({"x": entry([2], [4, 12])}, 12),
-    "bytes behind": raw_file({"x": entry([2], [0, 8])}, 9),
-    "a field twice": raw_file(b'{"x":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}', 8),
-    "metadata twice": raw_file(b'{"__metadata__":{},"__metadata__":{},' + X + b"}", 8),
-    "numbers as metadata": raw_file({"__metadata__": {"a": 1}, "x": entry([2], [0, 8])}, 8),
-    "a list as metadata": raw_file({"__metadata__": [], "x": entry([2], [0, 8])}, 8),
+    "the same bytes": raw_file({"x": entry([2], [0, 8]), "y": entry([2], [0, 8])}, bytes(8)),
+    "an overlap": raw_file({"x": entry([2], [0, 8]), "y": entry([2], [4, 12])}, bytes(12)),
+    "a gap": raw_file({"x": entry([2], [0, 8]), "y": entry([2], [12, 20])}, bytes(20)),
+    "a gap at the start": raw_file({"x": entry([2], [4, 12])}, bytes(12)),
+    "bytes behind": raw_file({"x": entry([2], [0, 8])}, bytes(9)),
+    "a field twice": raw_file(b'{"x":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "metadata twice": raw_file(b'{"__metadata__":{},"__metadata__":{},' + X + b"}", bytes(8)),
+    "numbers as metadata": raw_file({"__metadata__": {"a": 1}, "x": entry([2], [0, 8])}, bytes(8)),
+    "a list as metadata": raw_file({"__metadata__": [], "x": entry([2], [0, 8])}, bytes(8)),
     "too deep": raw_file(b'{"x":' + b"[" * 100_000),
-    "utf-16": raw_file(("{" + X.decode() + "}").encode("utf-16-le"), 8),
-    "half a character": raw_file(b'{"\\ud800":' + X.partition(b":")[2] + b"}", 8),
-    "a type without a name": raw_file({"x": entry([2], [0, 8], ["F32"])}, 8),
+    "utf-16": raw_file(("{" + X.decode() + "}").encode("utf-16-le"), bytes(8)),
+    "half a character": raw_file(b'{"\\ud800":' + X.partition(b":")[2] + b"}", bytes(8)),
+    "a type without a name": raw_file({"x": entry([2], [0, 8], ["F32"])}, bytes(8)),
 }
 
 
@@ -93,13 +87,13 @@ def test_what_the_library_refuses(name: str, tmp_path: Path) -> None:
 
 def test_a_tensor_twice(tmp_path: Path) -> None:
     # The library takes the last one; no writer makes such a file.
-    (tmp_path / "x.safetensors").write_bytes(raw_file(b"{" + X + b"," + X + b"}", 8))
+    (tmp_path / "x.safetensors").write_bytes(raw_file(b"{" + X + b"," + X + b"}", bytes(8)))
     with pytest.raises(UserError, match="'x' stands there twice"):
         SafetensorsFile(tmp_path / "x.safetensors")
 
 
 def test_more_axes_than_an_array_has(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(raw_file({"x": entry([1] * 70, [0, 4])}, 4))
+    (tmp_path / "x.safetensors").write_bytes(raw_file({"x": entry([1] * 70, [0, 4])}, bytes(4)))
     with pytest.raises(UserError, match="too many axes"):
         SafetensorsFile(tmp_path / "x.safetensors")
 
