@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -109,8 +110,8 @@ class Cleaner:
         assert len(encoded.input_ids) == len(encoded.loss_mask) > 0
         return Kept(
             record,
-            np.fromiter(encoded.input_ids, np.int32, len(encoded.input_ids)),
-            # A third of the time of `np.asarray`.
+            # A third of the time of `np.asarray`, both.
+            np.frombuffer(struct.pack(f"={len(encoded.input_ids)}i", *encoded.input_ids), np.int32),
             np.frombuffer(bytes(encoded.loss_mask), np.uint8),
             question,
             answer,

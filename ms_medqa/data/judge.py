@@ -43,7 +43,8 @@ class Judged:
         records: their ids, tokens and loss masks.
         lines: their lines of JSON.
         digests: of their texts: equal ones are duplicates.
-        signatures: uint32 (k, 2, num_perm), of the first question and of all questions and answers.
+        signatures: uint32 (k, 2, num_perm), of the first question and of all questions and answers; (k, 1, num_perm)
+            where records are not compared.
         facts: what is remembered of them.
         notes: number among them → what was done to it, where anything was.
         terms: entries of the lexicon that each one names; empty without a lexicon.
@@ -98,7 +99,8 @@ class Judge:
         facts = Facts()
         for (place, outcome), digest in zip(kept.items(), digests, strict=True):
             facts.add(outcome, number, raws[place].line, digest)
-        marks = signatures([text for outcome in kept.values() for text in _texts(outcome.record)])
+        compared = 1 if self._settings.near_duplicates is None else 2
+        marks = signatures([text for outcome in kept.values() for text in _texts(outcome.record)[:compared]])
         return Judged(
             formats=[reading.format for reading in readings],
             columns=_columns(raws),
@@ -107,7 +109,7 @@ class Judge:
             records=from_rows((each.record.id, each.input_ids, each.loss_mask) for each in kept.values()),
             lines=[json_line(each.record.to_dict()).encode() for each in kept.values()],
             digests=digests,
-            signatures=marks.reshape(len(kept), 2, marks.shape[1]),
+            signatures=marks.reshape(len(kept), compared, marks.shape[1]),
             facts=facts,
             notes={index: notes for index, each in enumerate(kept.values()) if (notes := _notes(each))},
             terms=[each.terms for each in kept.values()] if self._settings.lexicon else [],

@@ -75,7 +75,7 @@ class Spool:
         Args:
             records: their ids, tokens and masks.
             lines: their lines of JSON, with the lines' ends.
-            signatures: uint32 (n, 2, num_perm), as `judge.Judged` has them; None where nothing is compared.
+            signatures: uint32 (n, 2 or 1, num_perm), as `judge.Judged` has them; None where nothing is compared.
         """
         ids = [name.encode() for name in records.ids]
         sizes = (list(map(len, lines)), list(map(len, ids)), 4 * records.lengths, records.lengths)
@@ -86,7 +86,7 @@ class Spool:
             ends.frombytes((ends[-1] + np.cumsum(size, dtype=np.int64)).tobytes())
         if signatures is not None:
             self._width = signatures.shape[2]
-            for column, file in enumerate(self._signatures):
+            for column, file in zip(range(signatures.shape[1]), self._signatures, strict=False):
                 file.write(signatures[:, column].tobytes())
 
     def close(self) -> Spooled:
