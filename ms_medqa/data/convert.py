@@ -33,7 +33,7 @@ from ms_medqa.data.report_html import write_report_html
 from ms_medqa.data.split import PARTS
 from ms_medqa.data.spool import Joined, SpooledPart
 from ms_medqa.data.training_part import add_variants
-from ms_medqa.data.writing import Writers, writers
+from ms_medqa.data.writing import Writing
 
 _REPORT = "report.json"
 _OUTPUTS = (*(f"{part}.jsonl" for part in PARTS), REJECTED, _REPORT, _PAGE, PROMPT_FILE, manifest.FILE_NAME)
@@ -71,21 +71,18 @@ def convert(
         new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=found.paths) as work,
         # Closes the spools, whose files lie in the work folder, before that takes its place.
         ExitStack() as stack,
+        # The workers read the spools, too, and end first.
+        open_judges(found, rules, config, workers) as judging,
     ):
-        # The workers end as soon as they can, for writing needs the memory.
-        with open_judges(found, rules, config, workers) as judging:
-            read = read_parts(found, rules, config, work, stack, judging)
-            _show_files(read.files)
-            if not len(read.left):
-                raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
-            kind = _kind(read.facts, read.files)
-            _check_train(read.parts)
-            augmented = _add_variants(read, rules, kind, config, judging)
-        with writers(config.data.shard_megabytes * 2**20, workers) as writing:
-            # MindSpore's import in other processes goes on while this one mixes and writes JSON Lines.
-            writing.expect(read.parts)
-            made = _make_training_part(read, augmented, kind, config)
-            report = _write(work, read, made, rules, kind, config, writing)
+        read = read_parts(found, rules, config, work, stack, judging)
+        _show_files(read.files)
+        if not len(read.left):
+            raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
+        kind = _kind(read.facts, read.files)
+        _check_train(read.parts)
+        augmented = _add_variants(read, rules, kind, config, judging)
+        made = _make_training_part(read, augmented, kind, config)
+        report = _write(work, read, made, rules, kind, config, judging)
     say(table(report))
     for part in PARTS[1:]:
         if not report["kept"][part]:
@@ -137,21 +134,22 @@ def _make_training_part(read: ReadParts, augmented: int, kind: str, config: Conf
 
 
 def _write(
-    work: Path, read: ReadParts, made: _Made, rules: Rules, kind: str, config: Config, writing: Writers
+    work: Path, read: ReadParts, made: _Made, rules: Rules, kind: str, config: Config, judging: Judges
 ) -> dict[str, Any]:
     """Write everything but the rejected records; the report."""
     whole = {part: Joined((records,)) for part, records in read.parts.items()}
     whole["train"] = Joined((read.parts["train"], made.added))
+    writing = Writing(work, whole, config.data.shard_megabytes * 2**20, judging.pool)
     for part, records in whole.items():
         with atomic_write(work / f"{part}.jsonl", "wb") as file:
             file.writelines(records.lines())
-    shards = writing.write(work, whole)
     tokens = {part: _tokens(read.parts[part], read.facts) for part in PARTS}
     tokens["train"] = _together(tokens["train"], _tokens(made.added, read.extra.facts))
     report = _report(read, made, tokens, rules, kind, config)
     write_json(work / _REPORT, report)
     write_report_html(report, histograms_of(tokens), work / _PAGE)
     rules.prompt.save(work)
+    shards = writing.finish()
     written = [*_OUTPUTS, *(file.name for names in shards.values() for name in names for file in files_of(name))]
     manifest.write(
         work,

@@ -59,10 +59,14 @@ class Worker:
 
 
 class Judges:
-    """One worker, or one in each of several processes."""
+    """One worker, or one in each of several processes.
+
+    Attributes:
+        pool: the processes, None where the one worker is in this process.
+    """
 
     def __init__(self, task: Task, pool: ProcessPoolExecutor | None, workers: int) -> None:
-        self._pool = pool
+        self.pool = pool
         self._workers = workers
         self._columns = task.settings.columns
         self._worker = Worker(task) if pool is None else None
@@ -92,7 +96,7 @@ class Judges:
         """
         rest = iter(items)
         batches = iter(lambda: list(itertools.islice(rest, BATCH)), [])
-        if self._pool is None:
+        if self.pool is None:
             assert self._worker is not None
             for batch in batches:
                 yield batch, work(self._worker, batch)
@@ -100,7 +104,7 @@ class Judges:
         waiting: deque[tuple[list[T], Future[R]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, self._pool.submit(_work_here, work, batch)))
+                waiting.append((batch, self.pool.submit(_work_here, work, batch)))
                 # Each worker has the next batch at hand; more would only fill the memory.
                 if len(waiting) > 2 * self._workers:
                     first, done = waiting.popleft()

@@ -14,6 +14,8 @@ from typing import Any
 
 # Come to all processes of a terminal; the first one ends the others, and alone says so.
 _FOR_THE_FIRST = (signal.SIGINT, signal.SIGHUP)
+# Seconds for what was begun when the block was left: a file of 64 MB takes three.
+_PATIENCE = 10
 
 
 def cores() -> int:
@@ -22,17 +24,15 @@ def cores() -> int:
 
 
 @contextmanager
-def fresh_processes(
-    count: int, start: Callable[..., None], *arguments: Any, at_once: bool = False
-) -> Iterator[ProcessPoolExecutor]:
+def fresh_processes(count: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
     """Processes that begin to start now, end with the block, and do not outlive this one.
+
+    What they have begun at the end of the block they may finish within ten seconds.
 
     Args:
         count: of processes.
         start: what each does first.
         arguments: of `start`.
-        at_once: where the block raises, they end in the middle of what they do. What is submitted must be small then: a
-            pool of Python 3.10 whose processes are gone waits for ever for a full pipe.
     """
     # Fresh processes: threads that exist already, and their locks, do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -48,12 +48,12 @@ def fresh_processes(
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
-    except BaseException:
-        if at_once:
-            ours.close()
-        raise
     finally:
+        too_long = threading.Timer(_PATIENCE, ours.close)
+        too_long.start()
         pool.shutdown(wait=True, cancel_futures=True)
+        too_long.cancel()
+        too_long.join()
         ours.close()
         theirs.close()
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Id, tokens, loss mask.
+Row = tuple[str, np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRecords:
@@ -76,9 +79,15 @@ def from_rows(rows: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> TokenRecord
         tokens += np.asarray(row, dtype=np.int32).tobytes()
         masks += np.asarray(mask, dtype=np.uint8).tobytes()
         lengths.append(len(row))
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRecords(ids, np.frombuffer(tokens, np.int32), np.frombuffer(masks, np.uint8), offsets)
+    ends = ends_of(np.frombuffer(lengths, np.int64))
+    return TokenRecords(ids, np.frombuffer(tokens, np.int32), np.frombuffer(masks, np.uint8), ends)
+
+
+def ends_of(sizes: np.ndarray) -> np.ndarray:
+    """int64 (n + 1,): where n things of these sizes begin, one after the other, and where the last ends."""
+    ends = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=ends[1:])
+    return ends
 
 
 def empty() -> TokenRecords:

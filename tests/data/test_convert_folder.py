@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conversions import FILES, Convert, leftovers, lines, qa, read, write
 
 from ms_medqa.cli.main import main
 from ms_medqa.config import RunError, UserError
-from ms_medqa.data import manifest, mindrecord
+from ms_medqa.data import manifest
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
 
@@ -196,16 +195,3 @@ def test_an_interrupted_or_failed_write_leaves_the_earlier_result(
     assert main(["convert", str(source), "--output", str(convert.output), "--model", str(convert.model)]) == 130
     assert (convert.output / "manifest.json").read_bytes() == before
     assert leftovers(tmp_path) == []
-
-
-def test_mindrecord_says_plainly_that_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mindspore.mindrecord import FileWriter
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError(
-            "Exception thrown.\n-----\n[ERROR] No free disk to be used while writing mindrecord files\n\n"
-        )
-
-    monkeypatch.setattr(FileWriter, "write_raw_data", fail)
-    with pytest.raises(RunError, match=r"^no space left writing .*a\.mindrecord$"):
-        mindrecord.write_records(tmp_path / "a.mindrecord", [("1", np.ones(3), np.ones(3))])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.data import mindrecord
-from ms_medqa.data.mindrecord import Row
-from ms_medqa.data.records import from_rows
+from ms_medqa.data.mindrecord_file import MindRecordFile
+from ms_medqa.data.records import Row, TokenRecords, from_rows
 
 
 def rows(count: int, longest: int, dtype: type = np.int64) -> Iterator[Row]:
@@ -75,28 +80,51 @@ def test_a_reader_sees_only_its_own_file(tmp_path: Path) -> None:
     assert len(mindrecord.read_records(tmp_path / "a.mindrecord")) == 3
 
 
-def test_rows_that_do_not_come_back_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mindspore.mindrecord import FileWriter
+def test_rows_that_are_not_what_they_say_are_noticed(tmp_path: Path) -> None:
+    class Fewer(TokenRecords):
+        def rows(self) -> Iterator[Row]:
+            return itertools.islice(super().rows(), 9)
 
-    write = FileWriter.write_raw_data
-    monkeypatch.setattr(FileWriter, "write_raw_data", lambda self, data: write(self, data[:-1]))
+    records = from_rows(rows(10, 5))
+    fewer = Fewer(records.ids, records.tokens, records.loss_mask, records.offsets)
     with pytest.raises(RunError, match="9 of 10 rows came back"):
+        mindrecord.write_records(tmp_path / "a.mindrecord", fewer)
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_intact = MindRecordFile.is_intact
+
+    def spoil_and_look(file: MindRecordFile) -> bool:
+        content = file.path.read_bytes()
+        assert content.count(np.int32(77_777).tobytes()) == 1
+        file.path.write_bytes(content.replace(np.int32(77_777).tobytes(), np.int32(77_776).tobytes()))
+        return is_intact(file)
+
+    monkeypatch.setattr(MindRecordFile, "is_intact", spoil_and_look)
+    meant = [(str(n), np.full(5, n), np.ones(5)) for n in range(600)]
+    meant[550][1][-1] = 77_777
+    with pytest.raises(RunError, match="what was read back differs"):
+        mindrecord.write_records(tmp_path / "a.mindrecord", meant)
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(28, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
+)
+def test_a_full_disk_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    def fail(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(MindRecordFile, "write", fail)
+    with pytest.raises(RunError, match=r"^no space left writing .*a\.mindrecord$"):
         mindrecord.write_records(tmp_path / "a.mindrecord", rows(10, 5))
 
 
-@pytest.mark.parametrize("tokens", [5, mindrecord._SHORT + 1])
-def test_a_changed_token_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    def spoil(file: Path) -> None:
-        if file.suffix != ".db":
-            content = file.read_bytes()
-            assert content.count(np.int32(77_777).tobytes()) == 1
-            file.write_bytes(content.replace(np.int32(77_777).tobytes(), np.int32(77_776).tobytes()))
-
-    monkeypatch.setattr(mindrecord, "_sync", spoil)
-    meant = [(str(n), np.full(tokens, n), np.ones(tokens)) for n in range(600)]
-    meant[550][1][-1] = 77_777
-    with pytest.raises(RunError, match="600 of 600 rows came back"):
-        mindrecord.write_records(tmp_path / "a.mindrecord", meant)
+def test_writing_does_not_import_mindspore(tmp_path: Path) -> None:
+    code = (
+        "import sys; from ms_medqa.data.mindrecord import write_records; "
+        "write_records(sys.argv[1], [('a', [1], [1])]); assert 'mindspore' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.mindrecord")], check=True, timeout=60)
 
 
 def test_missing_and_torn_files_are_errors(tmp_path: Path) -> None:
