@@ -1,8 +1,9 @@
 """What no conversion to MindRecord can do without: JSON Lines parsed, tokenised and written. A side of `data_write.py`.
 
 Several processes take a share of the file each, and nothing goes from one to another. No record is judged, compared or
-written down as text, there are no parts and no report, and by default nothing is read back. The prompt is `medqa`; the
-tokenizer is the project's own, through tiktoken where its ids are certain to be the same.
+written down as text, and there are no parts and no report. The prompt is `medqa`. Tokenizer and writer are the
+project's own: the first works through tiktoken where its ids are certain to be the same, the second reads back what it
+wrote.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from data_write import medqa_prompt
 
-from ms_medqa.data import mindrecord
-from ms_medqa.data.mindrecord import Row
+from ms_medqa.data.mindrecord import write_records
+from ms_medqa.data.records import Row
 from ms_medqa.data.tokenizer import Tokenizer
 
 _BATCH = 1000
@@ -48,12 +49,10 @@ def rows_of(lines: Iterator[bytes], tokenizer: Tokenizer) -> Iterator[Row]:
             yield "record", np.array([*prompt, *answer, end], np.int32), mask
 
 
-def write(source: Path, model: Path, output: Path, read_back: bool, share: int, shares: int) -> None:
+def write(source: Path, model: Path, output: Path, share: int, shares: int) -> None:
     """One process's work."""
-    if not read_back:
-        mindrecord._compare = lambda path, meant: None
     rows = rows_of(lines_of(source, share, shares), Tokenizer.load(model))
-    mindrecord.write_records(output / f"{share}.mindrecord", list(rows))
+    write_records(output / f"{share}.mindrecord", rows)
 
 
 def main() -> None:
@@ -63,10 +62,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--read-back", action="store_true", help="read every row back, as the project does")
     options = parser.parse_args()
     options.output.mkdir()
-    case = (options.source, options.model, options.output, options.read_back)
+    case = (options.source, options.model, options.output)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         pool.starmap(write, [(*case, share, options.processes) for share in range(options.processes)])
 

@@ -11,9 +11,9 @@ Both make the same tokens and the same loss mask of the records that they keep (
 - `convert-bare`: the same without near duplicates and variants, which the peer does not do either.
 - `convert-plain`: also without any rule on records, without duplicates and without a limit on the length: every record
   is kept, as the peer keeps it. What no setting turns off stays: bringing characters to one form, digests of questions
-  and records, MinHash signatures, the split by groups of one question, JSON Lines beside MindRecord, report and
-  manifest with the sha256 of every file, and reading every row back.
-- `floor`, `floor-read-back`: what no conversion to MindRecord can do without (`data_floor.py`); they have no aim.
+  and records, MinHash signatures of questions, the split by groups of one question, JSON Lines beside MindRecord,
+  report and manifest with the sha256 of every file, and reading every byte of MindRecord back.
+- `floor`: what no conversion to MindRecord can do without (`data_floor.py`); it has no aim.
 - `datasets`: `load_dataset("json").map(tokenize, num_proc=…)`, then `save_to_disk`; `tokenize` takes one record.
 - `datasets-batched`: the same with `batched=True`, so that the tokenizer gets 1,000 texts at a time.
 
@@ -52,8 +52,8 @@ _PLAIN = (
 )
 _SETTINGS = {"convert": (), "convert-bare": _BARE, "convert-plain": _PLAIN}
 PEERS = ("datasets", "datasets-batched")
-_FLOORS = {"floor": (), "floor-read-back": ("--read-back",)}
-SIDES = (*_SETTINGS, *_FLOORS, *PEERS)
+_FLOOR = "floor"
+SIDES = (*_SETTINGS, _FLOOR, *PEERS)
 
 # (seconds, most MB of the largest process, most MB of all added up) of a command.
 Run = tuple[float, float, float]
@@ -100,8 +100,8 @@ def command_of(side: str, source: Path, model: Path, output: Path, processes: in
     common = [str(source), "--model", str(model), "--output", str(output), "--processes", str(processes)]
     if side in PEERS:
         return [sys.executable, __file__, *common, "--here", side]
-    if side in _FLOORS:
-        return [sys.executable, str(Path(__file__).with_name("data_floor.py")), *common, *_FLOORS[side]]
+    if side == _FLOOR:
+        return [sys.executable, str(Path(__file__).with_name("data_floor.py")), *common]
     return convert_command(source, output, f"model.path={model}", *_SETTINGS[side])
 
 
