@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -167,18 +168,31 @@ class _Buckets:
 
 
 def _each_band(signatures: np.ndarray, distinct: np.ndarray, threshold: float) -> Iterator[_Buckets]:
+    """The buckets of each band; the next ones are sorted while the caller is busy with these."""
     count, rows = bands(signatures.shape[1], threshold)
-    everything = distinct.size == len(signatures)
-    for band in range(count):
-        hashes = band_hashes(signatures, band, rows, None if everything else distinct)
-        order = np.argsort(hashes, kind="stable")
-        hashes = hashes[order]
-        changes = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if hashes.size else order
-        sizes = np.diff(np.append(changes, hashes.size))
-        shared = np.repeat(sizes > 1, sizes)
-        sizes = sizes[sizes > 1]
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes.size else sizes
-        yield _Buckets(distinct[order[shared]], np.repeat(starts, sizes))
+    chosen = None if distinct.size == len(signatures) else distinct
+    # NumPy hashes and sorts without the interpreter's lock.
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(_sorted_band, signatures, 0, rows, chosen)
+        for band in range(count):
+            order, hashes = coming.result()
+            if band + 1 < count:
+                coming = ahead.submit(_sorted_band, signatures, band + 1, rows, chosen)
+            changes = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if hashes.size else order
+            sizes = np.diff(np.append(changes, hashes.size))
+            shared = np.repeat(sizes > 1, sizes)
+            sizes = sizes[sizes > 1]
+            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes.size else sizes
+            yield _Buckets(distinct[order[shared]], np.repeat(starts, sizes))
+
+
+def _sorted_band(
+    signatures: np.ndarray, band: int, rows: int, chosen: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The order of a band's hashes, and the hashes in it."""
+    hashes = band_hashes(signatures, band, rows, chosen)
+    order = np.argsort(hashes, kind="stable")
+    return order, hashes[order]
 
 
 def _distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
