@@ -15,6 +15,7 @@ from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.console import say
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.schema import Config
+from ms_medqa.data import stratify
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import Gatherer
@@ -176,6 +177,9 @@ def _gather(
 ) -> Gathered:
     # The gatherer ends here: ids and digests of everything that was read are needed no longer, and writing needs room.
     gatherer = Gatherer(config.data, judging, spool, rejected_file)
+    if judging.pool is not None:
+        # The workers begin to start; later this process alone would have to wait.
+        stratify.get_ready()
     gatherer.read(sources)
     coverage = gatherer.coverage and gatherer.coverage.to_dict(len(rules.cleaner.lexicon.names))
     return Gathered(spool.close(), gatherer.facts, gatherer.files, coverage)

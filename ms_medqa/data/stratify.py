@@ -43,6 +43,11 @@ def deal(strata: np.ndarray, sizes: np.ndarray, shares: Sequence[float], seed: i
     return result
 
 
+def get_ready() -> None:
+    """Import what `deal` needs, which takes a second: for when others are at work."""
+    import sklearn.model_selection  # noqa: F401
+
+
 def _counts(groups: int, share: np.ndarray, occupied: np.ndarray) -> np.ndarray:
     """How many groups each part gets: largest remainders, and one at least where there are enough."""
     wanted = share > 0
