@@ -14,6 +14,9 @@ from typing import IO, Any
 
 from ms_medqa.config.errors import NO_SPACE, RunError, UserError
 
+# Made once: `json.dumps` makes one for each line.
+_READABLE = json.JSONEncoder(ensure_ascii=False)
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -95,7 +98,7 @@ def sha256_file(path: str | Path) -> str:
 
 def json_line(value: Any) -> str:
     """One line of JSON Lines, readable text where it can be written as UTF-8."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = _READABLE.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Columns, DataSection
@@ -41,8 +41,7 @@ _TEXT_LINES = 6
 _HEAD = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What became of one raw record.
 
     Attributes:
