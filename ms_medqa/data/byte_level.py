@@ -10,8 +10,6 @@ QWEN = (
 )
 # LLaMA 3: up to three digits together.
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-# What `ByteLevel` with `use_regex` splits by.
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # The project's own: letters and the marks on them; one digit, so that doses and lab values are spelt out; other signs;
 # line ends; spaces. Unlike with Qwen, a punctuation mark is never joined to the word after it: a question has the same
 # tokens after "问题:" as at the start of a line.

@@ -67,13 +67,14 @@ class Judge:
     """Parses and judges batches of raw records; knows nothing of other batches.
 
     Attributes:
+        tokenizer: of the model.
         cleaner: judges what is parsed.
     """
 
     def __init__(self, task: Task) -> None:
         self._settings = task.settings
-        tokenizer = Tokenizer.load(task.tokenizer)
-        self.cleaner = Cleaner(task.settings, tokenizer, Prompt.named(task.prompt, tokenizer))
+        self.tokenizer = Tokenizer.load(task.tokenizer)
+        self.cleaner = Cleaner(task.settings, self.tokenizer, Prompt.named(task.prompt, self.tokenizer))
 
     def __call__(self, raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:
         """The verdict on some records of a file.

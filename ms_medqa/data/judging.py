@@ -18,7 +18,7 @@ from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.formats import FileHints
 from ms_medqa.data.judge import Judge, Judged, Task
-from ms_medqa.data.processes import cores, fresh_processes
+from ms_medqa.data.processes import cores, fresh_processes, give_back_memory
 from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import look_ahead
 
@@ -137,11 +137,13 @@ _here: list[Worker] = []
 
 
 def _start(task: Task) -> None:
-    # One core each: the tokenizer's own threads would only get in each other's way.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # One core each: threads of the tokenizers would only get in each other's way.
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "FASTOKENS_BPE_THREADS": "1"}
     # Records come and go without cycles; looking for those after every 700 objects took 3 % of the time.
     gc.set_threshold(50_000, 20, 100)
     _here[:] = [Worker(task)]
+    _here[0].judge.tokenizer.expect_many()
+    give_back_memory()
 
 
 def _work_here(work: Callable[[Worker, list[T]], R], batch: list[T]) -> R:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,12 @@ class Prompt:
             example: the example.
             end: False leaves out the final end token and what follows it, for an answer that was cut.
         """
-        return self.encode_batch([example], end=end)[0]
+        return self.encode_batch([example], end=end)[0].as_lists()
 
     def encode_batch(
         self, examples: Sequence[Example], batch: TokenBatch | None = None, *, end: bool = True
     ) -> list[Encoded]:
-        """`encode` of each example, with all texts tokenised together.
+        """`encode` of each example, with all texts tokenised together, in an array and a bytearray.
 
         Args:
             examples: the examples.
@@ -152,7 +153,7 @@ class Prompt:
             plans.append((prompt, answer, last))
         result = []
         for prompt, answer, last in plans:
-            encoded = Encoded([*self._start], [0] * len(self._start))
+            encoded = Encoded(array("i", self._start), bytearray(len(self._start)))
             encode_runs(batch.encode_part, prompt, None, encoded)
             result.append(encode_runs(batch.encode_part, answer, last, encoded))
         return result

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.data.tokenizer_backend import as_array
 
 # Ids of a part of a text behind what stands before it: see `Tokenizer.encode_part`.
-EncodePart = Callable[[str | int, str | int | None], list[int]]
+EncodePart = Callable[[str | int, str | int | None], Sequence[int]]
 # Pieces between two control tokens, each with its `train`; or one control token.
 Run = Sequence[tuple[str | int, bool]]
+# A token's place in the loss mask.
+_MASKS = {False: b"\0", True: b"\1"}
 
 
 # Not a dataclass: five of them are made for each record, and this takes a third of the time.
@@ -32,10 +36,17 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An example as tokens: `loss_mask[t]` is 1 where `input_ids[t]` is a target of the training."""
+    """An example as tokens: `loss_mask[t]` is 1 where `input_ids[t]` is a target of the training.
 
-    input_ids: list[int]
-    loss_mask: list[int]
+    Two lists; of many examples together an array of type `i` and a bytearray, which take a third of the time.
+    """
+
+    input_ids: list[int] | array[int]
+    loss_mask: list[int] | bytearray
+
+    def as_lists(self) -> Encoded:
+        """The same in two lists."""
+        return Encoded(list(self.input_ids), list(self.loss_mask))
 
 
 class TokenBatch:
@@ -50,7 +61,7 @@ class TokenBatch:
         # Without a space of its own before a text, a vocabulary gives the same ids wherever the text stands.
         self._anywhere = tokenizer.encode_part("a", "a") == tokenizer.encode_part("a", None)
         self._waiting: dict[str, None] = {}
-        self._ids: dict[str, list[int]] = {}
+        self._ids: dict[str, Sequence[int]] = {}
 
     def add(self, text: str) -> None:
         """Announce `encode_part(text, None)`."""
@@ -67,17 +78,17 @@ class TokenBatch:
                         self.add(text)
             previous = whole
 
-    def encode_part(self, part: str | int, previous: str | int | None) -> list[int]:
-        """`Tokenizer.encode_part`. The list is shared; do not change it."""
+    def encode_part(self, part: str | int, previous: str | int | None) -> Sequence[int]:
+        """`Tokenizer.encode_part`. What is returned is shared; do not change it."""
         if isinstance(part, int) or not (previous is None or self._anywhere):
             return self._tokenizer.encode_part(part, previous)
         if self._waiting:
             texts = list(self._waiting)
-            self._ids.update(zip(texts, self._tokenizer.encode_batch(texts), strict=True))
+            self._ids.update(zip(texts, self._tokenizer.encode_arrays(texts), strict=True))
             self._waiting.clear()
         ids = self._ids.get(part)
         if ids is None:
-            ids = self._ids[part] = self._tokenizer.encode_part(part, None)
+            ids = self._ids[part] = as_array(self._tokenizer.encode_part(part, None))
         return ids
 
 
@@ -111,9 +122,9 @@ def encode_runs(
         for (_, train), text in zip(run, _starts(run), strict=False):
             # These tokens are the same whatever follows; the others the following text has changed.
             end = max(done, _common(ids, encode_part(text, previous)))
-            encoded.loss_mask.extend([int(train)] * (end - done))
+            encoded.loss_mask.extend(_MASKS[train] * (end - done))
             done = end
-        encoded.loss_mask.extend([int(run[-1][1])] * (len(ids) - done))
+        encoded.loss_mask.extend(_MASKS[run[-1][1]] * (len(ids) - done))
         previous = part
     return encoded
 
@@ -154,7 +165,7 @@ def _starts(run: Run) -> list[str]:
     return list(itertools.accumulate(str(piece) for piece, _ in run[:-1]))
 
 
-def _common(first: list[int], second: list[int]) -> int:
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """The length of the longest common start."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

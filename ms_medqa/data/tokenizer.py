@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from tokenizers import AddedToken
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.data import tokenizer_sentencepiece, tokenizer_tiktoken
-from ms_medqa.data.tokenizer_backend import Backend, TokenizersBackend
+from ms_medqa.data.tokenizer_backend import Backend, TokenizersBackend, as_array
 from ms_medqa.data.tokenizer_settings import (
     CHATML_TEMPLATE,
     CHATML_TOKENS,
@@ -173,14 +174,22 @@ class Tokenizer:
         """`encode` of each text; plain text is spread over the cores."""
         if special:
             return [self.encode(text, special=True) for text in texts]
+        return [ids.tolist() for ids in self.encode_arrays(texts)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[array[int]]:
+        """`encode_batch` of plain text, without an object for each id: arrays of type `i`."""
         try:
             batch = self._backend.encode_batch(texts)
         except (TypeError, UnicodeEncodeError):
-            return [self._encode(text) for text in texts]  # names the text at fault
+            batch = [self._encode(text) for text in texts]  # names the text at fault
         return [
-            ids if self._reserved.isdisjoint(ids) else self._encode(text)
+            as_array(ids if self._reserved.isdisjoint(ids) else self._encode(text))
             for ids, text in zip(batch, texts, strict=True)
         ]
+
+    def expect_many(self) -> None:
+        """Take a second now to be faster with the tens of thousands of texts that will be encoded in batches."""
+        self._backend.expect_many()
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that make no character come out as U+FFFD."""

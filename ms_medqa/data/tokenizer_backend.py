@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +20,8 @@ from ms_medqa.data.tokenizer_fast import FastBytePairs, fast_byte_pairs
 # What stands for something other than its text: `<|im_end|>`, `</think>`, `[INST]`.
 MARKUP = re.compile(r"<[^<>\s]+>|\[[A-Z/_]+\]")
 
-# Texts after which it is worth a second to have a faster way with them.
-_MANY = 5000
+# Texts after which it is worth a second to have a faster way with them: as many as it takes no longer for.
+_MANY = 20_000
 
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
@@ -53,7 +55,13 @@ class Backend(Protocol):
         """
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """`encode` of each text; ids come as lists or as arrays of type `i`."""
+        ...
+
+    def expect_many(self) -> None:
+        """Take a second to get ready for many texts in `encode_batch`."""
+        ...
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`, control tokens by their names."""
@@ -97,7 +105,6 @@ class TokenizersBackend:
         )
         library.encode_special_tokens = True
         self._asked = 0
-        self._fast: FastBytePairs | None = None
         self._bare, self.prefix_after_control = _without_prefix(library)
 
     @classmethod
@@ -126,19 +133,21 @@ class TokenizersBackend:
     def encode(self, text: str, prefix: bool = True) -> list[int]:
         return (self._library if prefix else self._bare).encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    @functools.cached_property
+    def _fast(self) -> FastBytePairs | None:
+        return None if self._letters else fast_byte_pairs(self.definition())
+
+    def expect_many(self) -> None:
+        if self._fast is not None:
+            self._asked = _MANY
+
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         self._asked += len(texts)
-        if self._asked < _MANY:
+        if self._asked < _MANY or self._fast is None:
             return self._encode_all(texts)
-        if self._asked - len(texts) < _MANY:
-            self._fast = None if self._letters else fast_byte_pairs(self.definition(), self._library)
-        if self._fast is None:
-            return self._encode_all(texts)
-        found = [self._fast.encode(text) for text in texts]
-        others = [i for i, ids in enumerate(found) if ids is None]
-        for i, ids in zip(others, self._encode_all([texts[i] for i in others]), strict=True):
-            found[i] = ids
-        return found
+        found = self._fast.encode_batch(texts)
+        others = iter(self._encode_all([text for text, ids in zip(texts, found, strict=True) if ids is None]))
+        return [next(others) if ids is None else ids for ids in found]
 
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._library.encode_batch(list(texts), add_special_tokens=False)]
@@ -170,6 +179,11 @@ class TokenizersBackend:
         if "merges" in model:  # older files write a merge as "a b", newer ones as ["a", "b"]
             model["merges"] = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
         return content
+
+
+def as_array(ids: Sequence[int]) -> array[int]:
+    """Ids as an array of type `i`; one that is already is not copied."""
+    return ids if isinstance(ids, array) else array("i", ids)
 
 
 def _join_bytes(tokens: Iterable[str]) -> list[str]:

@@ -83,6 +83,9 @@ class SentencePieceBackend:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._model.encode([text.encode("utf-8") for text in texts])
 
+    def expect_many(self) -> None:
+        pass  # there is one way
+
     def decode(self, ids: Iterable[int]) -> str:
         text: str = ""
         run: list[int] = []

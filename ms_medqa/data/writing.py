@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import RunError
 from ms_medqa.data.mindrecord import plan_shards, write_records
+from ms_medqa.data.processes import give_back_memory
 from ms_medqa.data.spool import Joined
 
 
@@ -95,11 +95,5 @@ def _write_there(path: Path, rows: Joined) -> int:
     # The bar on the terminal is that of the first process.
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         count = write_records(path, replace(rows, parts=tuple(parts)))
-    _give_back()
+    give_back_memory()
     return count
-
-
-def _give_back() -> None:
-    """Give the memory of what is gone back to the system: glibc keeps 50 MB and more of each file that was written."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tokenizers import Tokenizer as Library
 
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.data import tokenizer_backend
-from ms_medqa.data.byte_level import LLAMA3, QWEN
+from ms_medqa.data.byte_level import BYTE_NAMES, LLAMA3, QWEN
 from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.data.tokenizer_fast import FastBytePairs, fast_byte_pairs
 
@@ -25,17 +27,28 @@ def tiny_definition() -> dict[str, Any]:
     return definition
 
 
-def build(definition: dict[str, Any]) -> tuple[FastBytePairs | None, Library]:
+def fast_of(definition: dict[str, Any]) -> FastBytePairs:
+    fast = fast_byte_pairs(definition)
+    assert fast is not None
+    return fast
+
+
+def fast_ids(fast: FastBytePairs, texts: Sequence[str]) -> list[list[int] | None]:
+    return [None if ids is None else ids.tolist() for ids in fast.encode_batch(texts)]
+
+
+def slow_ids(definition: dict[str, Any], texts: Sequence[str]) -> list[list[int]]:
     library = Library.from_str(json.dumps(definition))
-    return fast_byte_pairs(definition, library), library
+    library.encode_special_tokens = True
+    return [encoding.ids for encoding in library.encode_batch(list(texts), add_special_tokens=False)]
 
 
 def fuzz(seed: int, count: int) -> list[str]:
     """Texts of characters that are taken, most of all those at which words are split."""
     generator = random.Random(seed)
-    fast, _ = build(tiny_definition())
-    assert fast is not None
-    common = [chr(c) for c in range(0x10000) if not 0xD800 <= c < 0xE000 and fast.encode(chr(c)) is not None]
+    every = [chr(c) for c in range(0x10000) if not 0xD800 <= c < 0xE000]
+    taken = fast_of(tiny_definition()).encode_batch(every)
+    common = [character for character, ids in zip(every, taken, strict=True) if ids is not None]
     assert len(common) > 21_000
     picky = " \n\t\r'sStTdDmM0123.-，。！ \u3000"
     texts = [
@@ -53,12 +66,8 @@ def test_every_way_to_split_words_gives_the_same_ids(pattern: str | None) -> Non
         definition["pre_tokenizer"] = last | {"use_regex": True}
     elif pattern is not None:
         definition["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern
-    fast, library = build(definition)
-    assert fast is not None
-    library.encode_special_tokens = True
     texts = fuzz(1, 5000)
-    slow = [encoding.ids for encoding in library.encode_batch(texts, add_special_tokens=False)]
-    assert [fast.encode(text) for text in texts] == slow
+    assert fast_ids(fast_of(definition), texts) == slow_ids(definition, texts)
 
 
 @pytest.mark.parametrize("name", ["qwen2.5", "minimind"])
@@ -67,15 +76,8 @@ def test_released_vocabularies_have_it_and_it_agrees(
 ) -> None:
     lines = (shared_data / "huatuo_llama/llama_data.json").read_text("utf-8").splitlines()[:2000]
     texts = [json.loads(line)["output"] for line in lines] + fuzz(2, 3000)
-    found, taken = {}, Counter[bool]()
-    encode = FastBytePairs.encode
-
-    def counted(self: FastBytePairs, text: str) -> list[int] | None:
-        ids = encode(self, text)
-        taken[ids is not None] += 1
-        return ids
-
-    monkeypatch.setattr(FastBytePairs, "encode", counted)
+    found = {}
+    taken = count_texts(monkeypatch)
     for many in (1, 10**9):
         monkeypatch.setattr(tokenizer_backend, "_MANY", many)
         found[many] = Tokenizer.load(shared_data / "tokenizers" / name).encode_batch(texts)
@@ -84,15 +86,56 @@ def test_released_vocabularies_have_it_and_it_agrees(
     assert taken.total() == len(texts)
 
 
-@pytest.mark.parametrize(
-    "text", ["cafe\u0301", "\u212b", "\ufb01", "한국어", "🙂", "\x00", "a\x0bb", "字" * 300, "-" * 300, " " * 300]
-)
-def test_uncommon_characters_and_very_long_words_go_the_old_way(text: str) -> None:
-    fast, _ = build(tiny_definition())
-    assert fast is not None
-    assert fast.encode(f"头痛{text}") is None
-    # Ends of words in between keep a long text on the fast way.
-    assert fast.encode(QUESTION * 100) is not None
+def count_texts(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
+    """Counts the texts that come to the fast way, by whether it takes them."""
+    taken = Counter[bool]()
+    encode = FastBytePairs.encode_batch
+
+    def counted(self: FastBytePairs, texts: Sequence[str]) -> Any:
+        found = encode(self, texts)
+        taken.update(ids is not None for ids in found)
+        return found
+
+    monkeypatch.setattr(FastBytePairs, "encode_batch", counted)
+    return taken
+
+
+def made_up(seed: int, ignore_merges: bool) -> tuple[dict[str, Any], list[str]]:
+    """A vocabulary with pairs drawn at random, in any order, some made twice; and words of its letters."""
+    generator = random.Random(seed)
+    letters = "abcde"
+    parts, merges = list(letters), list[str]()
+    while len(merges) < 40:
+        pair = generator.choice(parts), generator.choice(parts)
+        if " ".join(pair) not in merges:
+            merges.append(" ".join(pair))
+            parts.append("".join(pair))
+    names = list(dict.fromkeys([*BYTE_NAMES.values(), *parts]))
+    generator.shuffle(names)
+    definition = tiny_definition() | {"added_tokens": []}
+    model = {"vocab": {name: i for i, name in enumerate(names)}, "merges": merges, "ignore_merges": ignore_merges}
+    definition["model"] |= model
+    return definition, ["".join(generator.choices(letters, k=generator.randint(1, 30))) for _ in range(500)]
+
+
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_pairs_are_joined_in_the_order_of_the_list_whatever_it_is(ignore_merges: bool) -> None:
+    for seed in range(30):
+        definition, words = made_up(seed, ignore_merges)
+        assert fast_ids(fast_of(definition), words) == slow_ids(definition, words), seed
+
+
+@pytest.mark.parametrize("text", ["cafe\u0301", "\u212b", "\ufb01", "한국어", "🙂", "\x00", "a\x0bb"])
+def test_uncommon_characters_go_the_old_way(text: str) -> None:
+    fast = fast_of(tiny_definition())
+    found = fast_ids(fast, [QUESTION, f"头痛{text}", QUESTION])
+    assert found[1] is None
+    assert found[0] == found[2] == slow_ids(tiny_definition(), [QUESTION])[0]
+
+
+def test_very_long_words_are_as_good_as_others() -> None:
+    words = [character * 20_000 for character in "字a- 1"]
+    assert fast_ids(fast_of(tiny_definition()), words) == slow_ids(tiny_definition(), words)
 
 
 def change(definition: dict[str, Any], how: str) -> None:
@@ -105,17 +148,10 @@ def change(definition: dict[str, Any], how: str) -> None:
         split["behavior"] = "MergedWithNext"
     elif how == "byte fallback":
         model["byte_fallback"] = True
-    elif how == "merges in another order":
-        model["merges"][10], model["merges"][20] = model["merges"][20], model["merges"][10]
-    elif how == "a merge is missing":
-        del model["merges"][-1]
-    elif how == "a token that its merges do not make":
-        # "ab" and "bc" are tokens, and "abc" is said to be "a" and "bc": but "ab" comes first.
-        names = {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "abc": 5}
-        bytes_ = [name for name in model["vocab"] if len(name) == 1 and name not in names]
-        model["vocab"] = names | {name: 6 + i for i, name in enumerate(bytes_)}
-        model["merges"] = ["a b", "b c", "a bc"]
-        definition["added_tokens"] = []
+    elif how == "a byte is missing":
+        model["vocab"] = {name: i for name, i in model["vocab"].items() if name != BYTE_NAMES[0]}
+    elif how == "a gap in the ids":
+        model["vocab"]["never made"] = 10 * len(model["vocab"])
     else:
         raise AssertionError(how)
 
@@ -127,15 +163,14 @@ def change(definition: dict[str, Any], how: str) -> None:
         "other pattern",
         "other behaviour",
         "byte fallback",
-        "merges in another order",
-        "a merge is missing",
-        "a token that its merges do not make",
+        "a byte is missing",
+        "a gap in the ids",
     ],
 )
 def test_a_vocabulary_for_which_it_is_not_certain_has_none(how: str) -> None:
     definition = tiny_definition()
     change(definition, how)
-    assert build(definition)[0] is None
+    assert fast_byte_pairs(definition) is None
 
 
 def test_a_tokenizer_that_is_asked_much_answers_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,13 +178,18 @@ def test_a_tokenizer_that_is_asked_much_answers_as_before(monkeypatch: pytest.Mo
     tokenizer = Tokenizer.load(resolve_model("medqa-tiny"))
     slow = tokenizer.encode_batch(texts)
     monkeypatch.setattr(tokenizer_backend, "_MANY", 150)
-    called: list[str] = []
-    encode = FastBytePairs.encode
-
-    def counted(self: FastBytePairs, text: str) -> list[int] | None:
-        called.append(text)
-        return encode(self, text)
-
-    monkeypatch.setattr(FastBytePairs, "encode", counted)
+    taken = count_texts(monkeypatch)
     assert tokenizer.encode_batch(texts) == slow
-    assert called == texts
+    assert taken == {True: 85, False: 15}
+
+
+def test_a_tokenizer_that_expects_many_is_fast_at_once_and_works_without_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = count_texts(monkeypatch)
+    slow, fast, without = (Tokenizer.load(resolve_model("medqa-tiny")) for _ in range(3))
+    fast.expect_many()
+    monkeypatch.setitem(sys.modules, "fastokens", None)
+    without.expect_many()
+    assert slow.encode_batch([QUESTION]) == fast.encode_batch([QUESTION]) == without.encode_batch([QUESTION])
+    assert taken == {True: 1}
