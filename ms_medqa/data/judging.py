@@ -23,7 +23,7 @@ from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import look_ahead
 
 # Records that travel to a worker at a time: enough that the way does not count, few enough that the bar moves.
-BATCH = 256
+BATCH = 512
 # Bytes of input below which one process is done before others have started.
 _SMALL = 8 * 2**20
 

@@ -101,7 +101,7 @@ def count_texts(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
 
 
 def made_up(seed: int, ignore_merges: bool) -> tuple[dict[str, Any], list[str]]:
-    """A vocabulary with pairs drawn at random, in any order, some made twice; and words of its letters."""
+    """A vocabulary of pairs drawn at random, with tokens made twice and never, in any order; words of its letters."""
     generator = random.Random(seed)
     letters = "abcde"
     parts, merges = list(letters), list[str]()
@@ -110,12 +110,14 @@ def made_up(seed: int, ignore_merges: bool) -> tuple[dict[str, Any], list[str]]:
         if " ".join(pair) not in merges:
             merges.append(" ".join(pair))
             parts.append("".join(pair))
-    names = list(dict.fromkeys([*BYTE_NAMES.values(), *parts]))
+    never = ["".join(generator.choices(letters, k=generator.randint(2, 6))) for _ in range(5)]
+    names = list(dict.fromkeys([*BYTE_NAMES.values(), *parts, *never]))
     generator.shuffle(names)
     definition = tiny_definition() | {"added_tokens": []}
     model = {"vocab": {name: i for i, name in enumerate(names)}, "merges": merges, "ignore_merges": ignore_merges}
     definition["model"] |= model
-    return definition, ["".join(generator.choices(letters, k=generator.randint(1, 30))) for _ in range(500)]
+    words = ["".join(generator.choices(letters, k=generator.randint(1, 30))) for _ in range(500)]
+    return definition, [*words, *never, *parts]
 
 
 @pytest.mark.parametrize("ignore_merges", [False, True])
