@@ -188,9 +188,8 @@ def _gather(
 def _split(records: Spooled, facts: Facts, left: np.ndarray, config: Config) -> dict[str, np.ndarray]:
     """Part → numbers of its records, in the order of the input."""
     types, fixed = (np.frombuffer(column, np.int8)[left] for column in (facts.types, facts.fixed))
-    # Where nothing was rejected they stay on the disk: 256 bytes a record.
-    questions = records.questions if len(left) == len(records) else records.questions[left]
-    alike = clusters(questions, config.data.cluster_similarity)
+    alike = clusters(records.questions_of(left), config.data.cluster_similarity)
+    records.forget()
     found = assign_parts(facts.digests()[left], types, fixed, alike, config.data.split, config.data.seed)
     return {part: left[found == number] for number, part in enumerate(PARTS)}
 

@@ -23,6 +23,8 @@ _ENDS = ".ends"
 # Records after which what was read of the files is given back: they count as memory of this process as long as they
 # are mapped, and of a million records they are 2 GB.
 _FORGOTTEN = 1 << 13
+# Signatures that are copied before the same is done with them: 16 MB.
+_COPIED = 1 << 16
 
 
 class Spool:
@@ -148,6 +150,17 @@ class Spooled:
     def part(self, indices: Sequence[int] | np.ndarray) -> SpooledPart:
         """Some of them, in the given order."""
         return SpooledPart(self, np.asarray(indices, np.int64))
+
+    def questions_of(self, indices: np.ndarray) -> np.ndarray:
+        """`questions` of some: a copy in memory, where it is not all of them."""
+        if len(indices) == len(self):
+            return self.questions
+        found = np.empty((len(indices), self.questions.shape[1]), np.uint32)
+        for start in range(0, len(indices), _COPIED):
+            chosen = slice(start, start + _COPIED)
+            np.take(self.questions, indices[chosen], axis=0, out=found[chosen])
+            self.forget()
+        return found
 
     def forget(self) -> None:
         """Give back the memory of what was read; whoever needs it again reads it again."""
