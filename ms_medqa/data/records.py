@@ -53,7 +53,7 @@ class TokenRecords:
         start, end = self.offsets[index], self.offsets[index + 1]
         return self.tokens[start:end], self.loss_mask[start:end]
 
-    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[Row]:
         """(id, tokens, loss mask) of each record in order: what `mindrecord.write_records` takes."""
         for index, name in enumerate(self.ids):
             yield name, *self.record(index)
@@ -69,7 +69,7 @@ class TokenRecords:
         return from_rows((self.ids[i], *self.record(i)) for i in indices)
 
 
-def from_rows(rows: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> TokenRecords:
+def from_rows(rows: Iterable[Row]) -> TokenRecords:
     """Gather (id, tokens, loss mask) rows; token arrays and lists of any integer type are taken."""
     ids: list[str] = []
     # Bytes in one place each: a million small arrays would take more memory than the tokens in them.

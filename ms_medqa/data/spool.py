@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ms_medqa.data.records import TokenRecords
+from ms_medqa.data.records import Row, TokenRecords
 
 _NAMES = ("lines", "ids", "tokens", "masks")
 _SIGNATURES = ("questions", "texts")
@@ -23,7 +23,7 @@ _ENDS = ".ends"
 # Records after which what was read of the files is given back: they count as memory of this process as long as they
 # are mapped, and of a million records they are 2 GB.
 _FORGOTTEN = 1 << 13
-# Signatures that are copied before the same is done with them: 16 MB.
+# Signatures of 256 bytes that are copied before what was read of them is given back: 16 MB.
 _COPIED = 1 << 16
 
 
@@ -152,7 +152,7 @@ class Spooled:
         return SpooledPart(self, np.asarray(indices, np.int64))
 
     def questions_of(self, indices: np.ndarray) -> np.ndarray:
-        """`questions` of some: a copy in memory, where it is not all of them."""
+        """`questions` of some: a copy, where it is not all of them, with little of the file in memory beside it."""
         if len(indices) == len(self):
             return self.questions
         found = np.empty((len(indices), self.questions.shape[1]), np.uint32)
@@ -197,7 +197,7 @@ class SpooledPart:
         """Their lines of JSON."""
         return map(self.spooled.line, self._read())
 
-    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[Row]:
         """(id, tokens, loss mask) of each."""
         for index in self._read():
             yield self.spooled.id(index), self.spooled.tokens(index), self.spooled.mask(index)
@@ -238,7 +238,7 @@ class Joined:
         """Their lines of JSON."""
         return itertools.chain.from_iterable(part.lines() for part in self.parts)
 
-    def rows(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[Row]:
         """(id, tokens, loss mask) of each."""
         return itertools.chain.from_iterable(part.rows() for part in self.parts)
 

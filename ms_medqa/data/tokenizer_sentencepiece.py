@@ -84,7 +84,7 @@ class SentencePieceBackend:
         return self._model.encode([text.encode("utf-8") for text in texts])
 
     def expect_many(self) -> None:
-        pass  # there is one way
+        """Nothing: it has one way with texts, few or many."""
 
     def decode(self, ids: Iterable[int]) -> str:
         text: str = ""
