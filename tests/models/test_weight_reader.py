@@ -43,6 +43,27 @@ def test_all_numbers_arrive_in_the_wanted_type(stored: str, to: str, tmp_path: P
         np.testing.assert_array_equal(value, file.read(name).astype(to))
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_more_than_is_in_memory_at_once_and_many_small_tensors_between(started: bool, tmp_path: Path) -> None:
+    tensors: dict[str, np.ndarray] = {}
+    for number in range(10):
+        tensors[f"{number}.large"] = numbers(number)
+        tensors |= {f"{number}.{small}": numbers(small, (7 * small + 1,)) for small in range(20)}
+    file = written(tmp_path / "x.safetensors", "float32", **tensors)
+    out = {name: np.empty(tensors[name].shape, np.float32) for name in sorted(tensors, key=file.offset)}
+    with WeightReader() as reader:
+        # Twice, for a reader may be used again.
+        for _ in range(2):
+            for name, value in out.items():
+                value.fill(np.nan)
+                reader.fill(file, name, value)
+            if started:
+                reader.start()
+            reader.wait()
+            for name, value in out.items():
+                np.testing.assert_array_equal(value, tensors[name])
+
+
 def test_rows_of_a_tensor_and_several_files(tmp_path: Path) -> None:
     files = [written(tmp_path / f"{number}.safetensors", "float32", x=numbers(number)) for number in range(3)]
     out = [np.empty((700, SHAPE[1]), np.float32) for _ in files]
@@ -66,8 +87,9 @@ def test_a_number_that_does_not_fit_is_said_and_ends_all(tmp_path: Path) -> None
             reader.wait()
 
 
+@pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("fault", ["shorter", "gone"])
-def test_a_file_that_changes_while_it_is_read(fault: str, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read(fault: str, started: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     file = written(path, "float32", x=numbers(1))
     if fault == "gone":
@@ -76,5 +98,9 @@ def test_a_file_that_changes_while_it_is_read(fault: str, tmp_path: Path) -> Non
         with path.open("r+b") as opened:
             opened.truncate(6 * 2**20)
     match = "No such file" if fault == "gone" else "became shorter while it was read: copy it again"
-    with WeightReader() as reader, pytest.raises(UserError, match=match):
+    with WeightReader() as reader:
         reader.fill(file, "x", np.empty(SHAPE, np.float32))
+        if started:
+            reader.start()
+        with pytest.raises(UserError, match=match):
+            reader.wait()
