@@ -27,7 +27,7 @@ from ms_medqa.data.mixing import HeldOut
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.question_types import TYPES
 from ms_medqa.data.read_parts import REJECTED, ReadParts, Rules, find_inputs, load_rules, open_judges, read_parts
-from ms_medqa.data.report import FileCount, build_report, histograms_of, table
+from ms_medqa.data.report import FileCount, build_report, by_count, histograms_of, table
 from ms_medqa.data.report_html import FILE_NAME as _PAGE
 from ms_medqa.data.report_html import write_report_html
 from ms_medqa.data.split import PARTS
@@ -235,8 +235,7 @@ def _nothing_left(files: Sequence[FileCount], work: Path, output: Path, inputs: 
         named = [file.path for file in files[:_NAMED]]
         more = [f"{len(files) - _NAMED:,} more files"] if len(files) > _NAMED else []
         return UserError("no record in " + ", ".join([*named, *more]))
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
-    message = f"all {rejected.total():,} records were rejected ({reasons})"
+    message = f"all {rejected.total():,} records were rejected ({by_count(rejected)})"
     output = Path(os.path.realpath(output))  # as `new_folder` sees it: `..` has no name of its own
     beside = output.with_name(f"{output.name}.{REJECTED}")
     if beside in [path.resolve() for path in inputs]:

@@ -48,7 +48,7 @@ class HeldOut(NamedTuple):
         """Those of these parts, of which the facts are known."""
         held = list(parts)
         digests = facts.digests()[np.concatenate([part.indices for part in held])]
-        return cls(digests, np.concatenate([part.spooled.questions[part.indices] for part in held]))
+        return cls(digests, np.concatenate([part.spooled.questions_of(part.indices) for part in held]))
 
 
 class Extra:
@@ -186,7 +186,7 @@ class Source:
             return
         known = np.isin(first_halves(self.facts.digests()[indices]), first_halves(held_out.digests))
         # Of several near duplicates the first is told: where one is held out, that one.
-        marks = np.concatenate([held_out.signatures, self.records.spooled.questions[indices]])
+        marks = np.concatenate([held_out.signatures, self.records.spooled.questions_of(indices)])
         first = near_duplicates(marks, threshold)[len(held_out.signatures) :]
         known |= (first >= 0) & (first < len(held_out.signatures))
         for index in indices[known].tolist():

@@ -195,13 +195,14 @@ def table(report: Mapping[str, Any]) -> str:
         rows.append(("repeated", report["repeated"], "by the weights of the inputs"))
     for source in report.get("mixed", ()):
         rows.append(("mixed", source["taken"], f"of {source['path']}, {source['tokens']:,} tokens"))
-    rows.append(("rejected", sum(report["rejected"].values()), _by_count(report["rejected"])))
+    rows.append(("rejected", sum(report["rejected"].values()), by_count(report["rejected"])))
     if report["notes"]:
-        rows.append(("noted", sum(report["notes"].values()), _by_count(report["notes"])))
+        rows.append(("noted", sum(report["notes"].values()), by_count(report["notes"])))
     return "\n".join(f"{name:<9}{count:>10,}   {text}".rstrip() for name, count, text in rows)
 
 
-def _by_count(counts: Mapping[str, int]) -> str:
+def by_count(counts: Mapping[str, int]) -> str:
+    """Names and how often each was counted, the most frequent first."""
     largest_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count:,}" for name, count in largest_first)
 
