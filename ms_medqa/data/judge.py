@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ms_medqa.data.clean import Cleaner, Kept, Note, Rejected, digest_of
 from ms_medqa.data.example import Example, Record
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.formats import FileHints
-from ms_medqa.data.minhash import signatures
+from ms_medqa.data.minhash import record_signatures, signatures
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import parse_raw
@@ -100,8 +101,11 @@ class Judge:
         facts = Facts()
         for (place, outcome), digest in zip(kept.items(), digests, strict=True):
             facts.add(outcome, number, raws[place].line, digest)
-        compared = 1 if self._settings.near_duplicates is None else 2
-        marks = signatures([text for outcome in kept.values() for text in _texts(outcome.record)[:compared]])
+        texts = [_texts(outcome.record) for outcome in kept.values()]
+        if self._settings.near_duplicates is None:
+            marks = signatures([first for first, *_ in texts])[:, None]
+        else:
+            marks = record_signatures(texts)
         return Judged(
             formats=[reading.format for reading in readings],
             columns=_columns(raws),
@@ -110,7 +114,7 @@ class Judge:
             records=from_rows((each.record.id, each.input_ids, each.loss_mask) for each in kept.values()),
             lines=[json_line(each.record.to_dict()).encode() for each in kept.values()],
             digests=digests,
-            signatures=marks.reshape(len(kept), compared, marks.shape[1]),
+            signatures=marks,
             facts=facts,
             notes={index: notes for index, each in enumerate(kept.values()) if (notes := _notes(each))},
             terms=[each.terms for each in kept.values()] if self._settings.lexicon else [],
@@ -128,9 +132,8 @@ def _notes(kept: Kept) -> tuple[Note, ...]:
     return (*(Note(reason, "") for reason in kept.record.notes), *kept.notes)
 
 
-def _texts(record: Record) -> tuple[str, str]:
-    """The question by which a record is grouped, and everything by which it is alike to another."""
+def _texts(record: Record) -> tuple[str, ...]:
+    """The question by which a record is grouped, and with it everything by which it is alike to another."""
     if not isinstance(record, Example):
-        return record.text, record.text
-    turns = [text for turn in (*record.history, (record.question, record.answer)) for text in turn]
-    return turns[0], "\n".join(turns)
+        return (record.text,)
+    return (*itertools.chain.from_iterable(record.history), record.question, record.answer)

@@ -84,7 +84,7 @@ class BenchmarkIndex:
         ends = np.cumsum([len(record) for record in records], dtype=np.int64)
         is_question = np.array([place == 0 for record in records for place in range(len(record))], dtype=bool)
         hits: list[tuple[str, int] | None] = []
-        for start, batch in batches(texts):
+        for start, batch in batches(texts, len):
             hits += self._hits(token_hashes(batch), is_question[start : start + len(batch)])
         result: list[Overlap | None] = []
         start = 0
@@ -141,7 +141,7 @@ class _Builder:
         texts = [text for record in records for text in record]
         owners = first + np.repeat(np.arange(len(records)), [len(record) for record in records])
         is_question = np.concatenate([[True], owners[1:] != owners[:-1]]) if texts else np.zeros(0, dtype=bool)
-        for start, batch in batches(texts):
+        for start, batch in batches(texts, len):
             part = slice(start, start + len(batch))
             self._add_texts(token_hashes(batch), owners[part], is_question[part])
 

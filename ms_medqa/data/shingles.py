@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,9 +25,12 @@ _UNSPACED = (
     *((0x3041, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),
 )
 _TABLE_SIZE, _HAN_BEYOND = 0x20000, (0x20000, 0x3FFFF)
-_BATCH_CHARACTERS = 1 << 19
+# Arrays of 8 bytes a character that stay in the processor's cache: 1 << 16 takes a quarter longer.
+_BATCH_CHARACTERS = 1 << 15
 _CHARACTER_BASE = np.uint64(0x9E3779B97F4A7C15)
 _TOKEN_BASE = np.uint64(0xD6E8FEB86659FD93)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,10 @@ class TokenHashes:
     def counts(self) -> np.ndarray:
         """int64 (n,): tokens of each text."""
         return np.diff(self.offsets)
+
+    def joined(self, first: np.ndarray) -> TokenHashes:
+        """The texts joined to fewer: int64 (m + 1,) places of the first text of each, and the number of all texts."""
+        return TokenHashes(self.hashes, self.offsets[first])
 
     def ngrams(self, length: int, whole_if_shorter: bool) -> tuple[np.ndarray, np.ndarray]:
         """The n-grams of each text.
@@ -104,16 +112,21 @@ def token_hashes(texts: Sequence[str]) -> TokenHashes:
     return TokenHashes(mix(np.add.reduceat(values, first)), offsets)
 
 
-def batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """(index of the first, texts): runs of about half a million characters, so that the arrays stay in bounds."""
+def batches(items: Sequence[T], length: Callable[[T], int]) -> Iterator[tuple[int, Sequence[T]]]:
+    """(index of the first, items): runs of about 32,000 characters, so that the arrays stay small.
+
+    Args:
+        items: texts, or records of several.
+        length: characters of one.
+    """
     start = size = 0
-    for index, text in enumerate(texts):
-        size += len(text)
+    for index, item in enumerate(items):
+        size += length(item)
         if size >= _BATCH_CHARACTERS:
-            yield start, texts[start : index + 1]
+            yield start, items[start : index + 1]
             start, size = index + 1, 0
-    if start < len(texts):
-        yield start, texts[start:]
+    if start < len(items):
+        yield start, items[start:]
 
 
 def mix(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ms_medqa.data import minhash
-from ms_medqa.data.minhash import clusters, near_duplicates, signature, signatures, similarity
+from ms_medqa.data.minhash import clusters, near_duplicates, record_signatures, signature, signatures, similarity
 from ms_medqa.data.shingles import token_hashes
 
 PARTS = ("患者", "出现", "发热", "咳嗽", "三天", "没有", "头痛", "血压", "正常", "应该", "如何", "治疗", "检查", "需要")
@@ -148,6 +148,23 @@ def test_batches_and_long_texts_do_not_change_a_signature() -> None:
     assert similarity(together[50], signature(long + "咳嗽")) > 0.9
 
 
+def test_a_record_is_compared_by_its_first_text_and_by_all() -> None:
+    short = [("发热", "多喝水。"), ("？？", "是的，没错。"), ("", "多喝水。"), ("头痛怎么办", ""), ("发热",), ("",)]
+    long = "".join(random.Random(7).choice(PARTS) for _ in range(40_000))
+    records = [
+        *short,
+        *zip(varied(200, seed=8), varied(200, seed=9), strict=True),
+        (long, "发热"),
+        ("发热", long, long),
+    ]
+    found = record_signatures(records)
+    assert np.array_equal(found[:, 0], signatures([first for first, *_ in records]))
+    # Symbols alone are tokens only where a text holds nothing else.
+    whole = ["\n".join(texts) for texts in records]
+    assert np.array_equal(np.delete(found[:, 1], 1, axis=0), np.delete(signatures(whole), 1, axis=0))
+    assert record_signatures([]).shape == (0, 2, minhash.NUM_PERM)
+
+
 def test_signatures_are_the_same_in_every_process_and_release() -> None:
     code = "from ms_medqa.data.minhash import signature; print(signature('什么是高血压? blood pressure').tolist()[:3])"
     runs = [
@@ -156,7 +173,7 @@ def test_signatures_are_the_same_in_every_process_and_release() -> None:
         )
         for s in ("1", "2")
     ]
-    assert runs[0].stdout.strip() == runs[1].stdout.strip() == "[133983215, 475398699, 382749487]"
+    assert runs[0].stdout.strip() == runs[1].stdout.strip() == "[51452665, 413827829, 490754088]"
 
 
 def test_signatures_on_disk_are_read_piece_by_piece(tmp_path: Path) -> None:
