@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from ms_medqa.data.tokenizer_backend import as_array
 
 # Ids of a part of a text behind what stands before it: see `Tokenizer.encode_part`.
 EncodePart = Callable[[str | int, str | int | None], Sequence[int]]
-# Pieces between two control tokens, each with its `train`; or one control token.
-Run = Sequence[tuple[str | int, bool]]
 # A token's place in the loss mask.
 _MASKS = {False: b"\0", True: b"\1"}
 
@@ -32,6 +29,20 @@ class Segment(NamedTuple):
     text: str
     template: bool
     train: bool
+
+
+class Run(NamedTuple):
+    """One control token, or all text between two.
+
+    Attributes:
+        whole: the token's id, or the text.
+        train: the tokens of its last piece are targets of the training.
+        starts: each start of the text after which `train` changes, with the `train` of its own last piece.
+    """
+
+    whole: str | int
+    train: bool
+    starts: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +82,11 @@ class TokenBatch:
     def add_runs(self, runs: Iterable[Run], previous: str | int | None = None) -> None:
         """Announce what `encode_runs` asks for."""
         for run in runs:
-            whole = _whole(run)
-            if previous is None or self._anywhere:
-                for text in (whole, *_starts(run)):
-                    if isinstance(text, str):
-                        self.add(text)
-            previous = whole
+            if isinstance(run.whole, str) and (previous is None or self._anywhere):
+                self.add(run.whole)
+                for text, _ in run.starts:
+                    self.add(text)
+            previous = run.whole
 
     def encode_part(self, part: str | int, previous: str | int | None) -> Sequence[int]:
         """`Tokenizer.encode_part`. What is returned is shared; do not change it."""
@@ -106,7 +116,7 @@ def encode_segments(
         previous: the last part of what stands before them, None where they are the beginning.
     """
     runs = list(split_runs(tokenizer, segments))
-    return encode_runs(tokenizer.encode_part, runs, previous), _whole(runs[-1]) if runs else previous
+    return encode_runs(tokenizer.encode_part, runs, previous), runs[-1].whole if runs else previous
 
 
 def encode_runs(
@@ -114,55 +124,42 @@ def encode_runs(
 ) -> Encoded:
     """`encode_segments` of segments that are split already; they are added to `before`, where that is given."""
     encoded = Encoded([], []) if before is None else before
-    for run in runs:
-        part = _whole(run)
-        ids = encode_part(part, previous)
+    for whole, train, starts in runs:
+        ids = encode_part(whole, previous)
         encoded.input_ids.extend(ids)
         done = 0
-        for (_, train), text in zip(run, _starts(run), strict=False):
+        for text, train_before in starts:
             # These tokens are the same whatever follows; the others the following text has changed.
             end = max(done, _common(ids, encode_part(text, previous)))
-            encoded.loss_mask.extend(_MASKS[train] * (end - done))
+            encoded.loss_mask.extend(_MASKS[train_before] * (end - done))
             done = end
-        encoded.loss_mask.extend(_MASKS[run[-1][1]] * (len(ids) - done))
-        previous = part
+        encoded.loss_mask.extend(_MASKS[train] * (len(ids) - done))
+        previous = whole
     return encoded
 
 
 def split_runs(tokenizer: Tokenizer, segments: Iterable[Segment]) -> Iterator[Run]:
-    """Each control token by itself, and the text between two in pieces that are trained or not."""
-    run: list[tuple[str | int, bool]] = []
+    """Each control token by itself, and the text between two."""
+    whole, train, starts = "", False, list[tuple[str, bool]]()
     for segment in segments:
         # A user's text is never searched for control tokens.
-        for part in tokenizer.split_control(segment.text) if segment.template else [segment.text]:
+        for part in tokenizer.split_control(segment.text) if segment.template else (segment.text,):
             if isinstance(part, int):
-                if run:
-                    yield run
-                run = []
-                yield [(part, segment.train)]
-            elif run and run[-1][1] == segment.train:
-                run[-1] = (f"{run[-1][0]}{part}", segment.train)
+                if whole:
+                    yield Run(whole, train, tuple(starts))
+                    whole, starts = "", []
+                yield Run(part, segment.train)
             elif part:
-                run.append((part, segment.train))
-    if run:
-        yield run
+                if whole and train != segment.train:
+                    starts.append((whole, train))
+                whole, train = whole + part, segment.train
+    if whole:
+        yield Run(whole, train, tuple(starts))
 
 
 def last_part(runs: Sequence[Run]) -> str | int | None:
     """What stands before the text that follows these runs."""
-    return _whole(runs[-1]) if runs else None
-
-
-def _whole(run: Run) -> str | int:
-    first = run[0][0]
-    return first if isinstance(first, int) or len(run) == 1 else "".join(str(piece) for piece, _ in run)
-
-
-def _starts(run: Run) -> list[str]:
-    """Each start of the run that ends where a piece does, but for the whole."""
-    if len(run) == 1:
-        return []
-    return list(itertools.accumulate(str(piece) for piece, _ in run[:-1]))
+    return runs[-1].whole if runs else None
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken
 
 from ms_medqa.config.errors import UserError
@@ -96,6 +97,7 @@ class Tokenizer:
         # What no text may become. Characters that the vocabulary lacks do become the token for the unknown.
         reserved = set(backend.added) - {ids.get("unk_token")}
         self._reserved = frozenset({self.eos_token_id, ids.get("bos_token", self.eos_token_id), *reserved})
+        self._reserved_ids = np.array(sorted(self._reserved), np.int32)
         self._control_pattern = _control_pattern(backend.added.values(), control)
         # All records have the same few pieces of template.
         self._split_template = functools.lru_cache(maxsize=64)(lambda text: tuple(self._split_control(text)))
@@ -182,10 +184,12 @@ class Tokenizer:
             batch = self._backend.encode_batch(texts)
         except (TypeError, UnicodeEncodeError):
             batch = [self._encode(text) for text in texts]  # names the text at fault
-        return [
-            as_array(ids if self._reserved.isdisjoint(ids) else self._encode(text))
-            for ids, text in zip(batch, texts, strict=True)
-        ]
+        arrays = list(map(as_array, batch))
+        # All ids at once: an object for each, to look it up in the set, takes as long as its making did.
+        if np.isin(np.frombuffer(b"".join(arrays), np.int32), self._reserved_ids, kind="table").any():
+            both = zip(arrays, texts, strict=True)
+            return [ids if self._reserved.isdisjoint(ids) else as_array(self._encode(text)) for ids, text in both]
+        return arrays
 
     def expect_many(self) -> None:
         """Take a second now to be faster with the tens of thousands of texts that will be encoded in batches."""

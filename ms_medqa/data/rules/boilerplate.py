@@ -12,6 +12,8 @@ from ms_medqa.data.text import to_nfkc
 from ms_medqa.data.user_yaml import read_list
 
 SHIPPED = Path(__file__).with_name("boilerplate_zh_en.yaml")
+# Characters by which most answers are told from all entries.
+_HEAD = 6
 # The stroke stays: N/A is no answer, Na is sodium.
 _REST = re.compile(r"[^\w/]+")
 
@@ -44,11 +46,17 @@ class BoilerplateList:
         # All beginnings in one pattern; its longest first, so that the match names the closest one.
         options = "|".join(map(re.escape, sorted(self._starts, key=len, reverse=True)))
         self._start = re.compile(options) if options else None
+        # Two letters of each: nearly all answers begin otherwise, and need not be looked at further.
+        self._beginnings = {letters[:2] for letters in (*self._whole, *self._starts)}
         # Twice the length leaves room for punctuation and for forms that NFKC changes.
         self._enough = 2 * max(map(len, (*self._whole, *self._starts))) + 32
 
     def find(self, answer: str) -> str | None:
         """The entry that `answer` is or begins with, as its author wrote it, or None."""
+        letters = _letters(answer[:_HEAD])
+        # Where there is a third letter, nothing behind the head can be composed with the first two.
+        if len(letters) > 2 and letters[:2] not in self._beginnings and letters[0] not in self._beginnings:
+            return None
         letters = _letters(answer[: self._enough])
         if len(answer) <= self._enough and letters in self._whole:
             return self._whole[letters]
