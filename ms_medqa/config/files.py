@@ -98,10 +98,13 @@ def sha256_file(path: str | Path) -> str:
 
 def json_line(value: Any) -> str:
     """One line of JSON Lines, readable text where it can be written as UTF-8."""
-    text = _READABLE.encode(value)
+    return json_bytes(value).decode()
+
+
+def json_bytes(value: Any) -> bytes:
+    """`json_line` in UTF-8."""
     try:
-        text.encode()
+        return f"{_READABLE.encode(value)}\n".encode()
     except UnicodeEncodeError:
         # Half a surrogate pair, which a broken record may hold.
-        text = json.dumps(value, ensure_ascii=True)
-    return text + "\n"
+        return f"{json.dumps(value, ensure_ascii=True)}\n".encode()

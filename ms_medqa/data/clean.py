@@ -129,8 +129,6 @@ def digest_of(record: Record) -> bytes:
     else:
         turns = (text for turn in record.history for text in turn)
         parts = [record.system or "", record.context or "", *turns, record.question, record.answer]
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        text = " ".join(unicodedata.normalize("NFC", part).split()).encode()
-        digest.update(len(text).to_bytes(8, "little") + text)
-    return digest.digest()
+    texts = [" ".join(unicodedata.normalize("NFC", part).split()).encode() for part in parts]
+    content = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    return hashlib.blake2b(content, digest_size=16).digest()

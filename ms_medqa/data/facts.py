@@ -44,19 +44,32 @@ class Facts:
     def __len__(self) -> int:
         return len(self.types)
 
-    def add(self, kept: Kept, file: int, line: int, digest: bytes) -> None:
-        """Remember one more."""
-        record = kept.record
-        self.contents += digest[:8]
-        self.keys += question_digest(record)
-        self.types.append(TYPES.index(record_type(record)))
-        self.fixed.append(FREE if record.split is None else PARTS.index(record.split))
-        self.files.append(file)
-        self.lines.append(line)
-        self.question_tokens.append(kept.question_tokens)
-        self.answer_tokens.append(kept.answer_tokens)
-        self.trained.append(int(np.count_nonzero(kept.loss_mask)))
-        self.texts.append(not isinstance(record, Example))
+    @classmethod
+    def of(
+        cls, kept: Sequence[Kept], trained: np.ndarray, digests: Sequence[bytes], file: int, lines: Sequence[int]
+    ) -> Facts:
+        """What is remembered of n records.
+
+        Args:
+            kept: the records.
+            trained: integer (n,), tokens of each that are targets of the training.
+            digests: of their texts, as `clean.digest_of` makes them.
+            file: the number of the file that they were read from.
+            lines: the line of that file on which each begins.
+        """
+        records = [each.record for each in kept]
+        return cls(
+            keys=bytearray().join(map(question_digest, records)),
+            contents=bytearray().join(digest[:8] for digest in digests),
+            types=array("b", [TYPES.index(record_type(record)) for record in records]),
+            fixed=array("b", [FREE if record.split is None else PARTS.index(record.split) for record in records]),
+            files=array("i", [file]) * len(records),
+            lines=array("q", lines),
+            question_tokens=array("i", [each.question_tokens for each in kept]),
+            answer_tokens=array("i", [each.answer_tokens for each in kept]),
+            trained=array("i", trained.tolist()),
+            texts=array("b", [not isinstance(record, Example) for record in records]),
+        )
 
     def extend(self, other: Facts, chosen: Sequence[int]) -> None:
         """Remember some records of another table."""

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import json_line
+from ms_medqa.config.files import json_bytes, json_line
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.clean import Note, Rejected
 from ms_medqa.data.columns import list_names
@@ -87,15 +87,16 @@ class Gatherer:
         self._seen_columns.update(dict.fromkeys(judged.columns))
         rejected, noted = dict(judged.rejected), dict[int, tuple[Note, ...]]()
         fresh: list[int] = []
-        for index, (place, name) in enumerate(zip(judged.places, judged.records.ids, strict=True)):
+        kept = judged.kept
+        for index, (place, name) in enumerate(zip(judged.places, kept.records.ids, strict=True)):
             own = self._own_id(name)
-            first = self._seen.setdefault(judged.digests[index], own) if self._duplicates else own
+            first = self._seen.setdefault(kept.digests[index], own) if self._duplicates else own
             if first != own:
                 rejected[place] = Rejected("duplicate", f"same as {first}")
                 continue
             if own != name:
-                judged.records.ids[index] = own
-                judged.lines[index] = json_line(json.loads(judged.lines[index]) | {"id": own}).encode()
+                kept.records.ids[index] = own
+                kept.lines[index] = json_bytes(json.loads(kept.lines[index]) | {"id": own})
             fresh.append(index)
             if index in judged.notes:
                 noted[place] = judged.notes[index]
@@ -107,12 +108,12 @@ class Gatherer:
             self._write_down(raws[place], file, rejected.get(place), noted.get(place, ()))
 
     def _keep(self, judged: Judged, fresh: Sequence[int]) -> None:
-        records, lines, signatures = judged.records, judged.lines, judged.signatures
+        records, lines, signatures = judged.kept.records, judged.kept.lines, judged.signatures
         if len(fresh) < len(records):
             records, signatures = records.select(fresh), signatures[fresh]
             lines = [lines[index] for index in fresh]
         self._spool.add_batch(records, lines, signatures)
-        self.facts.extend(judged.facts, fresh)
+        self.facts.extend(judged.kept.facts, fresh)
 
     def _write_down(self, raw: RawRecord, file: FileCount, rejected: Rejected | None, notes: Sequence[Note]) -> None:
         """A line for a record that is rejected, or kept in part."""

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ms_medqa.config.files import json_line
 from ms_medqa.config.schema import DataSection
-from ms_medqa.data.clean import Cleaner, Kept, Note, Rejected, digest_of
+from ms_medqa.data.clean import Cleaner, Kept, Note, Rejected
 from ms_medqa.data.example import Example, Record
-from ms_medqa.data.facts import Facts
 from ms_medqa.data.formats import FileHints
+from ms_medqa.data.kept_columns import KeptColumns, columns_of
 from ms_medqa.data.minhash import record_signatures, signatures
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import parse_raw
-from ms_medqa.data.records import TokenRecords, from_rows
 from ms_medqa.data.tokenizer import Tokenizer
 
 
@@ -41,12 +39,9 @@ class Judged:
         columns: the names of all their columns, as they turned up.
         rejected: place in the batch → the reason against it.
         places: k; places in the batch of those that are kept. All that follows is of these, in this order.
-        records: their ids, tokens and loss masks.
-        lines: their lines of JSON.
-        digests: of their texts: equal ones are duplicates.
+        kept: themselves.
         signatures: uint32 (k, 2, num_perm), of the first question and of all questions and answers; (k, 1, num_perm)
             where records are not compared.
-        facts: what is remembered of them.
         notes: number among them → what was done to it, where anything was.
         terms: entries of the lexicon that each one names; empty without a lexicon.
     """
@@ -55,11 +50,8 @@ class Judged:
     columns: list[str]
     rejected: dict[int, Rejected]
     places: list[int]
-    records: TokenRecords
-    lines: list[bytes]
-    digests: list[bytes]
+    kept: KeptColumns
     signatures: np.ndarray
-    facts: Facts
     notes: dict[int, tuple[Note, ...]]
     terms: list[tuple[int, ...]]
 
@@ -97,10 +89,6 @@ class Judge:
                 kept[place] = outcome
             else:
                 rejected[place] = outcome
-        digests = [digest_of(outcome.record) for outcome in kept.values()]
-        facts = Facts()
-        for (place, outcome), digest in zip(kept.items(), digests, strict=True):
-            facts.add(outcome, number, raws[place].line, digest)
         texts = [_texts(outcome.record) for outcome in kept.values()]
         if self._settings.near_duplicates is None:
             marks = signatures([first for first, *_ in texts])[:, None]
@@ -111,11 +99,8 @@ class Judge:
             columns=_columns(raws),
             rejected=rejected,
             places=list(kept),
-            records=from_rows((each.record.id, each.input_ids, each.loss_mask) for each in kept.values()),
-            lines=[json_line(each.record.to_dict()).encode() for each in kept.values()],
-            digests=digests,
+            kept=columns_of(list(kept.values()), number, [raws[place].line for place in kept]),
             signatures=marks,
-            facts=facts,
             notes={index: notes for index, each in enumerate(kept.values()) if (notes := _notes(each))},
             terms=[each.terms for each in kept.values()] if self._settings.lexicon else [],
         )

@@ -44,6 +44,11 @@ class TokenRecords:
         return np.diff(self.offsets)
 
     @property
+    def trained(self) -> np.ndarray:
+        """int64 (n,): tokens of each that are targets of the training."""
+        return np.diff(np.concatenate([[0], np.cumsum(self.loss_mask, dtype=np.int64)])[self.offsets])
+
+    @property
     def id_bytes(self) -> np.ndarray:
         """int64 (n,): bytes of each id."""
         return np.fromiter((len(name.encode()) for name in self.ids), np.int64, len(self.ids))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import json_line
+from ms_medqa.config.files import json_bytes
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data.augment import is_tried
 from ms_medqa.data.example import Example, PlainText, Record
@@ -112,7 +112,7 @@ def add_variants(
             own = ids.take(names[index])
             if own != names[index]:
                 names[index] = own
-                lines[index] = json_line(json.loads(lines[index]) | {"id": own}).encode()
+                lines[index] = json_bytes(json.loads(lines[index]) | {"id": own})
         records = made.records if len(fresh) == len(lines) else made.records.select(fresh)
         spool.add_batch(records, [lines[index] for index in fresh])
         facts.extend(made.facts, fresh)

@@ -6,13 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ms_medqa.config.files import json_line
 from ms_medqa.data.augment import variant_of
-from ms_medqa.data.clean import Kept, digest_of
+from ms_medqa.data.clean import Kept
 from ms_medqa.data.example import Example
-from ms_medqa.data.facts import Facts
 from ms_medqa.data.judging import Worker
-from ms_medqa.data.records import TokenRecords, from_rows
+from ms_medqa.data.kept_columns import KeptColumns, columns_of
 from ms_medqa.data.split import question_digest
 
 
@@ -40,21 +38,6 @@ class Choice:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Variants that the rules kept, in the order of the choices.
-
-    Attributes:
-        records: their ids, tokens and loss masks.
-        lines: their lines of JSON, with the lines' ends.
-        facts: what is remembered of them.
-    """
-
-    records: TokenRecords
-    lines: list[bytes]
-    facts: Facts
-
-
 def find_candidates(worker: Worker, lines: Sequence[bytes]) -> list[list[Candidate]]:
     """What could be made of each record, the preferred one first.
 
@@ -70,22 +53,14 @@ def find_candidates(worker: Worker, lines: Sequence[bytes]) -> list[list[Candida
     ]
 
 
-def make_variants(worker: Worker, choices: Sequence[Choice]) -> Made:
+def make_variants(worker: Worker, choices: Sequence[Choice]) -> KeptColumns:
     """Make and judge the variants; those that the rules reject are left out.
 
     Raises:
         UserError: one is too long under `data.length_policy=raise`.
     """
     records = [variant_of(_example(choice.line), choice.method, choice.text).record for choice in choices]
-    kept = [verdict for verdict in worker.cleaner.judge(records) if isinstance(verdict, Kept)]
-    facts = Facts()
-    for each in kept:
-        facts.add(each, 0, 0, digest_of(each.record))
-    return Made(
-        records=from_rows((each.record.id, each.input_ids, each.loss_mask) for each in kept),
-        lines=[json_line(each.record.to_dict()).encode() for each in kept],
-        facts=facts,
-    )
+    return columns_of([verdict for verdict in worker.cleaner.judge(records) if isinstance(verdict, Kept)])
 
 
 def _example(line: bytes) -> Example:
