@@ -23,6 +23,7 @@ NONE = np.uint32(0xFFFFFFFF)
 # In one bucket each text is compared with so many others at most: more share a band only in data made from a template.
 BUCKET_LIMIT = 128
 _CHUNK = 1 << 15
+_COUNTED = 248
 
 
 def signature(text: str, num_perm: int = NUM_PERM) -> np.ndarray:
@@ -103,11 +104,12 @@ def near_duplicates(signatures: np.ndarray, threshold: float) -> np.ndarray:
     """
     first, distinct = _distinct(signatures)
     best = np.full(len(signatures), len(signatures), dtype=np.int64)
+    comparison = _Comparison(signatures, threshold)
     for buckets in _each_band(signatures, distinct, threshold):
         pending = np.ones(buckets.members.size, dtype=bool)
         for earlier, later, places in buckets.pairs(pending):
             useful = earlier < best[later]
-            near = _near(signatures, earlier[useful], later[useful], threshold)
+            near = comparison.near(earlier[useful], later[useful])
             found = later[useful][near]
             best[found] = np.minimum(best[found], earlier[useful][near])
             # Members stand in the order of their indices: what follows in this bucket is no earlier one.
@@ -130,11 +132,12 @@ def clusters(signatures: np.ndarray, threshold: float) -> np.ndarray:
     """
     first, distinct = _distinct(signatures)
     groups = UnionFind(len(signatures))
+    comparison = _Comparison(signatures, threshold)
     for buckets in _each_band(signatures, distinct, threshold):
         for earlier, later, _ in buckets.pairs(np.ones(buckets.members.size, dtype=bool)):
             apart = groups.find(earlier) != groups.find(later)
             earlier, later = earlier[apart], later[apart]
-            near = _near(signatures, earlier, later, threshold)
+            near = comparison.near(earlier, later)
             groups.union(earlier[near], later[near])
     return groups.labels()[first]
 
@@ -236,12 +239,39 @@ def _distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, np.flatnonzero(first == np.arange(count))
 
 
-def _near(signatures: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
-    if not first.size:
-        return np.zeros(0, dtype=bool)
-    # `take` gathers rows several times as fast as an index does, from a memmap above all.
-    signatures = np.asarray(signatures)
-    return similarity(np.take(signatures, first, axis=0), np.take(signatures, second, axis=0)) >= threshold - 1e-9
+class _Comparison:
+    """Compares pairs of signatures, first by the lowest byte of each entry: 64 bytes a text, which mostly lie in the
+    processor's cache, decide nearly all pairs that share a band and are not alike (b-bit minwise hashing: P. Li,
+    A. C. König, 2010).
+
+    Args:
+        signatures: uint32 (n, num_perm).
+        threshold: smallest similarity of near ones.
+    """
+
+    def __init__(self, signatures: np.ndarray, threshold: float) -> None:
+        self._signatures = np.asarray(signatures)
+        self._threshold = threshold - 1e-9
+        count, columns = self._signatures.shape
+        # Of more columns than a byte can count, the first; padded to whole words of eight bytes, which are all equal.
+        used = min(columns, _COUNTED)
+        self._low = np.zeros((count, -(-used // 8)), np.uint64)
+        low = self._low.view(np.uint8)
+        for start in range(0, count, _CHUNK):
+            low[start : start + _CHUNK, :used] = self._signatures[start : start + _CHUNK, :used] & np.uint32(0xFF)
+
+    def near(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """bool (m,): whether the texts first[i] and second[i] are near."""
+        result = np.zeros(first.size, dtype=bool)
+        # `take` gathers rows several times as fast as an index does, from a memmap above all.
+        unlike = (np.take(self._low, first, axis=0) ^ np.take(self._low, second, axis=0)).view(np.uint8)
+        ones = (unlike != 0).view(np.uint64).sum(axis=1)
+        # Multiplied so, the highest byte is the sum of all eight.
+        different = (ones * np.uint64(0x0101010101010101)) >> np.uint64(56)
+        maybe = np.flatnonzero(1 - different / self._signatures.shape[1] >= self._threshold)
+        pairs = (np.take(self._signatures, side[maybe], axis=0) for side in (first, second))
+        result[maybe] = similarity(*pairs) >= self._threshold
+        return result
 
 
 @functools.cache
