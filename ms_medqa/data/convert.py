@@ -80,7 +80,7 @@ def convert(
             raise _nothing_left(read.files, work, output, [source.path for source in found.sources])
         kind = _kind(read.facts, read.files)
         _check_train(read.parts)
-        augmented = _add_variants(read, rules, kind, config, judging)
+        augmented = _add_variants(read, rules, judging)
         made = _make_training_part(read, augmented, kind, config)
         report = _write(work, read, made, rules, kind, config, judging)
     say(table(report))
@@ -113,12 +113,12 @@ class _Made:
     mixed: Sequence[dict[str, Any]]
 
 
-def _add_variants(read: ReadParts, rules: Rules, kind: str, config: Config, judging: Judges) -> int:
-    if kind != "sft" or not config.data.aug_rate:
+def _add_variants(read: ReadParts, rules: Rules, judging: Judges) -> int:
+    if read.variants is None:
         return 0
     digests, extra = read.facts.digests()[read.left], read.extra
     return add_variants(
-        read.parts["train"], digests, config.data, judging, extra.spool, extra.facts, extra.ids, rules.benchmark
+        read.parts["train"], read.variants, digests, judging, extra.spool, extra.facts, extra.ids, rules.benchmark
     )
 
 

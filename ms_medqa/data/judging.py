@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import itertools
 import os
 from collections import deque
@@ -18,7 +17,13 @@ from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.formats import FileHints
 from ms_medqa.data.judge import Judge, Judged, Task
-from ms_medqa.data.processes import cores, fresh_processes, give_back_memory
+from ms_medqa.data.processes import (
+    collect_seldom,
+    cores,
+    few_collections,
+    fresh_processes,
+    give_back_memory,
+)
 from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import look_ahead
 
@@ -84,36 +89,53 @@ class Judges:
         work = functools.partial(_judge, stem=stem, source=source, number=number, hints=hints)
         return self.in_order(work, records)
 
-    def in_order(self, work: Callable[[Worker, list[T]], R], items: Iterable[T]) -> Iterator[tuple[list[T], R]]:
+    def in_order(
+        self, work: Callable[[Worker, list[T]], R], items: Iterable[T], ahead: int | None = None
+    ) -> Iterator[tuple[list[T], R]]:
         """Batches of items with what the workers make of them, in order, however many workers there are.
+
+        Processes begin at once, before the first result is asked for.
 
         Args:
             work: is given a worker and a batch; a function of a module, as it travels by its name.
             items: taken as they are needed.
+            ahead: batches that are begun before the first result is taken, and so many results may have to wait in
+                memory; by default so few that no worker is idle.
 
         Raises:
             RunError: a process ended by itself.
         """
         rest = iter(items)
         batches = iter(lambda: list(itertools.islice(rest, BATCH)), [])
-        if self.pool is None:
-            assert self._worker is not None
-            for batch in batches:
-                yield batch, work(self._worker, batch)
-            return
-        waiting: deque[tuple[list[T], Future[R]]] = deque()
+        if self._worker is not None:
+            return ((batch, work(self._worker, batch)) for batch in batches)
+        return self._results(map(functools.partial(self._submit, work), batches), ahead or 2 * self._workers)
+
+    def _submit(self, work: Callable[[Worker, list[T]], R], batch: list[T]) -> tuple[list[T], Future[R]]:
+        assert self.pool is not None
         try:
-            for batch in batches:
-                waiting.append((batch, self.pool.submit(_work_here, work, batch)))
-                # Each worker has the next batch at hand; more would only fill the memory.
-                if len(waiting) > 2 * self._workers:
-                    first, done = waiting.popleft()
-                    yield first, done.result()
-            while waiting:
-                first, done = waiting.popleft()
-                yield first, done.result()
+            return batch, self.pool.submit(_work_here, work, batch)
         except BrokenProcessPool:
-            raise RunError("a process that reads records ended by itself; perhaps memory ran out") from None
+            raise _died() from None
+
+    def _results(self, coming: Iterator[tuple[list[T], Future[R]]], ahead: int) -> Iterator[tuple[list[T], R]]:
+        waiting = deque(itertools.islice(coming, ahead))
+
+        def results() -> Iterator[tuple[list[T], R]]:
+            while waiting:
+                waiting.extend(itertools.islice(coming, 1))
+                batch, future = waiting.popleft()
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    raise _died() from None
+                yield batch, result
+
+        return results()
+
+
+def _died() -> RunError:
+    return RunError("a process that reads records ended by itself; perhaps memory ran out")
 
 
 @contextmanager
@@ -129,7 +151,7 @@ def judges(task: Task, size: int, workers: int | None = None) -> Iterator[Judges
     if count == 1:
         yield Judges(task, None, 1)
         return
-    with fresh_processes(count, _start, task) as pool:
+    with few_collections(), fresh_processes(count, _start, task) as pool:
         yield Judges(task, pool, count)
 
 
@@ -139,8 +161,7 @@ _here: list[Worker] = []
 def _start(task: Task) -> None:
     # One core each: threads of the tokenizers would only get in each other's way.
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "FASTOKENS_BPE_THREADS": "1"}
-    # Records come and go without cycles; looking for those after every 700 objects took 3 % of the time.
-    gc.set_threshold(50_000, 20, 100)
+    collect_seldom()
     _here[:] = [Worker(task)]
     _here[0].judge.tokenizer.expect_many()
     give_back_memory()

@@ -31,7 +31,7 @@ from ms_medqa.data.report import FileCount
 from ms_medqa.data.split import PARTS, assign_parts
 from ms_medqa.data.spool import Spool, Spooled, SpooledPart
 from ms_medqa.data.tokenizer import Tokenizer
-from ms_medqa.data.training_part import read_benchmark, remove_overlap
+from ms_medqa.data.training_part import Found, begin_variants, read_benchmark, remove_overlap
 from ms_medqa.data.unique_ids import UniqueIds
 
 REJECTED = "rejected.jsonl"
@@ -95,6 +95,7 @@ class ReadParts:
         extra: repetitions in the training part, and whatever is added to it later.
         repeated: number of those repetitions.
         others: what was read for each `data.mix`.
+        variants: of `begin_variants`; None where none are made.
     """
 
     facts: Facts
@@ -105,6 +106,7 @@ class ReadParts:
     extra: Extra
     repeated: int
     others: Sequence[Source]
+    variants: Found | None
 
 
 def find_inputs(inputs: Sequence[str | Path], config: Config) -> Inputs:
@@ -159,6 +161,9 @@ def read_parts(
     with atomic_write(work / REJECTED) as rejected_file:
         gathered = _gather(inputs.sources, rules, config, judging, spool, rejected_file)
         records, facts, files = gathered.records, gathered.facts, gathered.files
+        variants = None
+        if config.data.aug_rate and not any(facts.texts):
+            variants = begin_variants(records, config.data, judging)
         left = reject_near_duplicates(records, facts, files, config.data.near_duplicates, rejected_file)
         records.forget()
         parts = {part: records.part(indices) for part, indices in _split(records, facts, left, config).items()}
@@ -169,7 +174,7 @@ def read_parts(
         for number, (wish, files_of_wish) in enumerate(zip(config.data.mix, inputs.to_mix, strict=True)):
             place = stack.enter_context(Spool(work / f".mix-{number}"))
             others.append(read_source(wish, files_of_wish, config.data, judging, place, rules.benchmark))
-    return ReadParts(facts, files, gathered.coverage, left, parts, extra, repeated, others)
+    return ReadParts(facts, files, gathered.coverage, left, parts, extra, repeated, others, variants)
 
 
 def _gather(

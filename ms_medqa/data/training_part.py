@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +15,6 @@ from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import json_bytes
 from ms_medqa.config.schema import DataSection
-from ms_medqa.data.augment import is_tried
 from ms_medqa.data.example import Example, PlainText, Record
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import rejected_line
@@ -22,12 +23,17 @@ from ms_medqa.data.judging import Judges
 from ms_medqa.data.overlap import BenchmarkIndex, record_texts
 from ms_medqa.data.readers import read_records
 from ms_medqa.data.report import FileCount
-from ms_medqa.data.spool import Spool, SpooledPart
+from ms_medqa.data.spool import Spool, Spooled, SpooledPart
 from ms_medqa.data.unique_ids import UniqueIds
 from ms_medqa.data.variant_maker import Candidate, Choice, find_candidates, make_variants
 
 REASON = "benchmark"
 _BATCH = 2048
+# Batches of records whose candidates may wait: a fifth of a megabyte each at most, where each record has some.
+_AHEAD = 200
+
+# Batches of records' numbers, with those of which variants could be made.
+Found = Iterator[tuple[list[int], list[tuple[int, list[Candidate]]]]]
 
 
 def read_benchmark(inputs: Sequence[str | Path], settings: DataSection) -> BenchmarkIndex:
@@ -72,10 +78,25 @@ def remove_overlap(
     return train.spooled.part(clean)
 
 
+def begin_variants(records: Spooled, settings: DataSection, judges: Judges) -> Found:
+    """Let the workers look for what can be made of each record, while this process finds out which of them are trained.
+
+    Args:
+        records: questions of all parts.
+        settings: of the variants.
+        judges: their workers look.
+
+    Returns:
+        What `add_variants` takes.
+    """
+    numbers = progress(range(len(records)), desc="looking for variants", unit="record")
+    return judges.in_order(functools.partial(find_candidates, records=records), numbers, _AHEAD)
+
+
 def add_variants(
     train: SpooledPart,
+    found: Found,
     digests: np.ndarray,
-    settings: DataSection,
     judges: Judges,
     spool: Spool,
     facts: Facts,
@@ -89,8 +110,8 @@ def add_variants(
 
     Args:
         train: the training part.
+        found: of `begin_variants`, for all records that the training part was chosen from.
         digests: uint8 (n, 16), of the questions of all parts, which no variant may ask again.
-        settings: rate and seed.
         judges: make and tokenise the variants; one that they reject is not made.
         spool: gets the variants.
         facts: gets what is known of each.
@@ -104,8 +125,8 @@ def add_variants(
         UserError: a file of synonyms is at fault, or a variant is too long under `data.length_policy=raise`.
     """
     before = len(facts)
-    choices = _choose(judges.in_order(find_candidates, _lines_to_try(train, settings)), digests)
-    for _, made in judges.in_order(make_variants, choices):
+    work = functools.partial(make_variants, records=train.spooled)
+    for _, made in judges.in_order(work, _choose(train, found, digests)):
         fresh = _clear_of(benchmark, made.lines) if benchmark else list(range(len(made.lines)))
         names, lines = made.records.ids, made.lines
         for index in fresh:
@@ -119,32 +140,26 @@ def add_variants(
     return len(facts) - before
 
 
-def _lines_to_try(train: SpooledPart, settings: DataSection) -> Iterator[bytes]:
-    """The lines of the records of which a variant is wanted; most are not tried, and need not be read."""
-    spooled, rate, seed = train.spooled, settings.aug_rate, settings.seed
-    tried = spooled.part([index for index in train.indices.tolist() if is_tried(spooled.id(index), rate, seed)])
-    # What was read for the split counts as memory of this process, and the workers have theirs.
-    spooled.forget()
-    return iter(progress(tried.lines(), total=len(tried), desc="making variants", unit="record"))
-
-
-def _choose(found: Iterable[tuple[list[bytes], list[list[Candidate]]]], digests: np.ndarray) -> Iterator[Choice]:
-    """Of each record the first candidate that asks what nobody asked before: no record, and no earlier variant."""
+def _choose(train: SpooledPart, found: Found, digests: np.ndarray) -> Iterator[Choice]:
+    """Of each training record the first candidate that asks what nobody asked before: no record, no earlier variant."""
     known = np.sort(first_halves(digests))
     made: set[bytes] = set()
+    is_trained = np.zeros(len(train.spooled), bool)
+    is_trained[train.indices] = True
 
     def taken(digest: bytes) -> bool:
         half = first_halves(np.frombuffer(digest, np.uint8)[None])[0]
         place = int(np.searchsorted(known, half))
         return digest in made or (place < len(known) and bool(known[place] == half))
 
-    for lines, candidates in found:
-        for line, mine in zip(lines, candidates, strict=True):
-            wanted = next((each for each in mine if each.digest is None or not taken(each.digest)), None)
-            if wanted is not None:
-                if wanted.digest is not None:
-                    made.add(wanted.digest)
-                yield Choice(line, wanted.method, wanted.text)
+    for number, candidates in itertools.chain.from_iterable(part for _, part in found):
+        if not is_trained[number]:
+            continue
+        wanted = next((each for each in candidates if each.digest is None or not taken(each.digest)), None)
+        if wanted is not None:
+            if wanted.digest is not None:
+                made.add(wanted.digest)
+            yield Choice(number, wanted.method, wanted.text)
 
 
 def _clear_of(benchmark: BenchmarkIndex, lines: Sequence[bytes]) -> list[int]:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ms_medqa.data.augment import variant_of
+from ms_medqa.data.augment import Variant, variant_of
 from ms_medqa.data.clean import Kept
 from ms_medqa.data.example import Example
 from ms_medqa.data.judging import Worker
 from ms_medqa.data.kept_columns import KeptColumns, columns_of
 from ms_medqa.data.split import question_digest
+from ms_medqa.data.spool import Spooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +32,41 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The candidate that is wanted of a record, which is given as its line of JSON."""
+    """The candidate that is wanted of a record, which is given by its number."""
 
-    line: bytes
+    number: int
     method: str
     text: str
 
 
-def find_candidates(worker: Worker, lines: Sequence[bytes]) -> list[list[Candidate]]:
-    """What could be made of each record, the preferred one first.
+def find_candidates(worker: Worker, numbers: Sequence[int], records: Spooled) -> list[tuple[int, list[Candidate]]]:
+    """What could be made of those records that are tried: their numbers, each with the preferred candidate first.
+
+    Records of which nothing can be made are left out.
 
     Raises:
         UserError: a file of synonyms is at fault.
     """
-    return [
-        [
-            Candidate(variant.method, variant.text, question_digest(variant.record) if variant.asks_anew else None)
-            for variant in worker.augmenter.candidates(_example(line))
-        ]
-        for line in lines
-    ]
+    augmenter = worker.augmenter
+    tried = [number for number in numbers if augmenter.tries(records.id(number))]
+    found = ((number, list(map(_candidate, augmenter.candidates(_example(records, number))))) for number in tried)
+    return [(number, candidates) for number, candidates in found if candidates]
 
 
-def make_variants(worker: Worker, choices: Sequence[Choice]) -> KeptColumns:
+def make_variants(worker: Worker, choices: Sequence[Choice], records: Spooled) -> KeptColumns:
     """Make and judge the variants; those that the rules reject are left out.
 
     Raises:
         UserError: one is too long under `data.length_policy=raise`.
     """
-    records = [variant_of(_example(choice.line), choice.method, choice.text).record for choice in choices]
-    return columns_of([verdict for verdict in worker.cleaner.judge(records) if isinstance(verdict, Kept)])
+    variants = [variant_of(_example(records, each.number), each.method, each.text).record for each in choices]
+    return columns_of([verdict for verdict in worker.cleaner.judge(variants) if isinstance(verdict, Kept)])
 
 
-def _example(line: bytes) -> Example:
-    return Example.from_dict(json.loads(line.decode()))
+def _candidate(variant: Variant) -> Candidate:
+    digest = question_digest(variant.record) if variant.asks_anew else None
+    return Candidate(variant.method, variant.text, digest)
+
+
+def _example(records: Spooled, number: int) -> Example:
+    return Example.from_dict(json.loads(records.line(number)))

@@ -71,6 +71,10 @@ class Augmenter:
         self._seed = seed
         self._synonyms = SynonymList(synonyms) if rate else None
 
+    def tries(self, name: str) -> bool:
+        """Whether a variant is wanted of the record of this id."""
+        return _hash(self._seed, name, "rate") < self._rate * 2**64
+
     def candidates(self, record: Record) -> Iterator[Variant]:
         """All that can be made of one training record, the preferred one first; each has the same id.
 
@@ -79,7 +83,7 @@ class Augmenter:
         """
         if self._synonyms is None or not isinstance(record, Example) or record.parent is not None:
             return
-        if not is_tried(record.id, self._rate, self._seed):
+        if not self.tries(record.id):
             return
         for method in sorted(METHODS, key=lambda name: _hash(self._seed, record.id, name)):
             texts = list(self._texts(record, method))
@@ -120,11 +124,6 @@ class Augmenter:
             ):
                 continue
             yield change.text
-
-
-def is_tried(name: str, rate: float, seed: int) -> bool:
-    """Whether a variant is wanted of the record of this id."""
-    return _hash(seed, name, "rate") < rate * 2**64
 
 
 def variant_of(parent: Example, method: str, text: str) -> Variant:
