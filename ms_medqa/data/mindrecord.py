@@ -48,8 +48,8 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self) -> Iterator[Row]:
-        """(id, tokens, loss mask) of each."""
+    def batches(self) -> Iterator[TokenRecords]:
+        """All of them in order, some at a time."""
 
     def slice(self: R, start: int, stop: int) -> R:
         """Those from `start` to `stop`."""
@@ -98,12 +98,13 @@ def write_records(path: str | Path, rows: Rows | Iterable[Row]) -> int:
         UserError: a record too long for MindRecord's largest page.
     """
     path = Path(path)
-    meant: Rows = rows if hasattr(rows, "rows") else from_rows(rows)
+    meant: Rows = rows if hasattr(rows, "batches") else from_rows(rows)
     assert len(meant) > 0, "MindRecord cannot hold zero rows"
     assert int(meant.lengths.min()) > 0, "MindRecord cannot hold an empty row"
     file = MindRecordFile(path, *_sizes(meant))
     try:
-        file.write(progress(meant.rows(), total=len(meant), desc=f"writing {path.name}", unit="record"))
+        with progress(total=len(meant), desc=f"writing {path.name}", unit="record") as bar:
+            file.write(meant.batches(), bar.update)
         intact = file.is_intact()
     except (OSError, sqlite3.Error) as error:
         raise _write_error(path, error) from error
@@ -185,7 +186,7 @@ def _sizes(rows: Rows) -> tuple[int, int]:
     page = _power_of_two(max(total // _PAGES, 2 * largest), *_PAGE_SIZES)
     if largest > page - 4096:
         worst = int(rows.lengths.argmax())
-        name, _, _ = next(rows.slice(worst, worst + 1).rows())
+        [name] = next(rows.slice(worst, worst + 1).batches()).ids
         text = f"record {name!r} has {rows.lengths.max()} tokens, too many for MindRecord"
         raise UserError(text, "cut the text in parts")
     return _power_of_two(_HEADER_BYTES_A_PAGE * (total // page + 1), 1 << 16, _HEADER_SIZES[1]), page

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,12 +24,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ms_medqa.data.mindrecord_columns import BLOB_COLUMNS, SCHEMA, blobs_of, raw_of
-from ms_medqa.data.records import Row, ends_of, from_rows
+from ms_medqa.data.records import TokenRecords, ends_of
 
 DESCRIPTION = "ms_medqa tokenised records"
-# Rows that are made, or put into the index, at a time; and tokens, of which each takes 40 bytes meanwhile.
+# Rows that are put into the index at a time.
 _BATCH = 1024
-_BATCH_TOKENS = 1 << 18
 _TABLES = (
     # Word for word as `FileWriter` has it.
     "CREATE TABLE INDEXES("
@@ -66,14 +65,18 @@ class MindRecordFile:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, batches: Iterable[TokenRecords], count: Callable[[int], object] = lambda _: None) -> None:
         """Write rows; none may be empty, or larger than a page.
+
+        Args:
+            batches: of rows, a few megabytes each: their tokens take ten times as much meanwhile.
+            count: is told the rows of each batch when it is written.
 
         Raises:
             OSError, sqlite3.Error: they cannot be written.
         """
         with self.path.open("xb") as file:
-            blobs, raws, saved = self._write_blobs(file, rows)
+            blobs, raws, saved = self._write_blobs(file, batches, count)
             self._write_raws(file, blobs, raws)
             header = json.dumps(self._describe(saved), separators=(",", ":"), ensure_ascii=False).encode()
             self._header = struct.pack("<Q", len(header)) + header
@@ -110,13 +113,15 @@ class MindRecordFile:
             found = index.execute("SELECT * FROM INDEXES ORDER BY ROW_ID")
             return all(itertools.starmap(operator.eq, itertools.zip_longest(found, self._entries())))
 
-    def _write_blobs(self, file: BinaryIO, rows: Iterable[Row]) -> tuple[list[int], list[bytes], int]:
+    def _write_blobs(
+        self, file: BinaryIO, batches: Iterable[TokenRecords], count: Callable[[int], object]
+    ) -> tuple[list[int], list[bytes], int]:
         """All blob pages; returns the bytes of each row there, the raw rows, and the bytes that integers were saved."""
         blobs: list[int] = []
         raws: list[bytes] = []
         group: list[bytes] = []
         saved = blob_bytes = raw_bytes = 0
-        for records in map(from_rows, _batches(rows)):
+        for records in batches:
             made, saved_here = blobs_of(records)
             saved += saved_here
             self._ids += records.ids
@@ -129,6 +134,7 @@ class MindRecordFile:
                 group.append(blob)
                 blobs.append(len(blob))
                 raws.append(raw)
+            count(len(records))
         self._write_blob_page(file, group)
         return blobs, raws, saved
 
@@ -232,16 +238,3 @@ class MindRecordFile:
         for start in range(0, len(self), _BATCH):
             columns = self._places[start : start + _BATCH].T.tolist()
             yield from zip(*columns, itertools.repeat(0), self._ids[start : start + _BATCH])
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    tokens = 0
-    for row in rows:
-        batch.append(row)
-        tokens += len(row[1])
-        if len(batch) == _BATCH or tokens >= _BATCH_TOKENS:
-            yield batch
-            batch, tokens = [], 0
-    if batch:
-        yield batch

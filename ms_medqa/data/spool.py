@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ms_medqa.data.records import Row, TokenRecords
+from ms_medqa.data.records import TokenRecords, ends_of, spans
 
 _NAMES = ("lines", "ids", "tokens", "masks")
 _SIGNATURES = ("questions", "texts")
@@ -134,6 +134,16 @@ class Spooled:
         """Its id."""
         return self._bytes("ids", index).tobytes().decode()
 
+    def records(self, indices: np.ndarray) -> TokenRecords:
+        """Some of them, in the given order, in memory."""
+        tokens, offsets = self._gathered("tokens", np.int32, indices)
+        masks, _ = self._gathered("masks", np.uint8, indices)
+        letters, ends = self._gathered("ids", np.uint8, indices)
+        names = letters.tobytes()
+        return TokenRecords(
+            [names[start:end].decode() for start, end in itertools.pairwise(ends.tolist())], tokens, masks, offsets
+        )
+
     def tokens(self, index: int) -> np.ndarray:
         """int32 (n,): its tokens."""
         return self._bytes("tokens", index).view(np.int32)
@@ -168,6 +178,14 @@ class Spooled:
             if isinstance(content, mmap.mmap) and hasattr(content, "madvise"):
                 content.madvise(mmap.MADV_DONTNEED)
 
+    def _gathered(self, name: str, kind: type[np.generic], indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(total,) contents of some records, and int64 (n + 1,) where those of each begin and the last end."""
+        size = np.dtype(kind).itemsize
+        starts, ends = (self.ends[name][indices + step] // size for step in (0, 1))
+        offsets = ends_of(ends - starts)
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
+        return np.take(self.contents[name].view(kind), places), offsets
+
     def _bytes(self, name: str, index: int) -> np.ndarray:
         ends = self.ends[name]
         return self.contents[name][ends[index] : ends[index + 1]]
@@ -195,20 +213,18 @@ class SpooledPart:
 
     def lines(self) -> Iterator[bytes]:
         """Their lines of JSON."""
-        return map(self.spooled.line, self._read())
-
-    def rows(self) -> Iterator[Row]:
-        """(id, tokens, loss mask) of each."""
-        for index in self._read():
-            yield self.spooled.id(index), self.spooled.tokens(index), self.spooled.mask(index)
-
-    def _read(self) -> Iterator[int]:
-        """Their numbers, for reading them one after the other."""
         for count, index in enumerate(self.indices.tolist(), start=1):
-            yield index
+            yield self.spooled.line(index)
             if count % _FORGOTTEN == 0:
                 self.spooled.forget()
         self.spooled.forget()
+
+    def batches(self) -> Iterator[TokenRecords]:
+        """All of them, some at a time."""
+        # Not one by one: with a copy of each, and what gathers them again, it takes four times as long.
+        for start, stop in spans(self.lengths):
+            yield self.spooled.records(self.indices[start:stop])
+            self.spooled.forget()
 
     def slice(self, start: int, stop: int) -> SpooledPart:
         """Those from `start` to `stop`."""
@@ -238,9 +254,9 @@ class Joined:
         """Their lines of JSON."""
         return itertools.chain.from_iterable(part.lines() for part in self.parts)
 
-    def rows(self) -> Iterator[Row]:
-        """(id, tokens, loss mask) of each."""
-        return itertools.chain.from_iterable(part.rows() for part in self.parts)
+    def batches(self) -> Iterator[TokenRecords]:
+        """All of them, some at a time."""
+        return itertools.chain.from_iterable(part.batches() for part in self.parts)
 
     def slice(self, start: int, stop: int) -> Joined:
         """Those from `start` to `stop`."""

@@ -12,7 +12,7 @@ import pytest
 
 from ms_medqa.data.mindrecord_columns import SCHEMA
 from ms_medqa.data.mindrecord_file import DESCRIPTION, MindRecordFile
-from ms_medqa.data.records import Row
+from ms_medqa.data.records import Row, from_rows
 
 # One less and one more than what fits one, two and four bytes with a sign.
 EDGES = [0, -1, 1, *(sign * 2**bits + more for bits in (7, 8, 15, 16) for sign in (1, -1) for more in (-1, 0, 1))]
@@ -74,7 +74,7 @@ def test_both_writers_make_the_same_bytes(tmp_path: Path, case: str) -> None:
         path.parent.mkdir()
     by_mindspore(theirs, rows, header_size, page_size)
     file = MindRecordFile(ours, header_size, page_size)
-    file.write(iter(rows))
+    file.write(from_rows(rows).batches())
     assert file.is_intact()
     assert ours.read_bytes() == theirs.read_bytes()
     assert index_of(ours) == index_of(theirs)
@@ -83,7 +83,7 @@ def test_both_writers_make_the_same_bytes(tmp_path: Path, case: str) -> None:
 @pytest.fixture
 def whole(tmp_path: Path) -> MindRecordFile:
     file = MindRecordFile(tmp_path / "a.mindrecord", 1 << 14, 1 << 15)
-    file.write(rows_of(500, 100))
+    file.write(from_rows(rows_of(500, 100)).batches())
     assert file.is_intact()
     return file
 
@@ -120,5 +120,5 @@ def test_a_changed_index_is_noticed(whole: MindRecordFile, change: str) -> None:
 def test_nothing_is_overwritten(whole: MindRecordFile) -> None:
     before = whole.path.read_bytes()
     with pytest.raises(FileExistsError):
-        MindRecordFile(whole.path, 1 << 14, 1 << 15).write(rows_of(3, 3))
+        MindRecordFile(whole.path, 1 << 14, 1 << 15).write(from_rows(rows_of(3, 3)).batches())
     assert whole.path.read_bytes() == before

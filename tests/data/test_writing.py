@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from ms_medqa.config import RunError, UserError
-from ms_medqa.data.mindrecord import Row, plan_shards, read_records
+from ms_medqa.data.mindrecord import plan_shards, read_records
 from ms_medqa.data.processes import fresh_processes
+from ms_medqa.data.records import TokenRecords
 from ms_medqa.data.spool import Joined, Spool, Spooled
 from ms_medqa.data.writing import Writing
 
@@ -43,6 +44,10 @@ def fill(spool: Spool, count: int, name: str) -> Spooled:
     return spool.close()
 
 
+def ids_of(rows: Joined) -> list[str]:
+    return [name for batch in rows.batches() for name in batch.ids]
+
+
 def write(folder: Path, parts: Mapping[str, Joined], workers: int, largest: int = LARGEST) -> dict[str, list[Path]]:
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -58,7 +63,7 @@ def test_the_files_are_the_same_by_one_process_and_by_several(
         files = write(tmp_path / str(workers), parts, workers)
         assert [len(files[part]) for part in ("train", "val", "test")] == [3, 3, 0]
         for part, paths in files.items():
-            assert read_records(*paths).ids == [name for name, _, _ in parts[part].rows()]
+            assert read_records(*paths).ids == ids_of(parts[part])
         found.append({path.name: path.read_bytes() for path in (tmp_path / str(workers)).iterdir()})
     assert found[0] == found[1]
     assert len(found[0]) == 12
@@ -72,7 +77,7 @@ def test_files_are_of_about_the_same_size(parts: dict[str, Joined], largest: int
     planned = plan_shards(Path("a"), rows, largest)
     names = [path.name for path, _ in planned]
     assert names == (["a"] if len(names) == 1 else sorted(names))
-    assert [row[0] for _, piece in planned for row in piece.rows()] == [row[0] for row in rows.rows()]
+    assert [name for _, piece in planned for name in ids_of(piece)] == ids_of(rows)
 
     def size(piece: Joined) -> int:
         return int((5 * piece.lengths + 64 + piece.id_bytes).sum())
@@ -102,14 +107,14 @@ class Faulty(Joined):
     def slice(self, start: int, stop: int) -> Faulty:
         return Faulty(super().slice(start, stop).parts, self.fault)
 
-    def rows(self) -> Iterator[Row]:
+    def batches(self) -> Iterator[TokenRecords]:
         if self.fault == "user":
             raise UserError("record 'r' is too long", "cut it")
         if self.fault == "disk":
             raise OSError(errno.ENOSPC, "No space left on device")
         if self.fault == "dead":
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().rows()
+        return super().batches()
 
 
 @pytest.mark.parametrize(
