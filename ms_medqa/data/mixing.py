@@ -14,11 +14,11 @@ import numpy as np
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import json_line
 from ms_medqa.config.schema import DataSection, MixSource
+from ms_medqa.data.banding import near_duplicates
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import Gatherer, rejected_line
 from ms_medqa.data.inputs import InputFile, expand_inputs
 from ms_medqa.data.judging import Judges
-from ms_medqa.data.minhash import near_duplicates
 from ms_medqa.data.mix import Amount, numbered_id, pass_numbers, select
 from ms_medqa.data.overlap import BenchmarkIndex
 from ms_medqa.data.raw import check_files

@@ -8,9 +8,10 @@ from typing import IO
 
 import numpy as np
 
+from ms_medqa.data.banding import near_duplicates
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import rejected_line
-from ms_medqa.data.minhash import near_duplicates, similarity
+from ms_medqa.data.minhash import similarity
 from ms_medqa.data.report import FileCount
 from ms_medqa.data.spool import Spooled
 

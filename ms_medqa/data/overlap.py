@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ms_medqa.data.banding import BUCKET_LIMIT, band_hashes, bands
 from ms_medqa.data.example import Example, Record
-from ms_medqa.data.minhash import BUCKET_LIMIT, band_hashes, bands, similarity, token_signatures
+from ms_medqa.data.minhash import similarity, token_signatures
 from ms_medqa.data.shingles import TokenHashes, batches, token_hashes
 
 NGRAM = 13

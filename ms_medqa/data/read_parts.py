@@ -16,12 +16,12 @@ from ms_medqa.config.console import say
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.schema import Config
 from ms_medqa.data import stratify
+from ms_medqa.data.banding import clusters
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.facts import Facts
 from ms_medqa.data.gather import Gatherer
 from ms_medqa.data.inputs import InputFile, expand_inputs
 from ms_medqa.data.judging import Judges, Task, judges
-from ms_medqa.data.minhash import clusters
 from ms_medqa.data.mixing import Extra, Source, apply_weights, files_to_mix, read_source
 from ms_medqa.data.near_duplicates import reject_near_duplicates
 from ms_medqa.data.overlap import BenchmarkIndex
@@ -193,7 +193,7 @@ def _gather(
 def _split(records: Spooled, facts: Facts, left: np.ndarray, config: Config) -> dict[str, np.ndarray]:
     """Part → numbers of its records, in the order of the input."""
     types, fixed = (np.frombuffer(column, np.int8)[left] for column in (facts.types, facts.fixed))
-    alike = clusters(records.questions_of(left), config.data.cluster_similarity)
+    alike = clusters(records.questions, config.data.cluster_similarity, None if len(left) == len(records) else left)
     records.forget()
     found = assign_parts(facts.digests()[left], types, fixed, alike, config.data.split, config.data.seed)
     return {part: left[found == number] for number, part in enumerate(PARTS)}

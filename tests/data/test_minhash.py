@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ms_medqa.data import minhash
-from ms_medqa.data.minhash import clusters, near_duplicates, record_signatures, signature, signatures, similarity
+from ms_medqa.data.banding import clusters, near_duplicates
+from ms_medqa.data.minhash import record_signatures, signature, signatures, similarity
 from ms_medqa.data.shingles import token_hashes
 
 PARTS = ("患者", "出现", "发热", "咳嗽", "三天", "没有", "头痛", "血压", "正常", "应该", "如何", "治疗", "检查", "需要")
@@ -124,6 +125,17 @@ def test_a_chain_of_small_changes_is_one_cluster() -> None:
     signs = signatures(chain)
     assert similarity(signs[0], signs[9]) < 0.8
     assert clusters(signs, 0.8).tolist() == [0] * 10
+
+
+def test_texts_that_do_not_count_link_nothing() -> None:
+    words = [f"word{i}" for i in range(60)]
+    chain = [" ".join(words[i : i + 50]) for i in range(0, 10, 3)]
+    signs = signatures([*chain, *varied(300, seed=10), *chain])
+    assert len(set(clusters(signs, 0.8)[:4])) == 1
+    among = np.delete(np.arange(len(signs)), [1, 7, 20, 21, 22, 305])
+    found = clusters(signs, 0.8, among)
+    assert np.array_equal(found, clusters(signs[among], 0.8))
+    assert len(set(found[:3])) == 2
 
 
 def test_thousands_of_copies_cost_no_more_than_one() -> None:

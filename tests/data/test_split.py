@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ms_medqa.data.banding import clusters
 from ms_medqa.data.example import Example, PlainText
-from ms_medqa.data.minhash import clusters, signatures, similarity
+from ms_medqa.data.minhash import signatures, similarity
 from ms_medqa.data.question_types import TYPES
 from ms_medqa.data.split import FREE, PARTS, assign_parts, question_digest, question_key, record_type, split_records
 
