@@ -44,7 +44,8 @@ def normalize(text: str, nfkc: bool = False) -> str:
         nfkc: also apply Unicode's NFKC. Off by default, for it changes what is meant: ½ becomes 1⁄2 (so 2½ becomes
             21⁄2), 10² becomes 102, and full-width Chinese punctuation becomes ASCII.
     """
-    text = _replace(text)
+    if _SUSPECT.search(text):
+        text = _replace(text)
     if nfkc:
         # NFKC makes spaces, such as of U+00A8.
         text = _replace(to_nfkc(text))
@@ -68,8 +69,6 @@ def to_nfkc(text: str) -> str:
 
 
 def _replace(text: str) -> str:
-    if not _SUSPECT.search(text):
-        return text
     text = _LINE_ENDS.sub("\n", text)
     text = _SPACES.sub(" ", text)
     return _JOINERS.sub("", _INVISIBLE.sub("", text))

@@ -138,13 +138,14 @@ def test_what_goes_wrong_in_a_process_is_the_same_error(
 
 
 PROGRAM = """
-import sys, time
+import os, sys, time
 from ms_medqa.config.console import progress
 from ms_medqa.data.processes import fresh_processes
 
 def start():
     list(progress([1], desc="one", unit="number"))
-    print("started")
+    # In one piece: two processes may say it at once.
+    os.write(1, b"started\n")
 
 if __name__ == "__main__":
     with fresh_processes(2, start) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -89,6 +88,9 @@ class SynonymList:
         for key, group in sorted(self._group_of.items(), key=lambda item: -len(item[0])):
             written = next((t for t in self.groups[group] if _key(t) == key), key) if group is not None else key
             self._starts[_fold(key)[:2]].append(Term(written, _fold(key), _is_acronym(key), group))
+        # Few places hold the first character of a term before the second of one.
+        first, second = (re.escape("".join({start[place] for start in self._starts})) for place in (0, 1))
+        self._place = re.compile(f"[{first}](?=[{second}])")
 
     def _add(self, terms: Sequence[str], where: str) -> None:
         if len(terms) == 1:
@@ -113,12 +115,10 @@ class SynonymList:
     def find(self, text: str) -> Iterator[Found]:
         """The terms in a text from left to right, at each place the longest."""
         folded = _fold(text)
-        # A list of the few places, for this runs over every character of every question.
-        pairs = map(operator.add, folded, folded[1:])
-        places = [place for place, pair in enumerate(pairs) if pair in self._starts]
         rest = 0
-        for place in places:
-            for term in self._starts[folded[place : place + 2]] if place >= rest else ():
+        for match in self._place.finditer(folded):
+            place = match.start()
+            for term in self._starts.get(folded[place : place + 2], ()) if place >= rest else ():
                 end = place + len(term.folded)
                 if not folded.startswith(term.folded, place) or (term.exact and text[place:end] != term.text):
                     continue
