@@ -145,7 +145,7 @@ from ms_medqa.data.processes import fresh_processes
 def start():
     list(progress([1], desc="one", unit="number"))
     # In one piece: two processes may say it at once.
-    os.write(1, b"started\n")
+    os.write(1, b"started\\n")
 
 if __name__ == "__main__":
     with fresh_processes(2, start) as pool:
