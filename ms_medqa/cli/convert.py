@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run `ms-medqa convert`."""
     from ms_medqa.data.convert import convert
+    from ms_medqa.data.processes import end_quickly
 
     overrides, inputs = split_overrides(args.inputs)
     # They also stand behind --benchmark, which takes all that follows.
@@ -45,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
         config.model.path = args.model
     if benchmark:
         config.data.benchmark = benchmark
+    end_quickly()
     convert(inputs, Path(args.output), config)
     return 0

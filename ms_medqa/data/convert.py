@@ -65,15 +65,16 @@ def convert(
         UserError: an input or a setting is at fault, or nothing is left after cleaning.
         RunError: no space is left, or what was written cannot be read back.
     """
-    found, rules = find_inputs(inputs, config), load_rules(config)
+    found = find_inputs(inputs, config)
     output = Path(output).expanduser()
     with (
         new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=found.paths) as work,
         # Closes the spools, whose files lie in the work folder, before that takes its place.
         ExitStack() as stack,
         # The workers read the spools, too, and end first.
-        open_judges(found, rules, config, workers) as judging,
+        open_judges(found, config, workers) as judging,
     ):
+        rules = load_rules(config)
         read = read_parts(found, rules, config, work, stack, judging)
         _show_files(read.files)
         if not len(read.left):

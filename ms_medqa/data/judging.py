@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from ms_medqa.config.errors import RunError
+from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.formats import FileHints
@@ -20,6 +20,7 @@ from ms_medqa.data.judge import Judge, Judged, Task
 from ms_medqa.data.processes import (
     collect_seldom,
     cores,
+    end_quickly,
     few_collections,
     fresh_processes,
     give_back_memory,
@@ -55,7 +56,7 @@ class Worker:
 
     @functools.cached_property
     def augmenter(self) -> Augmenter:
-        """Makes variants; read when the first are wanted, for it takes a tenth of a second.
+        """Makes variants; its lists are read when the first are wanted.
 
         Raises:
             UserError: a file of synonyms is at fault.
@@ -155,20 +156,30 @@ def judges(task: Task, size: int, workers: int | None = None) -> Iterator[Judges
         yield Judges(task, pool, count)
 
 
-_here: list[Worker] = []
+_here: list[Worker | UserError] = []
 
 
 def _start(task: Task) -> None:
     # One core each: threads of the tokenizers would only get in each other's way.
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "FASTOKENS_BPE_THREADS": "1"}
     collect_seldom()
-    _here[:] = [Worker(task)]
-    _here[0].judge.tokenizer.expect_many()
+    end_quickly()
+    try:
+        worker = Worker(task)
+        worker.judge.tokenizer.expect_many()
+    except UserError as error:
+        # The first process meets the same fault, and tells it; raised here, it would come with a traceback of each.
+        _here[:] = [error]
+    else:
+        _here[:] = [worker]
     give_back_memory()
 
 
 def _work_here(work: Callable[[Worker, list[T]], R], batch: list[T]) -> R:
-    return work(_here[0], batch)
+    worker = _here[0]
+    if isinstance(worker, UserError):
+        raise worker
+    return work(worker, batch)
 
 
 def _judge(worker: Worker, raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:

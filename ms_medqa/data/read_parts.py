@@ -16,6 +16,7 @@ from ms_medqa.config.console import say
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.schema import Config
 from ms_medqa.data import stratify
+from ms_medqa.data.augment.synonyms import SynonymList
 from ms_medqa.data.banding import clusters
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.facts import Facts
@@ -131,13 +132,16 @@ def load_rules(config: Config) -> Rules:
     if config.data.fill_context:
         say("warning: data.fill_context puts the start of the answer into the prompt; the model learns to copy it")
     cleaner = Cleaner(config.data, tokenizer, prompt)
+    if config.data.aug_rate:
+        # The workers read it when they need it; a fault in it is told now, not after all records were read.
+        SynonymList(config.data.synonyms)
     benchmark = read_benchmark(config.data.benchmark, config.data) if config.data.benchmark else None
     return Rules(tokenizer, prompt, cleaner, benchmark)
 
 
-def open_judges(inputs: Inputs, rules: Rules, config: Config, workers: int | None) -> AbstractContextManager[Judges]:
-    """What judges the records of these files, by processes as `judges` takes them."""
-    task = Task(config.data, rules.tokenizer.folder, config.data.prompt)
+def open_judges(inputs: Inputs, config: Config, workers: int | None) -> AbstractContextManager[Judges]:
+    """What judges the records of these files, by processes as `judges` takes them, which begin to start now."""
+    task = Task(config.data, resolve_model(config.model.path), config.data.prompt)
     return judges(task, sum(path.stat().st_size for path in inputs.paths), workers)
 
 

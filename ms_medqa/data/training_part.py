@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,8 +28,8 @@ from ms_medqa.data.variant_maker import Candidate, Choice, find_candidates, make
 
 REASON = "benchmark"
 _BATCH = 2048
-# Batches of records whose candidates may wait: a fifth of a megabyte each at most, where each record has some.
-_AHEAD = 200
+# Batches of records whose candidates may wait: mostly some 20 kB each, 200 where every record has some.
+_AHEAD = 512
 
 # Batches of records' numbers, with those of which variants could be made.
 Found = Iterator[tuple[list[int], list[tuple[int, list[Candidate]]]]]
@@ -89,8 +88,7 @@ def begin_variants(records: Spooled, settings: DataSection, judges: Judges) -> F
     Returns:
         What `add_variants` takes.
     """
-    numbers = progress(range(len(records)), desc="looking for variants", unit="record")
-    return judges.in_order(functools.partial(find_candidates, records=records), numbers, _AHEAD)
+    return judges.in_order(functools.partial(find_candidates, records=records), range(len(records)), _AHEAD)
 
 
 def add_variants(
@@ -152,7 +150,7 @@ def _choose(train: SpooledPart, found: Found, digests: np.ndarray) -> Iterator[C
         place = int(np.searchsorted(known, half))
         return digest in made or (place < len(known) and bool(known[place] == half))
 
-    for number, candidates in itertools.chain.from_iterable(part for _, part in found):
+    for number, candidates in _all_of(found, len(train.spooled)):
         if not is_trained[number]:
             continue
         wanted = next((each for each in candidates if each.digest is None or not taken(each.digest)), None)
@@ -160,6 +158,13 @@ def _choose(train: SpooledPart, found: Found, digests: np.ndarray) -> Iterator[C
             if wanted.digest is not None:
                 made.add(wanted.digest)
             yield Choice(number, wanted.method, wanted.text)
+
+
+def _all_of(found: Found, count: int) -> Iterator[tuple[int, list[Candidate]]]:
+    with progress(total=count, desc="making variants", unit="record") as bar:
+        for numbers, part in found:
+            yield from part
+            bar.update(len(numbers))
 
 
 def _clear_of(benchmark: BenchmarkIndex, lines: Sequence[bytes]) -> list[int]:
