@@ -143,7 +143,7 @@ def _write(
     writing = Writing(work, whole, config.data.shard_megabytes * 2**20, judging.pool)
     for part, records in whole.items():
         with atomic_write(work / f"{part}.jsonl", "wb") as file:
-            file.writelines(records.lines())
+            file.writelines(records.text())
     tokens = {part: _tokens(read.parts[part], read.facts) for part in PARTS}
     tokens["train"] = _together(tokens["train"], _tokens(made.added, read.extra.facts))
     report = _report(read, made, tokens, rules, kind, config)
