@@ -134,6 +134,16 @@ def test_the_result_does_not_depend_on_the_workers(
         assert path.read_bytes() == (tmp_path / "three" / path.name).read_bytes(), path.name
 
 
+def test_a_fault_that_processes_meet_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "qa.jsonl", [qa(i) for i in range(20)])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="not a tokenizer file"):
+        run_convert([source], tmp_path / "out", load_config(None, [f"model.path={tmp_path}/model"]), workers=2)
+    assert capfd.readouterr() == ("", "")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_part_may_lie_in_several_files(convert: Convert, tmp_path: Path) -> None:
     source = write(tmp_path / "qa.jsonl", [{**qa(i), "answer": f"答{i}" + "休息，多喝水。" * 500} for i in range(300)])
     convert(source, "data.shard_megabytes=1", "data.max_length=16000", "data.near_duplicates=null")

@@ -232,8 +232,8 @@ def test_variants_do_not_depend_on_the_workers(
     assert {r["id"].removesuffix("-2") for r in made if r["id"].endswith("-2")} <= names
 
 
-def test_a_faulty_list_of_synonyms_is_an_error_of_the_workers_too(
-    source: Path, tiny_tokenizer_folder: Path, tmp_path: Path
+def test_a_faulty_list_of_synonyms_is_told_before_anything_is_read(
+    source: Path, tiny_tokenizer_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "synonyms.yaml").write_text("- 1", encoding="utf-8")
     overrides = [f"model.path={tiny_tokenizer_folder}", f"data.synonyms={json.dumps([f'{tmp_path}/synonyms.yaml'])}"]
@@ -241,6 +241,7 @@ def test_a_faulty_list_of_synonyms_is_an_error_of_the_workers_too(
         with pytest.raises(UserError, match=r"synonyms\.yaml: entry 1 is not a list of terms"):
             run_convert([source], tmp_path / "out", load_config(None, overrides), workers)
     assert not (tmp_path / "out").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_weight_below_one_leaves_records_out(convert: Run, source: Path, tmp_path: Path) -> None:
