@@ -97,8 +97,8 @@ def give_back_memory() -> None:
 def _widen_pipes(pool: ProcessPoolExecutor) -> None:
     """Give the pool's pipes room for what is sent at a time; where that cannot be done, it only takes longer.
 
-    A batch of records comes back as 0.6 MB. At the 64 kB of a usual pipe a process stops for each of them until the
-    first one, busy itself, has taken it out: 3 % of a conversion.
+    A batch of records comes back as a megabyte. At the 64 kB of a usual pipe a process stops for each of them until
+    the first one, busy itself, has taken it out: 3 % of a conversion.
     """
     for name in ("_call_queue", "_result_queue"):  # no public way leads there
         reader = getattr(getattr(pool, name, None), "_reader", None)

@@ -28,8 +28,8 @@ from ms_medqa.data.variant_maker import Candidate, Choice, find_candidates, make
 
 REASON = "benchmark"
 _BATCH = 2048
-# Batches of records whose candidates may wait: mostly some 20 kB each, 200 where every record has some.
-_AHEAD = 512
+# Batches of records whose candidates may wait: mostly some 40 kB each, 400 where every record has some.
+_AHEAD = 256
 
 # Batches of records' numbers, with those of which variants could be made.
 Found = Iterator[tuple[list[int], list[tuple[int, list[Candidate]]]]]
