@@ -19,6 +19,7 @@ from ms_medqa.data.union_find import UnionFind
 # In one bucket each text is compared with so many others at most: more share a band only in data made from a template.
 BUCKET_LIMIT = 128
 _CHUNK = 1 << 15
+# Columns that one byte can count, in whole words of eight.
 _COUNTED = 248
 
 
@@ -60,11 +61,11 @@ def near_duplicates(signatures: np.ndarray, threshold: float) -> np.ndarray:
 def clusters(signatures: np.ndarray, threshold: float, among: np.ndarray | None = None) -> np.ndarray:
     """The cluster of each text: texts linked by a chain of near duplicates (single linkage).
 
-    Args and limits as for `near_duplicates`.
+    Limits as for `near_duplicates`.
 
     Args:
-        signatures: of all texts.
-        threshold: as there.
+        signatures: uint32 (n, num_perm), of all texts.
+        threshold: 0.5 … 1, the smallest estimated similarity of near duplicates.
         among: int64 (m,), those that count, where these are not all.
 
     Returns:

@@ -84,7 +84,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _functions(num_perm: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint64 (num_perm,) odd factors and terms, from a counter: no random generator whose stream may change."""
+    """uint32 (num_perm,) odd factors and terms, from a counter: no random generator whose stream may change."""
     values = _high(mix(np.arange(1, 2 * num_perm + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)))
     return values[:num_perm] | np.uint32(1), values[num_perm:]
 

@@ -67,7 +67,7 @@ def fresh_processes(count: int, start: Callable[..., None], *arguments: Any) -> 
 
 @contextmanager
 def few_collections() -> Iterator[None]:
-    """Look for cycles of objects seldom: records hold none, yet the search took 7 % of a conversion."""
+    """Look for cycles of objects seldom: records hold none, yet the search takes some percent of a conversion."""
     before = gc.get_threshold()
     collect_seldom()
     try:
