@@ -1,17 +1,18 @@
-"""Records of a CSV file with a header line, whatever separates and quotes its fields."""
+"""Records of a CSV file, whatever separates and quotes its fields."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.data.csv_dialect import Dialect, find_dialect
 from ms_medqa.data.raw import BAD_ENCODING, RawRecord
+from ms_medqa.data.shapes.exam import implied_header
 from ms_medqa.data.text_stream import LONGEST, Line, TextStream
 
 # Answers longer than the csv module's default limit of 131,072 characters are no error.
@@ -26,7 +27,7 @@ _UNCLOSED = "a quote that opens here is never closed: close it, or write two quo
 
 
 def open_csv(stream: TextStream, suffix: str) -> tuple[str, Iterator[RawRecord]]:
-    """The layout (for people) and the records, streamed.
+    """The layout (for people) and the records, streamed; a file whose first row is a record already has MMLU's columns.
 
     A row with a wrong number of fields or a stray quote is a RawRecord with an error. So is one whose quote is never
     closed, where the lines behind it are rows by themselves; otherwise all that follows is one such record.
@@ -50,17 +51,27 @@ def open_csv(stream: TextStream, suffix: str) -> tuple[str, Iterator[RawRecord]]
         dialect = Dialect(named[1])
     else:
         dialect = find_dialect(lines, tabs=suffix == ".tsv") if lines else Dialect()
-    return dialect.words, _Rows(stream, dialect, newline).read()
+    names = implied_header(_first_row(dialect, lines))
+    words = f"{dialect.words} without a header" if names else dialect.words
+    return words, _Rows(stream, dialect, newline, names or ()).read()
+
+
+def _first_row(dialect: Dialect, lines: Sequence[str]) -> list[str]:
+    """The first row, empty where it is none."""
+    try:
+        return next(dialect.reader(iter(lines), strict=True), [])
+    except csv.Error:
+        return []
 
 
 class _Rows:
-    def __init__(self, stream: TextStream, dialect: Dialect, newline: str) -> None:
+    def __init__(self, stream: TextStream, dialect: Dialect, newline: str, names: Sequence[str]) -> None:
         self._path: Path = stream.path
         self._dialect = dialect
         self._lines = stream.lines(newline)
         self._again: deque[Line] = deque()  # lines to be read anew
         self._taken: list[Line] = []  # those of the present row: the csv module keeps nothing of a broken one
-        self._names: list[str] = []
+        self._names = list(names)  # of the columns; empty until the header was read
 
     def read(self) -> Iterator[RawRecord]:
         reader = self._dialect.reader(self._next_lines(), strict=True)

@@ -11,7 +11,7 @@ from ms_medqa.data.columns import FormatError, Row, UnknownColumnsError, kind_of
 from ms_medqa.data.example import PlainText, Record
 from ms_medqa.data.shapes.common import identity, refuse_undesirable
 from ms_medqa.data.shapes.dialogue import dialogue_column, is_bare_dialogue, read_dialogue
-from ms_medqa.data.shapes.exam import NO_HINTS, FileHints, exam_columns, hints_of, implied_header, read_exam
+from ms_medqa.data.shapes.exam import NO_HINTS, FileHints, exam_columns, hints_of, read_exam
 from ms_medqa.data.shapes.names import DESIRABLE, TEXT, TEXT_BY_WISH
 from ms_medqa.data.shapes.qa import read_alpaca, read_pair
 
@@ -22,7 +22,6 @@ __all__ = [
     "FormatError",
     "UnknownColumnsError",
     "hints_of",
-    "implied_header",
     "parse_record",
 ]
 

@@ -10,7 +10,8 @@ import pytest
 
 from ms_medqa.config.schema import Columns
 from ms_medqa.data.columns import FormatError
-from ms_medqa.data.formats import FileHints, hints_of, implied_header, parse_record
+from ms_medqa.data.formats import FileHints, hints_of, parse_record
+from ms_medqa.data.readers import open_raw
 
 STEM = "Which vitamin prevents scurvy?"
 TEXTS = ("Vitamin A", "Vitamin C", "Vitamin D", "Vitamin K")
@@ -173,17 +174,31 @@ def test_options_that_are_letters_or_the_same() -> None:
     assert parse({"question": STEM, "options": {"A": "x", "B": "BA"}, "answer": "BA"})[0].label == "B"
 
 
-def test_the_columns_of_an_mmlu_file_are_implied() -> None:
-    row = [STEM, *TEXTS, "B"]
-    columns = implied_header(row)
-    assert columns is not None
-    assert parse(dict(zip(columns, row, strict=True)))[0].answer == "B. Vitamin C"
-    headers = [
-        ["question", "A", "B", "C", "D", "answer"],
-        ["id", "question", "A", "B", "C", "D"],
-        ["question", "answer"],
-    ]
-    assert [implied_header(header) for header in headers] == [None, None, None]
+def test_the_columns_of_an_mmlu_file_are_implied(tmp_path: Path) -> None:
+    path = tmp_path / "anatomy_test.csv"
+    path.write_text(f'{STEM},{",".join(TEXTS)},B\n"Which of these,\nthen?",a,"b ""c""",d,a,D\n', encoding="utf-8")
+    words, raws = open_raw(path)
+    assert words == "CSV without a header"
+    first, second = (parse(raw.value)[0] for raw in raws)
+    assert (first.question, first.answer) == (SHOWN, "B. Vitamin C")
+    assert (second.question.split("\nA. ")[0], second.label) == ("Which of these,\nthen?", "D")
+
+
+@pytest.mark.parametrize(
+    "header", ["question,A,B,C,D,answer", "id,question,A,B,C,D", "question,answer", "A,B,C,D,E,F", "x,,b,c,d,A"]
+)
+def test_a_header_is_not_taken_for_a_question(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n", encoding="utf-8")
+    words, raws = open_raw(path)
+    assert words == "CSV"
+    assert [list(raw.value) for raw in raws] == [header.split(",")]
+
+
+def test_an_explanation_of_nan_is_none(tmp_path: Path) -> None:
+    record = {"question": STEM, "options": OBJECT, "answer": "B", "explanation": "nan", "context": "NaN"}
+    example = parse(record)[0]
+    assert (example.answer, example.context) == ("B. Vitamin C", None)
 
 
 def test_the_shared_exam_is_read_whole(shared_data: Path) -> None:
