@@ -15,6 +15,7 @@ from ms_medqa.data.text import normalize
 # A file without header shows its first record as column names, so an error message quotes only the start of each.
 _LONGEST_NAME = 30
 _MOST_NAMES = 20
+_NOTHING = ("", "nan", "NaN")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -103,9 +104,9 @@ class Row:
         return self.to_text(self.raw(name), self.original(name))
 
     def optional(self, field: str, aliases: Iterable[str]) -> str | None:
-        """The text of an optional field, None when it is absent or empty."""
+        """The text of an optional field, None when it is absent, empty or `nan`."""
         name = self.find_optional(field, aliases)
-        return (self.text(name) or None) if name is not None else None
+        return given(self.text(name)) if name is not None else None
 
     def to_text(self, value: Any, column: str) -> str:
         """`to_text` as this record's texts are normalised, without its placeholders."""
@@ -142,6 +143,11 @@ def _spell(value: Any, column: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise FormatError(f"column {column!r} holds {kind_of(value)}, not text")
     return str(value)
+
+
+def given(text: str) -> str | None:
+    """The text of an optional field; None where it is empty, or the word that pandas writes for nothing."""
+    return None if text in _NOTHING else text
 
 
 def is_nothing(value: Any) -> bool:

@@ -115,6 +115,8 @@ def test_wrong_claims_of_the_answers(tokenizer: Tokenizer) -> None:
         qa(12, answer="抗生素不能治疗病毒性感冒。"),
         qa(13, answer="It is a myth that antibiotics kill viruses."),
         qa(14, question="什么茶可以根治糖尿病？"),
+        qa(15, answer="目前暂无根治糖尿病的方法，但血糖可以控制好。"),
+        qa(16, answer="目前尚缺乏根治糖尿病的手段。"),
     ]
     assert verdict(rules, *right) == [None] * len(right)
 

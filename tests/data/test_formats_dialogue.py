@@ -79,7 +79,7 @@ def test_turns_out_of_order_are_settled_and_noted(said: list[str], pairs: list[A
                        {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]}, "calls a tool"),
         (turns("u:q", "s:x", "a:a"), "a system turn in the middle"),
         (turns("a:a"), "needs a user turn and an assistant turn after it, this one is: assistant"),
-        (turns("u:q", "a: "), "this one is: user, assistant"),
+        (turns("u:q", "a: "), r"this one is: user, assistant \(empty\)"),
         ({"messages": []}, "this one is: empty"),
         ({"messages": "no dialogue"}, "must be a list of turns"),
         ({"messages": None}, "must be a list of turns"),

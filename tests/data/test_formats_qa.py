@@ -61,6 +61,8 @@ def test_a_title_belongs_to_the_question(title: str, ask: str, question: str, bo
     [
         ("I am 24 and my knee hurts after cycling.", "Knee pain?\nI am 24 and my knee hurts after cycling."),
         ("I am 24. Knee pain?", "I am 24. Knee pain?"),
+        ("I am 24, with knee pain!", "I am 24, with knee pain!"),
+        ("knee", "Knee pain?"),
         ("", "Knee pain?"),
         (None, "Knee pain?"),
     ],

@@ -23,6 +23,7 @@ from ms_medqa.data.rules.mojibake import mojibake_share
 from ms_medqa.data.tokenizer import Tokenizer
 
 QUESTION = "高血压患者平时饮食上要注意什么？"
+PICTURE = '<img src="a.png">'
 ANSWER = "低盐低脂，多吃蔬菜水果，限制饮酒。"
 
 
@@ -41,6 +42,7 @@ def judge(tokenizer: Tokenizer, record: Any, **rules: Any) -> Any:
     [
         ("empty", Example("1", QUESTION, ""), {"empty": False}),
         ("empty", PlainText("1", ""), {"empty": False}),
+        ("empty", Example("1", f"{QUESTION}\nA. {PICTURE}\nB. 水", "B. 水", choices=(PICTURE, "水")), {"empty": False}),
         ("html", Example("1", QUESTION, '<p style="color:red">' * 20 + "多喝水"), {"html": "keep"}),
         ("mojibake", Example("1", QUESTION, ANSWER.encode().decode("gbk", "replace")), {"mojibake": False}),
         ("mojibake", PlainText("1", "锟斤拷锟斤拷"), {"mojibake": None}),
@@ -150,6 +152,8 @@ def test_wrongly_decoded_chinese_is_found(wrong: tuple[str, str]) -> None:
         "5 µg ± 2，«β受体»",
         "烫伤要用冷水冲",
         "鏈球菌、鎮靜劑",
+        "京械注准×××××××××××",
+        "内固定后····可以吃西洋参吗",
         "",
     ],
 )

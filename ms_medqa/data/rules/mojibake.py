@@ -16,8 +16,8 @@ _FOUND = re.compile(
     "|烫{3,}|屯{3,}"
     # UTF-8 read as Latin-1: é → Ã©, 的 → çš„.
     f"|[Â-ß]{_CONTINUED}|[à-ï]{_CONTINUED}{{2}}"
-    # GBK read as Latin-1: 中文 → ÖÐÎÄ.
-    "|[\xa1-\xff]{4,}"
+    # GBK read as Latin-1: 中文 → ÖÐÎÄ. One sign again and again, ×××× or ····, stands for something left out.
+    "|(?!([\xa1-\xff])\\1{3})[\xa1-\xff]{4,}"
     f"|[{_UTF8_AS_GBK}]"
 )
 # Each of the above holds one of these characters. To look for those first takes a tenth of the time, and 997 of 1000

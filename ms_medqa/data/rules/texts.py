@@ -84,6 +84,9 @@ class TextRules:
                 rounds = (*record.history, (record.question, record.answer))
                 if not all(q and a for q, a in rounds):
                     return Rejected("empty", "no question" if not all(q for q, _ in rounds) else "no answer")
+                # Of a picture nothing is left when markup is taken out.
+                if not all(record.choices or ()):
+                    return Rejected("empty", "an option without text")
         if (limit := self._rules.mojibake) is not None:
             share = max(map(mojibake_share, texts_of(record)), default=0.0)
             if share >= limit:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ms_medqa.data.columns import FormatError, Row, UndesirableAnswerError, from_json_cell, is_nothing
+from ms_medqa.data.columns import FormatError, Row, UndesirableAnswerError, from_json_cell, given, is_nothing
 from ms_medqa.data.shapes.names import CHOSEN, CONTEXT, ID, PICTURE, PLURAL, REJECTED, SYSTEM
 
 _PARTS = {
@@ -19,6 +19,7 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
+_NO_LETTERS = re.compile(r"[\W_]+")
 # Where a picture stands in a text; on a line of its own it takes the line with it.
 _PICTURE_MARK = re.compile(r"(?<![^\n])(?:<image>[ \t]*)+\n?|[ \t]*<image>")
 
@@ -34,7 +35,7 @@ def identity(row: Row, name: str, source: str) -> dict[str, Any]:
 def extras(row: Row, context: tuple[str, ...] = CONTEXT) -> dict[str, Any]:
     """The optional fields of an Example: `context`, `system`, `key`."""
     return {
-        "context": text_of(row, row.find_optional("context", context)) or None,
+        "context": given(text_of(row, row.find_optional("context", context))),
         "system": row.optional("system", SYSTEM),
         "key": row.optional("key", ("key",)),
     }
@@ -64,10 +65,15 @@ def value_of(row: Row, column: str) -> Any:
 
 
 def join_title(title: str, body: str) -> str:
-    """A post's title and its text as one question; where one holds the other, the longer alone."""
-    if not body or body in ("无", "如题", "None") or body in title:
+    """A post's title and its text as one question; where one holds the other but for case and marks, it alone."""
+    short, long = _letters(title), _letters(body)
+    if not long or body in ("无", "如题", "None") or long in short:
         return title
-    return body if title in body else f"{title}\n{body}"
+    return body if short in long else f"{title}\n{body}"
+
+
+def _letters(text: str) -> str:
+    return _NO_LETTERS.sub("", text).casefold()
 
 
 def is_preference(row: Row) -> bool:

@@ -72,7 +72,7 @@ def read_dialogue(row: Row, column: str, common: dict[str, Any]) -> tuple[Exampl
     fields = extras(row)
     system, pairs = _settle(row, turns)
     if not pairs:
-        said = ", ".join(role for role, _ in turns) or "empty"
+        said = ", ".join(role if text else f"{role} (empty)" for role, text in turns) or "empty"
         raise FormatError(f"a dialogue needs a user turn and an assistant turn after it, this one is: {said[:100]}")
     fields["system"] = system or fields["system"]
     *history, (question, answer) = pairs

@@ -15,8 +15,8 @@ BODY = (
 TITLE = ("question", "title", "标题", "主题")
 ANSWER = (
     "answer", "response", "output", "completion", "long_answer", "answers", "reply", "target", "ideal_answer",
-    "best_answer", "correct_answer", "assistant", "bot", "doctor", "答案", "回答", "回复", "解答", "医生回答",
-    "医生回复", "答",
+    "answer_text", "best_answer", "correct_answer", "assistant", "bot", "doctor", "答案", "回答", "回复", "解答",
+    "医生回答", "医生回复", "答",
 )  # fmt: skip
 CONTEXT = (
     "context", "contexts", "knowledge", "passage", "background", "evidence", "support", "abstract",
