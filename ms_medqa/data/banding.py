@@ -66,7 +66,7 @@ def clusters(signatures: np.ndarray, threshold: float, among: np.ndarray | None 
     Args:
         signatures: uint32 (n, num_perm), of all texts.
         threshold: 0.5 … 1, the smallest estimated similarity of near duplicates.
-        among: int64 (m,), those that count, where these are not all.
+        among: int64 (m,), rising, those that count; None for all.
 
     Returns:
         int64 (m,): the first place in the text's cluster, its own where it stands alone; places are counted among those
@@ -116,13 +116,13 @@ class _Table:
 
     Args:
         signatures: uint32 (n, num_perm).
-        among: int64 (m,), those that count; None for all.
+        among: int64 (m,), rising, those that count; None for all.
     """
 
     def __init__(self, signatures: np.ndarray, among: np.ndarray | None = None) -> None:
         # Not a memmap, of which each part that is taken is one again, and slowly.
         self._signatures = np.asarray(signatures)
-        self._among = among
+        self._among = None if among is None or len(among) == len(signatures) else among
         self.width = signatures.shape[1]
 
     def __len__(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,5 +42,5 @@ def columns_of(kept: Sequence[Kept], file: int = 0, lines: Sequence[int] | None 
         records=records,
         lines=[json_bytes(each.record.to_dict()) for each in kept],
         digests=digests,
-        facts=Facts.of(kept, records.trained, digests, file, lines or array("q", bytes(8 * len(kept)))),
+        facts=Facts.of(kept, records.trained, digests, file, lines or [0] * len(kept)),
     )

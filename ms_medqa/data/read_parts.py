@@ -197,7 +197,7 @@ def _gather(
 def _split(records: Spooled, facts: Facts, left: np.ndarray, config: Config) -> dict[str, np.ndarray]:
     """Part → numbers of its records, in the order of the input."""
     types, fixed = (np.frombuffer(column, np.int8)[left] for column in (facts.types, facts.fixed))
-    alike = clusters(records.questions, config.data.cluster_similarity, None if len(left) == len(records) else left)
+    alike = clusters(records.questions, config.data.cluster_similarity, left)
     records.forget()
     found = assign_parts(facts.digests()[left], types, fixed, alike, config.data.split, config.data.seed)
     return {part: left[found == number] for number, part in enumerate(PARTS)}

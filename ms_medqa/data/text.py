@@ -17,6 +17,7 @@ _INVISIBLE = re.compile(
 _JOINING = "\u0600-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefe"
 _PICTURES = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
 _JOINERS = re.compile(f"(?<![{_JOINING}])\u200c|(?<![{_JOINING}{_PICTURES}])\u200d")
+_NO_LETTERS = re.compile(r"[\W_]+")
 _MANY_BREAKS = re.compile("\n{3,}")
 # Anything that the rules above may change; most texts hold none of it.
 _SUSPECT = re.compile(
@@ -54,6 +55,11 @@ def normalize(text: str, nfkc: bool = False) -> str:
         text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
         text = _MANY_BREAKS.sub("\n\n", text)
     return text.strip()
+
+
+def letters(text: str) -> str:
+    """The letters and digits of a text alone, without their case."""
+    return _NO_LETTERS.sub("", text).casefold()
 
 
 def to_nfkc(text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_LETTERS = re.compile(r"[\W_]+")
+from ms_medqa.data.text import letters
+
 _FIRST = re.compile(r"[^\W_]")
 _URL = re.compile(
     r"(?:https?|ftp)://[^\s<>\"'，。；！？、（）《》“”]+|www\.[A-Za-z0-9-]+\.[^\s<>\"'，。；！？、（）《》“”]+",
@@ -21,7 +22,7 @@ def copied_share(question: str, answer: str) -> float:
     first, other = _FIRST.search(question), _FIRST.search(answer)
     if first is None or other is None or first[0].casefold() != other[0].casefold():
         return 0.0
-    asked, said = _LETTERS.sub("", question).casefold(), _LETTERS.sub("", answer).casefold()
+    asked, said = letters(question), letters(answer)
     return len(asked) / len(said) if said.startswith(asked) else 0.0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ms_medqa.data.columns import FormatError, Row, UndesirableAnswerError, from_json_cell, given, is_nothing
 from ms_medqa.data.shapes.names import CHOSEN, CONTEXT, ID, PICTURE, PLURAL, REJECTED, SYSTEM
+from ms_medqa.data.text import letters
 
 _PARTS = {
     "train": "train",
@@ -19,7 +20,6 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
-_NO_LETTERS = re.compile(r"[\W_]+")
 # Where a picture stands in a text; on a line of its own it takes the line with it.
 _PICTURE_MARK = re.compile(r"(?<![^\n])(?:<image>[ \t]*)+\n?|[ \t]*<image>")
 
@@ -66,14 +66,10 @@ def value_of(row: Row, column: str) -> Any:
 
 def join_title(title: str, body: str) -> str:
     """A post's title and its text as one question; where one holds the other but for case and marks, it alone."""
-    short, long = _letters(title), _letters(body)
+    short, long = letters(title), letters(body)
     if not long or body in ("无", "如题", "None") or long in short:
         return title
     return body if short in long else f"{title}\n{body}"
-
-
-def _letters(text: str) -> str:
-    return _NO_LETTERS.sub("", text).casefold()
 
 
 def is_preference(row: Row) -> bool:
