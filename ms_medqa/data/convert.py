@@ -74,7 +74,7 @@ def convert(
         # The workers read the spools, too, and end first.
         open_judges(found, config, workers) as judging,
     ):
-        rules = load_rules(config)
+        rules = load_rules(config, judging)
         read = read_parts(found, rules, config, work, stack, judging)
         _show_files(read.files)
         if not len(read.left):

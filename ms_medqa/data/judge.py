@@ -61,13 +61,15 @@ class Judge:
 
     Attributes:
         tokenizer: of the model.
+        prompt: what renders a record.
         cleaner: judges what is parsed.
     """
 
     def __init__(self, task: Task) -> None:
         self._settings = task.settings
         self.tokenizer = Tokenizer.load(task.tokenizer)
-        self.cleaner = Cleaner(task.settings, self.tokenizer, Prompt.named(task.prompt, self.tokenizer))
+        self.prompt = Prompt.named(task.prompt, self.tokenizer)
+        self.cleaner = Cleaner(task.settings, self.tokenizer, self.prompt)
 
     def __call__(self, raws: Sequence[RawRecord], stem: str, source: str, number: int, hints: FileHints) -> Judged:
         """The verdict on some records of a file.

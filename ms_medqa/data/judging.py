@@ -44,25 +44,21 @@ class Worker:
 
     Attributes:
         judge: of raw records.
+        augmenter: makes variants.
+
+    Raises:
+        UserError: the tokenizer, the prompt or a list is at fault.
     """
 
     def __init__(self, task: Task) -> None:
         self.judge = Judge(task)
-        self._settings = task.settings
+        settings = task.settings
+        self.augmenter = Augmenter(settings.aug_rate, settings.seed, settings.synonyms)
 
     @property
     def cleaner(self) -> Cleaner:
         """Judges records."""
         return self.judge.cleaner
-
-    @functools.cached_property
-    def augmenter(self) -> Augmenter:
-        """Makes variants; its lists are read when the first are wanted.
-
-        Raises:
-            UserError: a file of synonyms is at fault.
-        """
-        return Augmenter(self._settings.aug_rate, self._settings.seed, self._settings.synonyms)
 
 
 class Judges:
@@ -75,8 +71,16 @@ class Judges:
     def __init__(self, task: Task, pool: ProcessPoolExecutor | None, workers: int) -> None:
         self.pool = pool
         self._workers = workers
-        self._columns = task.settings.columns
-        self._worker = Worker(task) if pool is None else None
+        self._task = task
+
+    @functools.cached_property
+    def worker(self) -> Worker:
+        """What this process judges by, as the others do; loaded when it is first asked for.
+
+        Raises:
+            UserError: as `Worker`.
+        """
+        return Worker(self._task)
 
     def judge(
         self, raws: Iterable[RawRecord], stem: str, source: str, number: int
@@ -87,7 +91,7 @@ class Judges:
             raws: the file's records.
             stem, source, number: of the file, as `Judge` takes them.
         """
-        hints, records = look_ahead(raws, self._columns)
+        hints, records = look_ahead(raws, self._task.settings.columns)
         work = functools.partial(_judge, stem=stem, source=source, number=number, hints=hints)
         return self.in_order(work, records)
 
@@ -109,8 +113,8 @@ class Judges:
         """
         rest = iter(items)
         batches = iter(lambda: list(itertools.islice(rest, BATCH)), [])
-        if self._worker is not None:
-            return ((batch, work(self._worker, batch)) for batch in batches)
+        if self.pool is None:
+            return ((batch, work(self.worker, batch)) for batch in batches)
         return self._results(map(functools.partial(self._submit, work), batches), ahead or 2 * self._workers)
 
     def _submit(self, work: Callable[[Worker, list[T]], R], batch: list[T]) -> tuple[list[T], Future[R]]:

@@ -16,7 +16,6 @@ from ms_medqa.config.console import say
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.schema import Config
 from ms_medqa.data import stratify
-from ms_medqa.data.augment.synonyms import SynonymList
 from ms_medqa.data.banding import clusters
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.facts import Facts
@@ -121,22 +120,17 @@ def find_inputs(inputs: Sequence[str | Path], config: Config) -> Inputs:
     return Inputs(sources, [files_to_mix(wish) for wish in config.data.mix])
 
 
-def load_rules(config: Config) -> Rules:
+def load_rules(config: Config, judging: Judges) -> Rules:
     """What records are judged by.
 
     Raises:
         UserError: the tokenizer, the prompt, a list or the benchmark is at fault.
     """
-    tokenizer = Tokenizer.load(resolve_model(config.model.path))
-    prompt = Prompt.named(config.data.prompt, tokenizer)
+    worker = judging.worker
     if config.data.fill_context:
         say("warning: data.fill_context puts the start of the answer into the prompt; the model learns to copy it")
-    cleaner = Cleaner(config.data, tokenizer, prompt)
-    if config.data.aug_rate:
-        # The workers read it when they need it; a fault in it is told now, not after all records were read.
-        SynonymList(config.data.synonyms)
     benchmark = read_benchmark(config.data.benchmark, config.data) if config.data.benchmark else None
-    return Rules(tokenizer, prompt, cleaner, benchmark)
+    return Rules(worker.judge.tokenizer, worker.judge.prompt, worker.cleaner, benchmark)
 
 
 def open_judges(inputs: Inputs, config: Config, workers: int | None) -> AbstractContextManager[Judges]:
