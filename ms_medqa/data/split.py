@@ -96,20 +96,29 @@ def split_records(
 
 def question_key(record: Record) -> str:
     """What makes two records the same question: the (first) question without case, width, space and punctuation."""
-    text = to_nfkc(_first_question(record)).casefold()
-    # Four marks are nearly all; without them, most questions need not be looked up character by character.
-    bare = text.replace(",", "").replace("。", "").replace("?", "").replace("、", "")
-    return (bare.translate(_BARE) if _NOT_BARE.search(bare) else bare) or text
+    return _key(_first_question(record))
 
 
 def question_digest(record: Record) -> bytes:
     """16 bytes that stand for `question_key`."""
-    return hashlib.blake2b(question_key(record).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+    return text_digest(_first_question(record))
+
+
+def text_digest(question: str) -> bytes:
+    """`question_digest` of a record that asks this first."""
+    return hashlib.blake2b(_key(question).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 def record_type(record: Record) -> str:
     """The question type of a record's first question; `other` for plain text."""
     return question_type(_first_question(record)) if isinstance(record, Example) else "other"
+
+
+def _key(question: str) -> str:
+    text = to_nfkc(question).casefold()
+    # Four marks are nearly all; without them, most questions need not be looked up character by character.
+    bare = text.replace(",", "").replace("。", "").replace("?", "").replace("、", "")
+    return (bare.translate(_BARE) if _NOT_BARE.search(bare) else bare) or text
 
 
 def _first_question(record: Record) -> str:

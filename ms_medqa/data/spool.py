@@ -138,11 +138,13 @@ class Spooled:
         """Some of them, in the given order, in memory."""
         tokens, offsets = self._gathered("tokens", np.int32, indices)
         masks, _ = self._gathered("masks", np.uint8, indices)
+        return TokenRecords(self.ids(indices), tokens, masks, offsets)
+
+    def ids(self, indices: np.ndarray) -> list[str]:
+        """The ids of some of them, in the given order."""
         letters, ends = self._gathered("ids", np.uint8, indices)
         names = letters.tobytes()
-        return TokenRecords(
-            [names[start:end].decode() for start, end in itertools.pairwise(ends.tolist())], tokens, masks, offsets
-        )
+        return [names[start:end].decode() for start, end in itertools.pairwise(ends.tolist())]
 
     def tokens(self, index: int) -> np.ndarray:
         """int32 (n,): its tokens."""

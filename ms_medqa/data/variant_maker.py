@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ms_medqa.data.augment import Variant, variant_of
+import numpy as np
+
+from ms_medqa.data.augment import Variant
 from ms_medqa.data.clean import Kept
 from ms_medqa.data.example import Example
 from ms_medqa.data.judging import Worker
 from ms_medqa.data.kept_columns import KeptColumns, columns_of
-from ms_medqa.data.split import question_digest
+from ms_medqa.data.split import text_digest
 from ms_medqa.data.spool import Spooled
 
 
@@ -21,7 +23,7 @@ class Candidate:
 
     Attributes:
         method: by which.
-        text: what `variant_of` takes.
+        text: of the `Variant`.
         digest: of its question; None where it asks no other question than its record, so that it may always be made.
     """
 
@@ -48,7 +50,8 @@ def find_candidates(worker: Worker, numbers: Sequence[int], records: Spooled) ->
         UserError: a file of synonyms is at fault.
     """
     augmenter = worker.augmenter
-    tried = [number for number in numbers if augmenter.tries(records.id(number))]
+    names = records.ids(np.array(numbers, np.int64))
+    tried = [number for number, name in zip(numbers, names, strict=True) if augmenter.tries(name)]
     found = ((number, list(map(_candidate, augmenter.candidates(_example(records, number))))) for number in tried)
     return [(number, candidates) for number, candidates in found if candidates]
 
@@ -59,14 +62,13 @@ def make_variants(worker: Worker, choices: Sequence[Choice], records: Spooled) -
     Raises:
         UserError: one is too long under `data.length_policy=raise`.
     """
-    variants = [variant_of(_example(records, each.number), each.method, each.text).record for each in choices]
+    variants = [Variant(_example(records, each.number), each.method, each.text).record for each in choices]
     return columns_of([verdict for verdict in worker.cleaner.judge(variants) if isinstance(verdict, Kept)])
 
 
 def _candidate(variant: Variant) -> Candidate:
-    digest = question_digest(variant.record) if variant.asks_anew else None
-    return Candidate(variant.method, variant.text, digest)
+    return Candidate(variant.method, variant.text, text_digest(variant.text) if variant.asks_anew else None)
 
 
 def _example(records: Spooled, number: int) -> Example:
-    return Example.from_dict(json.loads(records.line(number)))
+    return Example.from_dict(json.loads(records.line(number).decode()))

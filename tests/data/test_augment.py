@@ -280,7 +280,7 @@ def test_a_variant_keeps_all_but_its_question() -> None:
     for number in range(30):
         parent = replace(parent, id=f"a-{number}")
         (variant,) = EVERY.variants(parent)
-        assert (variant.parent_id, variant.record.id) == (parent.id, f"{parent.id}~aug1")
+        assert (variant.parent.id, variant.record.id) == (parent.id, f"{parent.id}~aug1")
         assert getattr(variant.record, "parent", parent.id) == parent.id
         changed = {n for n in ("question", "context") if getattr(variant.record, n) != getattr(parent, n)}
         assert changed == ({"context"} if variant.method == "context" else {"question"})
@@ -301,11 +301,11 @@ def test_the_rate_is_the_share_of_records_with_a_variant() -> None:
 
 def test_order_and_company_do_not_matter_and_the_seed_does() -> None:
     records = [qa(f"{i} 号患者发热，应该如何治疗？", name=f"r{i}") for i in range(200)]
-    made = {v.parent_id: v for v in augment(records)}
-    assert {v.parent_id: v for v in augment(records[::-1])} == made
+    made = {v.parent.id: v for v in augment(records)}
+    assert {v.parent.id: v for v in augment(records[::-1])} == made
     alone = Augmenter()
-    assert {v.parent_id: v for record in records for v in alone.variants(record)} == made
-    assert {v.parent_id for v in augment(records, seed=43)} != set(made)
+    assert {v.parent.id: v for record in records for v in alone.variants(record)} == made
+    assert {v.parent.id for v in augment(records, seed=43)} != set(made)
     # Fixed for good: a data set of last year is made again as it was.
     assert [v.record.question for v in EVERY.variants(qa("哮喘怎么治疗？"))] == ["哮喘的治疗方法有哪些？"]
 
@@ -314,9 +314,9 @@ def test_no_variant_asks_what_another_record_asks() -> None:
     first = qa("什么是高血压？", name="a")
     others = [qa(q, name=f"o{i}") for i, q in enumerate(["请问，什么是高血压", "高血压是什么", "请问高血压是什么?"])]
     for seed in range(5):
-        assert [v for v in augment([first, *others], rate=1.0, seed=seed) if v.parent_id == "a"] == []
+        assert [v for v in augment([first, *others], rate=1.0, seed=seed) if v.parent.id == "a"] == []
     two = [first, *others[:2]]
-    made = [v.record.question for v in augment(two, rate=1.0) if v.parent_id == "a"]
+    made = [v.record.question for v in augment(two, rate=1.0) if v.parent.id == "a"]
     assert made == ["请问高血压是什么？"]
 
 
@@ -361,7 +361,7 @@ def test_real_questions_get_variants_that_keep_their_numbers(shared_data: Path) 
     assert len(variants) > 2000
     assert len({v.method for v in variants}) == 2
     for variant in variants:
-        parent = by_id[variant.parent_id].question
+        parent = by_id[variant.parent.id].question
         assert variant.record.question != parent
         if variant.method == "reform":
             # Nothing but a few words at one place has changed.

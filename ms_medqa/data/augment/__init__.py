@@ -27,25 +27,28 @@ _NO_WORD = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A record made from another one.
+    """A record that can be made from another one.
 
     Attributes:
-        record: its id is the parent's with `~aug1` behind it; all but the id and the question (method `context`: the
-            context) is the parent's.
-        parent_id: the id of the record it was made from.
+        parent: the other one.
         method: one of `METHODS`.
-        text: what was changed: its question or, of method `context`, its context.
+        text: what is changed: its question or, of method `context`, its context.
     """
 
-    record: Example
-    parent_id: str
+    parent: Example
     method: str
     text: str
 
     @property
+    def record(self) -> Example:
+        """The record: its id is the parent's with `~aug1` behind it, all but the id and the text is the parent's."""
+        changes: dict[str, Any] = {"context" if self.method == "context" else "question": self.text}
+        return replace(self.parent, id=f"{self.parent.id}~aug1", parent=self.parent.id, **changes)
+
+    @property
     def asks_anew(self) -> bool:
         """Whether it counts as another question: not a dialogue, which counts by its first, nor an old question."""
-        return self.method != "context" and not self.record.history
+        return self.method != "context" and not self.parent.history
 
 
 class Augmenter:
@@ -85,14 +88,17 @@ class Augmenter:
             return
         if not self.tries(record.id):
             return
-        for method in sorted(METHODS, key=lambda name: _hash(self._seed, record.id, name)):
-            texts = list(self._texts(record, method))
+        found = [(method, texts) for method in METHODS if (texts := list(self._texts(record, method)))]
+        # Most records have none, and few need an order.
+        if len(found) > 1:
+            found.sort(key=lambda each: _hash(self._seed, record.id, each[0]))
+        for method, texts in found:
             if len(texts) > 1:
                 texts.sort(key=lambda text: _hash(self._seed, record.id, f"{method}\n{text}"))
-            question = bare(record.question) if texts and method != "context" else None
+            question = bare(record.question) if method != "context" else None
             for text in texts:
                 if question is None or bare(text) != question:
-                    yield variant_of(record, method, text)
+                    yield Variant(record, method, text)
 
     def variants(self, record: Record, taken: Callable[[Example], bool] | None = None) -> list[Variant]:
         """The variants of one training record: one or none.
@@ -124,12 +130,6 @@ class Augmenter:
             ):
                 continue
             yield change.text
-
-
-def variant_of(parent: Example, method: str, text: str) -> Variant:
-    """The variant of a record that a method makes with this text."""
-    changes: dict[str, Any] = {"context" if method == "context" else "question": text}
-    return Variant(replace(parent, id=f"{parent.id}~aug1", parent=parent.id, **changes), parent.id, method, text)
 
 
 def _reformed(example: Example) -> list[str]:

@@ -59,6 +59,8 @@ _ADVERB = re.compile(
     r"(?P<verb>(?:治疗|处理|预防|诊断|护理|进行治疗|进行诊断|进行护理|确诊)(?:和(?:治疗|预防|护理))?)",
     re.DOTALL,
 )
+# What it ends with; looked at first, as the search for the adverb goes through the whole text.
+_VERB_ENDS = ("治疗", "处理", "预防", "诊断", "护理", "确诊")
 _ONE_SENTENCE = re.compile(r"[^，。；！？：,;!?:\n“”\"()（）]{4,40}")
 _ASKS = re.compile(r"什么|怎么|怎样|如何|哪些|哪个|哪种|为何|多少|是否|吗$|能否|可否")
 _NOT_ASKED = re.compile(
@@ -118,7 +120,7 @@ def _chinese(body: str, is_marked: bool) -> list[str]:
     forms = []
     if len(body) < _TOO_LONG:
         forms = _definition(body) or _kind(body) or _treatment(body) or _prevention(body)
-    if found := _ADVERB.fullmatch(body):
+    if body.endswith(_VERB_ENDS) and (found := _ADVERB.fullmatch(body)):
         before, ask = found["before"], found["ask"]
         forms += [f"{before}{ask}{adverb}{found['verb']}" for adverb in _ADVERBS]
         if before.rstrip().endswith(("，", "。", "；", ",")) and "请问" not in body:
