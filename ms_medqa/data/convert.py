@@ -55,8 +55,8 @@ def convert(
         inputs: files, folders or patterns.
         output: the folder to make; an earlier result there is replaced.
         config: `model.path` gives the tokenizer, `data` the rules.
-        workers: processes that read, tokenise and write; by default one for each core, where the input is worth it.
-            The result does not depend on it.
+        workers: processes that judge, tokenise and write; by default one for each core, at most 16, where the input is
+            worth it. The result does not depend on it.
 
     Returns:
         The content of `report.json`.

@@ -15,10 +15,10 @@ from ms_medqa.data.example import Example, Record
 from ms_medqa.data.formats import FileHints
 from ms_medqa.data.kept_columns import KeptColumns, columns_of
 from ms_medqa.data.minhash import record_signatures, signatures
+from ms_medqa.data.preloaded import load_tokenizer
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.raw import RawRecord
 from ms_medqa.data.readers import parse_raw
-from ms_medqa.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Judge:
 
     def __init__(self, task: Task) -> None:
         self._settings = task.settings
-        self.tokenizer = Tokenizer.load(task.tokenizer)
+        self.tokenizer = load_tokenizer(task.tokenizer)
         self.prompt = Prompt.named(task.prompt, self.tokenizer)
         self.cleaner = Cleaner(task.settings, self.tokenizer, self.prompt)
 

@@ -17,6 +17,7 @@ from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner
 from ms_medqa.data.formats import FileHints
 from ms_medqa.data.judge import Judge, Judged, Task
+from ms_medqa.data.preloaded import start_server
 from ms_medqa.data.processes import (
     collect_seldom,
     cores,
@@ -31,6 +32,8 @@ from ms_medqa.data.readers import look_ahead
 # Records that travel to a worker at a time: enough that neither the way nor the calls of NumPy count (512 take 2 to 7 %
 # longer), few enough that the bar moves.
 BATCH = 1024
+# The first process takes a sixth of a worker's time for a record: it could not feed more.
+_MOST = 16
 # Bytes of input below which one process is done before others have started.
 _SMALL = 8 * 2**20
 
@@ -43,6 +46,7 @@ class Worker:
     """What one process works with.
 
     Attributes:
+        settings: of the conversion.
         judge: of raw records.
         augmenter: makes variants.
 
@@ -51,8 +55,8 @@ class Worker:
     """
 
     def __init__(self, task: Task) -> None:
+        self.settings = settings = task.settings
         self.judge = Judge(task)
-        settings = task.settings
         self.augmenter = Augmenter(settings.aug_rate, settings.seed, settings.synonyms)
 
     @property
@@ -65,22 +69,14 @@ class Judges:
     """One worker, or one in each of several processes.
 
     Attributes:
-        pool: the processes, None where the one worker is in this process.
+        worker: the one of this process, by which it judges what it must itself.
+        pool: the other processes, None where there are none.
     """
 
-    def __init__(self, task: Task, pool: ProcessPoolExecutor | None, workers: int) -> None:
+    def __init__(self, worker: Worker, pool: ProcessPoolExecutor | None, workers: int) -> None:
+        self.worker = worker
         self.pool = pool
         self._workers = workers
-        self._task = task
-
-    @functools.cached_property
-    def worker(self) -> Worker:
-        """What this process judges by, as the others do; loaded when it is first asked for.
-
-        Raises:
-            UserError: as `Worker`.
-        """
-        return Worker(self._task)
 
     def judge(
         self, raws: Iterable[RawRecord], stem: str, source: str, number: int
@@ -91,7 +87,7 @@ class Judges:
             raws: the file's records.
             stem, source, number: of the file, as `Judge` takes them.
         """
-        hints, records = look_ahead(raws, self._task.settings.columns)
+        hints, records = look_ahead(raws, self.worker.settings.columns)
         work = functools.partial(_judge, stem=stem, source=source, number=number, hints=hints)
         return self.in_order(work, records)
 
@@ -145,20 +141,29 @@ def _died() -> RunError:
 
 
 @contextmanager
-def judges(task: Task, size: int, workers: int | None = None) -> Iterator[Judges]:
+def judges(task: Task, size: int, workers: int | None, meanwhile: Callable[[], object]) -> Iterator[Judges]:
     """Judges for inputs of `size` bytes; their processes end with the block.
 
     Args:
         task: what they need to know.
         size: of all inputs.
-        workers: processes; by default as many as there are cores, or one where the input is small.
+        workers: processes; None for as many as there are cores, or one where the input is small.
+        meanwhile: called while several processes get ready.
+
+    Raises:
+        UserError: as `Worker`.
+        RunError: no process can be started.
     """
-    count = workers or (1 if size < _SMALL else cores())
+    count = workers or (1 if size < _SMALL else min(cores(), _MOST))
     if count == 1:
-        yield Judges(task, None, 1)
+        yield Judges(Worker(task), None, 1)
         return
-    with few_collections(), fresh_processes(count, _start, task) as pool:
-        yield Judges(task, pool, count)
+    with few_collections():
+        start_server(task.tokenizer)
+        worker = Worker(task)
+        meanwhile()
+        with fresh_processes(count, _start, task) as pool:
+            yield Judges(worker, pool, count)
 
 
 _here: list[Worker | UserError] = []

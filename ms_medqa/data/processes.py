@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-# Come to all processes of a terminal; the first one ends the others, and alone says so.
+from ms_medqa.config.errors import RunError
+
 _FOR_THE_FIRST = (signal.SIGINT, signal.SIGHUP)
 # Seconds for what was begun when the block was left: a file of 64 MB takes three.
 _PATIENCE = 10
@@ -33,27 +34,30 @@ def cores() -> int:
 def fresh_processes(count: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
     """Processes that begin to start now, end with the block, and do not outlive this one.
 
-    What they have begun at the end of the block they may finish within ten seconds.
+    What they have begun at the end of the block they may finish within ten seconds. They are forked from Python's fork
+    server, not from this process, whose threads and their locks would not survive that.
 
     Args:
         count: of processes.
         start: what each does first.
         arguments: of `start`.
+
+    Raises:
+        RunError: none can be started.
     """
-    # Fresh processes: threads that exist already, and their locks, do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     # Nothing is ever sent: the end of one side tells the other.
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, _start, (theirs, start, arguments))
     _widen_pipes(pool)
     try:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
         try:
-            # The pool makes a process when there is something to do, and a process keeps the mask it was made with.
-            for _ in range(count):
-                pool.submit(_nothing)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with hold_back_signals():
+                # The pool makes a process when there is something to do.
+                for _ in range(count):
+                    pool.submit(_nothing)
+        except (OSError, EOFError):
+            raise RunError("no process can be started; perhaps memory ran out") from None
         yield pool
     finally:
         too_long = threading.Timer(_PATIENCE, ours.close)
@@ -63,6 +67,17 @@ def fresh_processes(count: int, start: Callable[..., None], *arguments: Any) -> 
         too_long.join()
         ours.close()
         theirs.close()
+
+
+@contextmanager
+def hold_back_signals() -> Iterator[None]:
+    """For processes that are begun inside the block, as a process keeps the mask it was made with: what a terminal
+    sends to all of its processes is for the first one, which ends the others, and alone says so."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -136,7 +136,9 @@ def load_rules(config: Config, judging: Judges) -> Rules:
 def open_judges(inputs: Inputs, config: Config, workers: int | None) -> AbstractContextManager[Judges]:
     """What judges the records of these files, by processes as `judges` takes them, which begin to start now."""
     task = Task(config.data, resolve_model(config.model.path), config.data.prompt)
-    return judges(task, sum(path.stat().st_size for path in inputs.paths), workers)
+    size = sum(path.stat().st_size for path in inputs.paths)
+    # Later, this process alone would have to wait.
+    return judges(task, size, workers, meanwhile=stratify.get_ready)
 
 
 def read_parts(
@@ -180,9 +182,6 @@ def _gather(
 ) -> Gathered:
     # The gatherer ends here: ids and digests of everything that was read are needed no longer, and writing needs room.
     gatherer = Gatherer(config.data, judging, spool, rejected_file)
-    if judging.pool is not None:
-        # The workers begin to start; later this process alone would have to wait.
-        stratify.get_ready()
     gatherer.read(sources)
     coverage = gatherer.coverage and gatherer.coverage.to_dict(len(rules.cleaner.lexicon.names))
     return Gathered(spool.close(), gatherer.facts, gatherer.files, coverage)
