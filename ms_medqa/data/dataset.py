@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,9 +53,7 @@ class Rows:
         a trained token of the same piece, else -100.
         """
         assert 0 <= index < len(self), index
-        batch = self.empty_batch(1)
-        self._fill({name: values[0] for name, values in batch.items()}, index)
-        return {name: values[0] for name, values in batch.items()}
+        return {name: values[0] for name, values in self.batch([index]).items()}
 
     def empty_row(self) -> dict[str, np.ndarray]:
         """A row of padding alone: no token, no label."""
@@ -63,9 +62,13 @@ class Rows:
     def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """Rows stacked to int32 (len(indices), max_length); -1 stands for an empty row."""
         result = self.empty_batch(len(indices))
+        trained = np.zeros((len(indices), self.max_length), dtype=np.uint8)
         for place, index in enumerate(np.asarray(indices).tolist()):
             if index >= 0:
-                self._fill({name: values[place] for name, values in result.items()}, index)
+                self._fill(*(result[name][place] for name in COLUMNS[:3]), trained[place], index)
+        # Once for all rows: piece by piece, it takes as long as all the rest.
+        ids, labels = result["input_ids"], result["labels"]
+        np.copyto(labels[:, :-1], ids[:, 1:], where=trained[:, 1:] > 0)
         return result
 
     def empty_batch(self, size: int) -> dict[str, np.ndarray]:
@@ -79,19 +82,27 @@ class Rows:
         """Record numbers in a row, int64, in the order of its segments."""
         return self.piece_records[self.row_offsets[index] : self.row_offsets[index + 1]]
 
-    def _fill(self, row: dict[str, np.ndarray], index: int) -> None:
+    def _fill(
+        self, ids: np.ndarray, positions: np.ndarray, segments: np.ndarray, trained: np.ndarray, index: int
+    ) -> None:
+        """Write a row's pieces; `trained` gets their loss masks, 0 for the first token, which is nobody's label."""
         pieces = slice(self.row_offsets[index], self.row_offsets[index + 1])
+        numbers = _numbers(self.max_length)
         at = 0
         for segment, (start, end) in enumerate(
             zip(self.piece_starts[pieces].tolist(), self.piece_ends[pieces].tolist(), strict=True), start=1
         ):
             stop = at + end - start
-            tokens = self.records.tokens[start:end]
-            row["input_ids"][at:stop] = tokens
-            row["position_ids"][at:stop] = np.arange(end - start, dtype=np.int32)
-            row["segment_ids"][at:stop] = segment
-            row["labels"][at : stop - 1] = np.where(self.records.loss_mask[start + 1 : end], tokens[1:], IGNORE_INDEX)
+            ids[at:stop] = self.records.tokens[start:end]
+            positions[at:stop] = numbers[: end - start]
+            segments[at:stop] = segment
+            trained[at + 1 : stop] = self.records.loss_mask[start + 1 : end]
             at = stop
+
+
+@lru_cache(maxsize=4)
+def _numbers(count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.int32)
 
 
 def build_rows(records: TokenRecords, max_length: int, packing: bool, split_records: bool = False) -> Rows:
