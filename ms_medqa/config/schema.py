@@ -100,13 +100,29 @@ class TrainSection(Section):
     batch_size: int = Field(4, ge=1, description="Rows a device takes in one micro-batch.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches in one optimizer step.")
     learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the rate falls after the rise; `constant`: not at all."
+    )
     warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the rate rises from 0.")
-    min_learning_rate: float = Field(1e-6, ge=0, description="Where the cosine ends.")
+    warmup_steps: int | None = Field(None, ge=0, description="Steps of the rise; empty: `train.warmup_ratio` of all.")
+    min_learning_rate: float = Field(1e-6, ge=0, description="Rate of the last step, where it falls.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled decay, not on norms and biases.")
+    no_decay: list[str] = Field(
+        default_factory=list,
+        description="Weights with one of these in their names are not decayed either, such as `lora_b` or "
+        "`embed_tokens`.",
+    )
+    lora_plus_ratio: float = Field(
+        1.0, gt=0, description="LoRA+: rate of an adapter's second matrix, in that of the others; about 16 is usual."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay.")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second moment decay.")
     epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target that all tokens get evenly.")
+    neftune_alpha: float = Field(
+        0.0, ge=0, description="NEFTune: size of the noise on the embedded tokens; 5 to 15 is usual, 0 is none."
+    )
     loss_scale: float = Field(65536.0, gt=0, description="First dynamic loss scale; unused in float32 and bfloat16.")
     loss_scale_factor: int = Field(2, ge=2, description="The scale is divided or multiplied by this.")
     loss_scale_window: int = Field(1000, ge=1, description="Steps without overflow after which the scale grows.")

@@ -16,7 +16,11 @@ from ms_medqa.models.mask import AttentionMask
 
 
 class Decoder(nn.Cell):
-    """Embedding, layers and last norm: token ids to hidden states."""
+    """Embedding, layers and last norm: token ids to hidden states.
+
+    Attributes:
+        noise: what the training puts on the embedded tokens (N, H), None for nothing.
+    """
 
     def __init__(self, config: ModelConfig, dtype: ms.Type) -> None:
         super().__init__()
@@ -27,6 +31,7 @@ class Decoder(nn.Cell):
         self.layers = nn.CellList([DecoderLayer(config, dtype) for _ in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype)
         self.mask = AttentionMask(config)
+        self.noise: nn.Cell | None = None
 
     def rope(self, position_ids: Tensor, length: Tensor) -> RopeTables | None:
         """Rotary tables of queries and keys for flat positions (N,), computed once for all layers.
@@ -45,6 +50,8 @@ class Decoder(nn.Cell):
     def construct(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """int32 (batch, L) each -> hidden states (batch * L, H)."""
         x = self.embed_tokens(ops.reshape(input_ids, (-1,)))
+        if self.noise is not None:
+            x = self.noise(x)
         rope = self.rope(ops.reshape(position_ids, (-1,)), position_ids.max() + 1)
         masks = self.mask.of_sequences(segment_ids)
         for index, layer in enumerate(self.layers):

@@ -3,7 +3,7 @@
 from ms_medqa.peft.adapter import Adapter, read_adapter
 from ms_medqa.peft.base import check_base
 from ms_medqa.peft.delta import Change, changes, unties
-from ms_medqa.peft.dropout import DropoutKeys
+from ms_medqa.peft.dropout import DropoutKeys, add_embedding_noise
 from ms_medqa.peft.inject import count_parameters, inject_lora, lora_layers, merge, trainable_parameters
 from ms_medqa.peft.load import check_adapter, load_adapter
 from ms_medqa.peft.lora import LoraLinear
@@ -14,6 +14,7 @@ __all__ = [
     "Change",
     "DropoutKeys",
     "LoraLinear",
+    "add_embedding_noise",
     "changes",
     "check_adapter",
     "check_base",

@@ -1,15 +1,19 @@
-"""Dropout whose masks are a function of (seed, step, rank, layer): a resumed run draws what it would have drawn.
+"""Dropout and noise that are a function of (seed, step, rank, layer): a resumed run draws what it would have drawn.
 
 MindSpore's own dropout keeps a generator inside each kernel that cannot be saved.
 """
 
 from __future__ import annotations
 
+import math
+import zlib
 from functools import lru_cache
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+
+from ms_medqa.models.decoder import CausalLM
 
 
 class DropoutKeys(nn.Cell):
@@ -17,17 +21,19 @@ class DropoutKeys(nn.Cell):
 
     Args:
         layers: how many dropout layers share it.
+        purpose: what draws by keys of another purpose draws something else.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, purpose: str = "dropout") -> None:
         super().__init__()
         self.layers = layers
-        self.value = Parameter(Tensor(np.zeros((layers, 2), np.float32)), name="dropout_keys", requires_grad=False)
+        self.purpose = () if purpose == "dropout" else (zlib.crc32(purpose.encode()),)
+        self.value = Parameter(Tensor(np.zeros((layers, 2), np.float32)), name=f"{purpose}_keys", requires_grad=False)
         self.renew(0, 0, 0)
 
     def renew(self, seed: int, step: int, rank: int) -> None:
         """Set the keys of micro-batch number `step` of a run."""
-        generator = np.random.Generator(np.random.Philox([seed, step, rank]))
+        generator = np.random.Generator(np.random.Philox([seed, step, rank, *self.purpose]))
         keys = generator.random((self.layers, 2), np.float32)
         # Multipliers from 64 to 1088: large enough to part neighbours of the noise table, small enough that float32
         # keeps at least 13 bits behind the point for the comparison.
@@ -35,11 +41,19 @@ class DropoutKeys(nn.Cell):
         self.value.set_data(Tensor(keys))
 
 
-class KeyedDropout(nn.Cell):
-    """Inverted dropout on (N, width), mask = frac(noise * multiplier + offset) >= rate.
+def keyed_uniform(shape: tuple[int, ...], key: Tensor) -> Tensor:
+    """Uniform numbers on [0, 1) of this shape: frac(noise * multiplier + offset).
 
-    `noise` is a fixed table of independent uniform numbers; multiplier and offset come from the keys. Each entry is
-    uniform on [0, 1) for every key, entries are independent, and a new multiplier changes which of them fall together.
+    `noise` is a fixed table of independent uniform numbers; multiplier and offset are the key. Each entry is uniform
+    for every key, entries are independent, and a new multiplier changes which of them fall together.
+    """
+    # Drawn while the graph is traced, hence a constant of it; layers of one shape share one table.
+    draw = ops.stop_gradient(noise_table(shape) * key[0] + key[1])
+    return draw - ops.floor(draw)
+
+
+class KeyedDropout(nn.Cell):
+    """Inverted dropout on (N, width): an entry stays where its `keyed_uniform` number is not below the rate.
 
     Args:
         rate: share of zeros.
@@ -55,11 +69,43 @@ class KeyedDropout(nn.Cell):
         self.keys = keys
 
     def construct(self, x: Tensor) -> Tensor:
-        key = self.keys.value[self.index]
-        # Drawn while the graph is traced, hence a constant of it; layers of one shape share one table.
-        draw = ops.stop_gradient(noise_table(x.shape) * key[0] + key[1])
-        keep = ops.cast(ops.greater_equal(draw - ops.floor(draw), self.rate), ms.float32)
+        draw = keyed_uniform(x.shape, self.keys.value[self.index])
+        keep = ops.cast(ops.greater_equal(draw, self.rate), ms.float32)
         return x * (keep * self.keep_scale)
+
+
+class EmbeddingNoise(nn.Cell):
+    """Uniform noise on embedded tokens (N, width) while training: NEFTune (Jain et al. 2023, algorithm 1).
+
+    Args:
+        alpha: the noise is uniform between -1 and 1, times alpha / sqrt(length * width); the paper takes 5 to 15.
+        length: tokens of a row.
+        keys: one key, which is for this alone.
+    """
+
+    def __init__(self, alpha: float, length: int, keys: DropoutKeys) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.length = length
+        self.keys = keys
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        size = self.alpha / math.sqrt(self.length * x.shape[-1])
+        noise = keyed_uniform(x.shape, self.keys.value[0]) * (2.0 * size) - size
+        return x + ops.cast(noise, x.dtype)
+
+
+def add_embedding_noise(model: CausalLM, alpha: float, length: int) -> DropoutKeys:
+    """Give a model `EmbeddingNoise`, in place.
+
+    Returns:
+        Its key, to renew before each micro-batch.
+    """
+    keys = DropoutKeys(1, "embedding_noise")
+    model.model.noise = EmbeddingNoise(alpha, length, keys)
+    return keys
 
 
 @ms.ops.constexpr(check=False)

@@ -21,10 +21,10 @@ from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.models import CausalLM, load_model, resolve_model
 from ms_medqa.models.fingerprint import base_fingerprint
 from ms_medqa.models.loading import assign
-from ms_medqa.peft import DropoutKeys, inject_lora, trainable_parameters
+from ms_medqa.peft import DropoutKeys, add_embedding_noise, inject_lora, trainable_parameters
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
-from ms_medqa.training.schedule import WarmupCosine
+from ms_medqa.training.schedule import Schedule
 from ms_medqa.training.step import TrainStep
 
 
@@ -49,6 +49,7 @@ class Run:
     """Everything a training loop needs.
 
     Attributes:
+        draws: keys of dropout and noise, which are renewed before each micro-batch.
         base: fingerprint of the weights that training starts from, None where they are drawn anew.
     """
 
@@ -59,7 +60,7 @@ class Run:
     tokenizer: Tokenizer
     prompt: Prompt
     data: TrainingData
-    dropout: DropoutKeys | None
+    draws: tuple[DropoutKeys, ...]
     total_steps: int
     base: str | None = None
 
@@ -88,8 +89,10 @@ def build_run(config: Config) -> Run:
     model = load_model(folder, weight_dtype(config, device), config.model.init, seed)
     check_positions(model, config, folder)
     base = None if config.model.init == "random" else base_fingerprint(folder, model.config)
-    dropout = add_adapter(model, config)
-    return Run(config, device, world, model, tokenizer, prompt, data, dropout, steps_of(config, data), base)
+    draws = [keys] if (keys := add_adapter(model, config)) is not None else []
+    if alpha := config.train.neftune_alpha:
+        draws.append(add_embedding_noise(model, alpha, config.data.max_length))
+    return Run(config, device, world, model, tokenizer, prompt, data, tuple(draws), steps_of(config, data), base)
 
 
 def add_adapter(model: CausalLM, config: Config) -> DropoutKeys | None:
@@ -113,15 +116,30 @@ def steps_of(config: Config, data: TrainingData) -> int:
 def build_step(run: Run) -> TrainStep:
     """The compiled training step of a run."""
     train = run.config.train
-    optimizer = AdamW(trainable_parameters(run.model), train.beta1, train.beta2, train.epsilon, train.weight_decay)
-    warmup = round(run.total_steps * train.warmup_ratio)
-    schedule = WarmupCosine(train.learning_rate, train.min_learning_rate, warmup, run.total_steps)
+    optimizer = AdamW(
+        trainable_parameters(run.model),
+        train.beta1,
+        train.beta2,
+        train.epsilon,
+        train.weight_decay,
+        train.no_decay,
+        train.lora_plus_ratio,
+    )
+    warmup = round(run.total_steps * train.warmup_ratio) if train.warmup_steps is None else train.warmup_steps
+    schedule = Schedule(
+        train.lr_schedule, train.learning_rate, train.min_learning_rate, min(warmup, run.total_steps), run.total_steps
+    )
     # Only float16 gradients underflow; a fixed scale of one leaves the others as they are.
     scale: nn.Cell | Tensor = Tensor(1.0, ms.float32)
     if run.dtype == "float16":
         scale = nn.DynamicLossScaleUpdateCell(train.loss_scale, train.loss_scale_factor, train.loss_scale_window)
     step = TrainStep(
-        TokenLoss(run.model), optimizer, schedule, train.gradient_accumulation_steps, train.max_grad_norm, scale
+        TokenLoss(run.model, train.label_smoothing),
+        optimizer,
+        schedule,
+        train.gradient_accumulation_steps,
+        train.max_grad_norm,
+        scale,
     )
     step.set_train(True)
     return step

@@ -21,12 +21,18 @@ class TokenLoss(nn.Cell):
     that takes weights; so an entry that only fills gets a zero hidden state: its logits are all zero, its loss is
     exactly log(vocab), which is subtracted, and no gradient passes through it, neither to the hidden states nor to
     the vocabulary matrix.
+
+    Args:
+        model: gives the logits.
+        smoothing: label smoothing e (Szegedy et al. 2016, section 7): the target gives 1 - e to the label, and e to all
+            tokens evenly. As transformers counts it, the loss is then (1 - e) * nll + e * mean over the vocabulary.
     """
 
-    def __init__(self, model: CausalLM) -> None:
+    def __init__(self, model: CausalLM, smoothing: float = 0.0) -> None:
         # Otherwise every parameter of the model would be renamed to `model.<its name>`.
         super().__init__(auto_prefix=False)
         self.model = model
+        self.smoothing = smoothing
         self.filler_loss = math.log(model.config.vocab_size)
         self.mean_loss = ops.SparseSoftmaxCrossEntropyWithLogits()
 
@@ -50,12 +56,27 @@ class TokenLoss(nn.Cell):
         Returns:
             float32 scalar.
         """
+        logits, labelled = self.labelled_logits(input_ids, position_ids, segment_ids, label_places, labels)
+        return self.total(logits, labels, labelled) / label_count
+
+    def labelled_logits(
+        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, label_places: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """float32 (K, vocab) logits, all zero for an entry that only fills, and float32 (K,), 1 where it does not."""
         labelled = ops.cast(ops.greater_equal(labels, 0), ms.float32)
         hidden = self.model.hidden(input_ids, position_ids, segment_ids)
         hidden = ops.gather(hidden, label_places, 0)
         hidden = hidden * ops.cast(ops.reshape(labelled, (-1, 1)), hidden.dtype)
-        logits = self.model.head(hidden)
+        return self.model.head(hidden), labelled
+
+    def total(self, logits: Tensor, labels: Tensor, labelled: Tensor) -> Tensor:
+        """float32 scalar: the sum of the token losses."""
         entries = labels.shape[0]
-        total = self.mean_loss(logits, ops.maximum(labels, 0)) * entries
+        known = ops.maximum(labels, 0)
+        total = self.mean_loss(logits, known) * entries
         total = total - (entries - labelled.sum()) * self.filler_loss
-        return total / label_count
+        if self.smoothing > 0:
+            # The mean loss over the vocabulary less the label's: log-sum-exp drops out, and zero logits add nothing.
+            own = ops.gather_d(logits, 1, ops.reshape(known, (-1, 1)))
+            total = total + self.smoothing * (own.sum() - ops.mean(logits, 1).sum())
+        return total

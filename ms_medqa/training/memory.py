@@ -90,11 +90,15 @@ def estimate_memory(model: CausalLM, config: Config, device: str, dtype: str, la
     adapters = [layer.in_features for _, layer in lora_layers(model)]
     size, on_cpu = _SIZES[dtype], device == "CPU"
     layers, kernels = shape.num_hidden_layers, shape.num_attention_heads * length
+    # Where labels are smoothed, the gradients of their own logits and of the mean as well.
+    smoothed = 2 * _FLOAT32 if train.label_smoothing else 0
     # float32 scores after softmax, and a copy in the type of the values; the mask is there once.
     scores = layers * (_FLOAT32 + (size if size != _FLOAT32 else 0)) + _FLOAT32
     tables = graph = 0
     if on_cpu:
-        tables = _tables(shape, adapters, tokens)
+        # Noise on the embedded tokens has a table as wide as dropout on the adapters of the hidden state.
+        noisy = [shape.hidden_size] if train.neftune_alpha else []
+        tables = _tables(shape, [*adapters, *noisy], tokens)
         graph = layers * _GRAPH_OF_LAYER + len(adapters) * _GRAPH_OF_ADAPTER
     return MemoryEstimate(
         process=int(_PROCESS if on_cpu else _CARD),
@@ -103,7 +107,7 @@ def estimate_memory(model: CausalLM, config: Config, device: str, dtype: str, la
         activations=tokens * (layers * _kept(shape, device, size, not adapters) + _of_adapters(adapters, config)),
         scores=tokens * kernels * scores,
         # In the type of the model where that is not float32; in float32; their gradient; and it, scaled.
-        logits=(labels or tokens) * shape.vocab_size * (3 * _FLOAT32 + (size if size != _FLOAT32 else 0)),
+        logits=(labels or tokens) * shape.vocab_size * (3 * _FLOAT32 + smoothed + (size if size != _FLOAT32 else 0)),
         # As they are, unscaled and clipped; and for the parameter that is being updated its new moments and weights.
         # The pool of a CPU has gaps into which nothing of its size fits: they were as large as two more of it.
         gradients=_FLOAT32 * (3 * trained + (5 if on_cpu else 3) * largest),

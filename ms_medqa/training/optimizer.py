@@ -14,15 +14,16 @@ _update = ops.MultitypeFuncGraph("adamw_update")
 
 
 @_update.register(
-    "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Tensor"
+    *("Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor"),
+    *("Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor"),
 )
-def _update_one(beta1, beta2, epsilon, lr, correction1, correction2, decay, parameter, m, v, gradient):  # type: ignore[no-untyped-def]
+def _update_one(beta1, beta2, epsilon, lr, correction1, correction2, ratio, decay, parameter, m, v, gradient):  # type: ignore[no-untyped-def]
     m_next = beta1 * m + (1.0 - beta1) * gradient
     v_next = beta2 * v + (1.0 - beta2) * ops.square(gradient)
     # No division: for each, MindSpore's CPU kernel keeps a table of 16 bytes a number as long as the graph.
     direction = m_next * correction1 * ops.reciprocal(ops.sqrt(v_next * correction2) + epsilon)
     value = ops.cast(parameter, ms.float32)
-    value = value - lr * (direction + decay * value)
+    value = value - lr * ratio * (direction + decay * value)
     ops.assign(m, m_next)
     ops.assign(v, v_next)
     ops.assign(parameter, ops.cast(value, parameter.dtype))
@@ -36,6 +37,9 @@ class AdamW(nn.Cell):
         parameters: what is trained.
         beta1, beta2, epsilon: as in the paper.
         weight_decay: decay, multiplied by the learning rate.
+        no_decay: parameters with one of these texts in their names are not decayed either.
+        lora_plus_ratio: the rate of each adapter's second matrix (`lora_b`), in that of all others: LoRA+ (Hayou, Ghosh
+            and Yu 2024), which recommends about 16.
 
     Attributes:
         global_step: int32, optimizer steps done; a skipped step does not count.
@@ -48,6 +52,8 @@ class AdamW(nn.Cell):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 0.01,
+        no_decay: Sequence[str] = (),
+        lora_plus_ratio: float = 1.0,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(parameters)
@@ -57,7 +63,11 @@ class AdamW(nn.Cell):
         self.beta1 = Tensor(beta1, ms.float32)
         self.beta2 = Tensor(beta2, ms.float32)
         self.epsilon = Tensor(epsilon, ms.float32)
-        self.decay = tuple(weight_decay if parameter.ndim > 1 else 0.0 for parameter in parameters)
+        self.decay = tuple(
+            0.0 if parameter.ndim == 1 or any(text in parameter.name for text in no_decay) else weight_decay
+            for parameter in parameters
+        )
+        self.ratio = tuple(lora_plus_ratio if _is_second(parameter.name) else 1.0 for parameter in parameters)
         self.map = ops.HyperMap()
 
     def _zeros(self, prefix: str) -> ParameterTuple:
@@ -74,4 +84,8 @@ class AdamW(nn.Cell):
         correction1 = 1.0 / (1.0 - ops.pow(self.beta1, step))
         correction2 = 1.0 / (1.0 - ops.pow(self.beta2, step))
         update = ops.partial(_update, self.beta1, self.beta2, self.epsilon, lr, correction1, correction2)
-        return self.map(update, self.decay, self.parameters, self.m, self.v, gradients)
+        return self.map(update, self.ratio, self.decay, self.parameters, self.m, self.v, gradients)
+
+
+def _is_second(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] == "lora_b"

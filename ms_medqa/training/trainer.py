@@ -107,9 +107,9 @@ class Trainer:
 
     def _micro_step(self, epoch: int, step: int, micro: int, batch: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
         plan, run = self.plan, self.run
-        if run.dropout is not None:
-            number = (epoch * plan.steps_per_epoch + step) * plan.accumulation + micro
-            run.dropout.renew(run.config.train.seed, number, run.world.rank)
+        number = (epoch * plan.steps_per_epoch + step) * plan.accumulation + micro
+        for keys in run.draws:
+            keys.renew(run.config.train.seed, number, run.world.rank)
         count = Tensor(max(plan.label_count(epoch, step), 1), ms.float32)
         last = Tensor(micro == plan.accumulation - 1)
         return self.step_cell(*map(Tensor, model_inputs(batch, self.most_labels)), count, last)

@@ -18,7 +18,7 @@ from ms_medqa.models import load_model
 from ms_medqa.peft import inject_lora, lora_layers, save_adapter, trainable_parameters
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
-from ms_medqa.training.schedule import WarmupCosine
+from ms_medqa.training.schedule import Schedule
 from ms_medqa.training.step import TrainStep
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
@@ -80,7 +80,7 @@ def test_thirty_steps(tmp_path: Path, case: str) -> None:
     inject_lora(model, 8, seed=9, **options)
     save_adapter(model, start, str(base))
     optimizer = AdamW(trainable_parameters(model), weight_decay=DECAY)
-    step = TrainStep(TokenLoss(model), optimizer, WarmupCosine(PEAK, LOWEST, WARMUP, STEPS), 2, MAX_NORM)
+    step = TrainStep(TokenLoss(model), optimizer, Schedule("cosine", PEAK, LOWEST, WARMUP, STEPS), 2, MAX_NORM)
     step.set_train(True)
 
     reference = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

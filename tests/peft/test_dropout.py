@@ -12,8 +12,8 @@ from mindspore import Tensor, nn
 
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
-from ms_medqa.peft import DropoutKeys, inject_lora, lora_layers
-from ms_medqa.peft.dropout import KeyedDropout
+from ms_medqa.peft import DropoutKeys, add_embedding_noise, inject_lora, lora_layers
+from ms_medqa.peft.dropout import EmbeddingNoise, KeyedDropout
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -120,3 +120,54 @@ def test_an_adapter_drops_in_training_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(False, 1), plain, atol=2e-5)
     assert keys.value.name in {parameter.name for parameter in model.get_parameters()}
     assert not keys.value.requires_grad
+
+
+def test_noise_is_uniform_and_a_function_of_its_key() -> None:
+    alpha, length = 5.0, 24
+    keys = DropoutKeys(1, "embedding_noise")
+    cell = EmbeddingNoise(alpha, length, keys)
+    cell.set_train(True)
+    zeros = Tensor(np.zeros(SHAPE, np.float32))
+
+    def draw(seed: int, step: int, rank: int) -> np.ndarray:
+        keys.renew(seed, step, rank)
+        return cell(zeros).asnumpy()
+
+    bound = alpha / np.sqrt(length * SHAPE[1])
+    one = draw(1, 2, 0)
+    assert np.array_equal(draw(1, 2, 0), one)
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert abs(np.corrcoef(one.ravel(), draw(*other).ravel())[0, 1]) < 0.06
+    # Standard deviation of a uniform number between -b and b.
+    assert one.std() == pytest.approx(bound / np.sqrt(3), rel=0.03)
+    assert abs(one.mean()) < 0.02 * bound
+    assert np.abs(one).max() == pytest.approx(bound, rel=0.01)
+    assert np.abs(one).max() <= bound
+    # Dropout of the same step draws something else.
+    own = DropoutKeys(1)
+    own.renew(1, 2, 0)
+    keys.renew(1, 2, 0)
+    assert not np.allclose(own.value.asnumpy(), keys.value.asnumpy())
+    cell.set_train(False)
+    assert not cell(zeros).asnumpy().any()
+
+
+def test_a_model_is_noisy_in_training_alone(tmp_path: Path) -> None:
+    config = decoders.config_of(num_hidden_layers=1)
+    weights = decoders.write(tmp_path, config)
+    model = load_model(tmp_path)
+    names = [parameter.name for parameter in model.trainable_params()]
+    keys = add_embedding_noise(model, 5.0, 8)
+    assert [parameter.name for parameter in model.trainable_params()] == names
+    ids = [5, 9, 2, 33, 60, 61, 7, 1]
+
+    def run(training: bool, step: int) -> np.ndarray:
+        model.set_train(training)
+        keys.renew(0, step, 0)
+        return model(Tensor(np.array([ids], np.int32))).asnumpy()[0]
+
+    plain = decoders.logits(weights, config, ids)
+    np.testing.assert_allclose(run(False, 0), plain, atol=2e-5)
+    assert np.array_equal(run(True, 0), run(True, 0))
+    assert np.abs(run(True, 0) - run(True, 1)).max() > 0.01
+    np.testing.assert_allclose(run(False, 1), plain, atol=2e-5)

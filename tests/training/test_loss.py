@@ -77,6 +77,24 @@ def test_any_label_counts_even_token_zero(parts: Setup) -> None:
     assert loss_of(parts, [0, -1, -1, -1], 1.0, labels) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_smoothed_label_shares_with_all_tokens(parts: Setup) -> None:
+    cell, rows, weights = parts
+    smoothed = TokenLoss(cell.model, smoothing=0.1)
+    indices = [0, 3, -1, -1]
+    expected = 0.0
+    for number in (int(number) for index in indices[:2] for number in rows.records_of(index)):
+        tokens, mask = rows.records.record(number)
+        for place in np.flatnonzero(mask[1:]):
+            logits = decoders.logits(weights, windows.CONFIG, tokens.tolist())[place]
+            losses = np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits
+            target = np.full(decoders.VOCAB, 0.1 / decoders.VOCAB)
+            target[tokens[place + 1]] += 0.9
+            expected += float(target @ losses)
+    for length in (None, 60):  # with fillers
+        inputs = map(Tensor, model_inputs(rows.batch(indices), length))
+        assert smoothed(*inputs, Tensor(7.0, ms.float32)).asnumpy().item() == pytest.approx(expected / 7, rel=1e-4)
+
+
 def test_gradient_is_that_of_the_formula(parts: Setup) -> None:
     cell, rows, weights = parts
     indices = [0, 3, 5, -1]

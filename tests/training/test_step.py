@@ -16,7 +16,7 @@ from ms_medqa.data.dataset import BatchPlan, model_inputs
 from ms_medqa.peft import inject_lora, trainable_parameters
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
-from ms_medqa.training.schedule import WarmupCosine
+from ms_medqa.training.schedule import Schedule
 from ms_medqa.training.step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -56,7 +56,7 @@ def test_steps_follow_adamw_with_clipping_decay_and_schedule(tmp_path: Path) -> 
     plan = BatchPlan(rows, 4, 1, 1, seed=3)
     lr, decay, max_norm, total, warmup = 3e-3, 0.5, 3.25, 6, 2
     optimizer = AdamW(parameters, 0.9, 0.95, 1e-8, decay)
-    step = TrainStep(loss, optimizer, WarmupCosine(lr, 1e-5, warmup, total), 1, max_norm)
+    step = TrainStep(loss, optimizer, Schedule("cosine", lr, 1e-5, warmup, total), 1, max_norm)
     step.set_train(True)
     assert {parameter.name for parameter in parameters} == set(weights) == names  # wrapping renames nothing
     reference = NumpyAdamW(weights, decay, max_norm)
@@ -145,3 +145,34 @@ def test_the_optimizer_knows_no_frozen_weight(splits: dict[int, Any]) -> None:
     assert {moment.name.removeprefix("adam_m.") for moment in step.optimizer.m} == names
     assert {total.name.removeprefix("accumulated.") for total in step.totals} == names
     assert not any(total.asnumpy().any() for total in step.totals)  # cleared at the end of a window
+
+
+def test_rates_and_decays_of_their_own(tmp_path: Path) -> None:
+    """LoRA+ and `no_decay`, told by what they change of one update."""
+    rows = windows.make_rows(8)
+    plan = BatchPlan(rows, 4, 1, 1, seed=3)
+    start: dict[str, np.ndarray] = {}
+    moved = {}
+    for name, options in {
+        "plain": {},
+        "plus": {"lora_plus_ratio": 16.0},
+        "decayed": {"weight_decay": 0.5},
+        "spared": {"weight_decay": 0.5, "no_decay": ["v_proj.lora_a"]},
+    }.items():
+        model = windows.new_model(tmp_path / "model")
+        inject_lora(model, 4, 16.0, ["q_proj", "v_proj"], seed=1)
+        parameters = trainable_parameters(model)
+        start = {parameter.name: parameter.asnumpy().copy() for parameter in parameters}
+        optimizer = AdamW(parameters, **{"weight_decay": 0.0} | options)
+        step = TrainStep(TokenLoss(model), optimizer, Schedule("constant", 1e-3, 0.0, 0, 10))
+        step.set_train(True)
+        windows.feed(step, plan, 0)
+        moved[name] = {parameter.name: parameter.asnumpy() - start[parameter.name] for parameter in parameters}
+    assert {name.rsplit(".", 1)[-1] for name in start} == {"lora_a", "lora_b"}
+    for name, plain in moved["plain"].items():
+        ratio = 16.0 if name.endswith("lora_b") else 1.0
+        np.testing.assert_allclose(moved["plus"][name], ratio * plain, rtol=1e-3, atol=1e-8)
+        np.testing.assert_allclose(moved["decayed"][name], plain - 1e-3 * 0.5 * start[name], atol=1e-7)
+        same = "plain" if "v_proj.lora_a" in name else "decayed"
+        np.testing.assert_array_equal(moved["spared"][name], moved[same][name])
+    assert any(np.abs(change).max() > 1e-4 for change in moved["plain"].values())

@@ -16,7 +16,7 @@ from ms_medqa.models import load_model
 from ms_medqa.peft import trainable_parameters
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
-from ms_medqa.training.schedule import WarmupCosine
+from ms_medqa.training.schedule import Schedule
 from ms_medqa.training.step import TrainStep
 
 LENGTH = 16
@@ -50,7 +50,7 @@ def new_step(model: Any, accumulation: int = 1, *, max_grad_norm: float = 1.0, s
     step = TrainStep(
         TokenLoss(model),
         AdamW(trainable_parameters(model), weight_decay=0.1),
-        WarmupCosine(1e-3, 1e-3, 0, 1000),
+        Schedule("cosine", 1e-3, 1e-3, 0, 1000),
         accumulation,
         max_grad_norm,
         scale,
