@@ -86,7 +86,7 @@ class _Stopped(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
-        self.number = number
+        self.text = f"ended by {signal.Signals(number).name}"
 
 
 @contextmanager
@@ -129,11 +129,11 @@ def _run(name: str, arguments: list[str], debug: bool) -> int:
             status = module.run(args)
             # A reader that has gone (`ms-medqa … | head`) shows only when the last output leaves the buffer.
             sys.stdout.flush()
-    except _Stopped as stop:
-        text = f"ended by {signal.Signals(stop.number).name}"
-        return _fail(name, text, 128 + stop.number, stop if debug else None)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        # A signal: `_Stopped`, or `config.errors.Stopped` of a run that has saved itself first.
+        text = getattr(stop, "text", None)
+        return status if text is None else _fail(name, text, status, stop if debug else None)
     except KeyboardInterrupt as error:
         return _fail(name, "interrupted", 128 + signal.SIGINT, error if debug else None)
     except BrokenPipeError:

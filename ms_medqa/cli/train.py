@@ -34,8 +34,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     state = result.state
     say(f"trained {state.step} steps in {result.seconds:.0f} s, {state.skipped} skipped for overflow")
-    if state.best_loss is not None:
-        say(f"best validation loss {state.best_loss:.4f} at step {state.best_step}: these weights are the result")
+    if state.stopped is not None:
+        say(f"stopped early: {state.stopped}")
+    if state.best is not None:
+        metric = config.train.best_metric
+        say(f"best validation {metric} {state.best:.4f} at step {state.best_step}: these weights are the result")
     if result.folder is not None:
         say(f"result: {result.folder}")
         adapter = result.folder.name == "adapter"

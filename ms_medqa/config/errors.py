@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import traceback
 
@@ -30,6 +31,22 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that failed for no fault of its arguments (disk full, a worker that died): exit status 1."""
+
+
+class Stopped(SystemExit):
+    """A signal ended the program: exit status 128 + its number.
+
+    As a SystemExit it also ends a process forked from this one without a traceback.
+
+    Args:
+        number: of the signal.
+        detail: what is left behind, for the user.
+    """
+
+    def __init__(self, number: int, detail: str | None = None) -> None:
+        super().__init__(128 + number)
+        name = signal.Signals(number).name
+        self.text = f"ended by {name}" if detail is None else f"ended by {name}: {detail}"
 
 
 def from_os_error(error: OSError) -> UserError | RunError | None:

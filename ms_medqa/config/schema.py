@@ -131,10 +131,22 @@ class TrainSection(Section):
     eval_steps: int | None = Field(
         None, ge=1, description="Steps between evaluations; empty: at the end of each epoch."
     )
+    best_metric: Literal["loss", "perplexity", "accuracy"] = Field(
+        "loss", description="Validation metric that chooses the best weights, which become the result."
+    )
+    best_direction: Literal["auto", "min", "max"] = Field(
+        "auto", description="Which value is the best; `auto`: the greatest `accuracy`, the least of the others."
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Stop after so many evaluations in a row that were not the best; empty: never."
+    )
     save_steps: int | None = Field(
         None, ge=1, description="Steps between checkpoints; empty: at the end of each epoch."
     )
     keep_checkpoints: int = Field(3, ge=1, description="Checkpoints kept besides the best one.")
+    on_save_error: Literal["stop", "continue"] = Field(
+        "stop", description="When a checkpoint cannot be written, as on a full disk: the earlier ones stay in any case."
+    )
     resume: str | None = Field(
         None, description="`auto`: the newest complete checkpoint of `output_dir`; or a checkpoint folder."
     )

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -25,6 +26,8 @@ _POLL_SECONDS = 0.2
 # msrun kills the other workers right after it has named the first dead one; then its scheduler waits half a minute for
 # their heartbeat. There is nothing to wait for.
 _GRACE_SECONDS = 3.0
+# For the step that the workers are at, and its checkpoint; what platforms mostly leave before they kill.
+_SAVE_SECONDS = 30.0
 _TAIL_LINES = 40
 
 
@@ -67,7 +70,7 @@ def run_workers(
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        failure = _watch(process, log, log_dir / "worker_0.log")
+        failure = _watch(process, log, log_dir / "worker_0.log", Path(pid_folder))
         if process.returncode == 0 and failure is None:
             return 0
         rank, status = _first_failure(failure, Path(pid_folder), process.returncode)
@@ -128,8 +131,11 @@ def _interpreter_folder() -> Path:
     return Path(os.path.abspath(sys.executable)).parent
 
 
-def _watch(process: subprocess.Popen[str], log: IO[str], shown: Path) -> tuple[int, int] | None:
-    """Wait for msrun while showing rank 0's log; return (pid, status) of the worker that failed first, if any did."""
+def _watch(process: subprocess.Popen[str], log: IO[str], shown: Path, pid_folder: Path) -> tuple[int, int] | None:
+    """Wait for msrun while showing rank 0's log; return (pid, status) of the worker that failed first, if any did.
+
+    SIGTERM is passed on to the workers, which save and end; SIGINT ends them at once.
+    """
     failures: list[tuple[int, int]] = []
 
     def read_msrun() -> None:
@@ -157,7 +163,14 @@ def _watch(process: subprocess.Popen[str], log: IO[str], shown: Path) -> tuple[i
                 break
             time.sleep(_POLL_SECONDS)
     except _Stopped as stopped:
+        if stopped.args[0] == signal.SIGTERM and _pass_on(signal.SIGTERM, pid_folder):
+            deadline = time.monotonic() + _SAVE_SECONDS
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+                if failures:  # they end with the signal's status, the checkpoint is there
+                    deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
         _end_group(process)
+        _show(shown, position)
         raise SystemExit(128 + stopped.args[0]) from None
     finally:
         for number, handler in before.items():
@@ -182,6 +195,15 @@ def _show(path: Path, position: int) -> int:
             sys.stdout.write(line)
     sys.stdout.flush()
     return position + end
+
+
+def _pass_on(number: signal.Signals, pid_folder: Path) -> bool:
+    """Send a signal to all workers that have begun; whether there are any."""
+    workers = [int(path.name) for path in pid_folder.iterdir()]
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            os.kill(worker, number)
+    return bool(workers)
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

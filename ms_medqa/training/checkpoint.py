@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,19 @@ class TrainerState:
     Attributes:
         step: optimizer steps taken, skipped ones included: the position in the order of samples.
         skipped: steps discarded for overflow.
-        best_loss, best_step: lowest validation loss and where it was.
+        best, best_step: best value of `train.best_metric`, and where it was.
+        not_better: evaluations since then.
+        stopped: why the run ended before its last step; None where it did not.
         steps_per_epoch: for reading `step` as an epoch.
         settings: everything that decides the run's course; a run resumes only under the same.
     """
 
     step: int = 0
     skipped: int = 0
-    best_loss: float | None = None
+    best: float | None = None
     best_step: int | None = None
+    not_better: int = 0
+    stopped: str | None = None
     steps_per_epoch: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -135,7 +139,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.n
             raise UserError(
                 f"{folder / name}: changed or missing since it was written", "resume from another checkpoint"
             )
-    state = TrainerState(**read_json(folder / _STATE))
+    values = read_json(folder / _STATE)
+    if values.keys() != {each.name for each in fields(TrainerState)}:
+        raise UserError(f"{folder}: written by another version of ms_medqa", "start anew without --resume")
+    state = TrainerState(**values)
     return _read(folder / _WEIGHTS), _read(folder / _OPTIMIZER), state
 
 

@@ -80,3 +80,15 @@ class TokenLoss(nn.Cell):
             own = ops.gather_d(logits, 1, ops.reshape(known, (-1, 1)))
             total = total + self.smoothing * (own.sum() - ops.mean(logits, 1).sum())
         return total
+
+
+class TokenScores(TokenLoss):
+    """For validation, over a batch's labels: the sum of their losses, and how many the model takes for likeliest."""
+
+    def construct(
+        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, label_places: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Two float32 scalars; arguments as of `TokenLoss`."""
+        logits, labelled = self.labelled_logits(input_ids, position_ids, segment_ids, label_places, labels)
+        right = ops.cast(ops.equal(ops.cast(ops.argmax(logits, 1), ms.int32), labels), ms.float32)
+        return self.total(logits, labels, labelled), right.sum()

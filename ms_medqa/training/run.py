@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ms_medqa.config.files import atomic_write
 from ms_medqa.config.loader import dump_config
 from ms_medqa.config.schema import Config
 from ms_medqa.training.build import build_run
+from ms_medqa.training.callbacks import Callback
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState
 from ms_medqa.training.plan import describe, plan_of, plan_run
 from ms_medqa.training.result import save_result
@@ -36,16 +38,18 @@ class TrainResult:
     seconds: float
 
 
-def train(config: Config, dry_run: bool = False) -> TrainResult:
+def train(config: Config, dry_run: bool = False, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Train as a config says.
 
     Args:
         config: the run.
         dry_run: check everything that needs no weights, print the plan, and stop.
+        callbacks: are called between the steps.
 
     Raises:
         UserError: config, data, model or checkpoint do not fit together.
         RunError: the run failed.
+        Stopped: SIGTERM came; a checkpoint of the last step is there.
     """
     began = time.perf_counter()
     output = Path(config.output_dir)
@@ -57,7 +61,7 @@ def train(config: Config, dry_run: bool = False) -> TrainResult:
     say(describe(plan))
     resume = find_checkpoint(config, output)
     # Before anything is written: a checkpoint that does not fit must not cost the files of the run it belongs to.
-    trainer = Trainer(run, output, resume)
+    trainer = Trainer(run, output, resume, callbacks)
     if resume is not None:
         say(f"resuming from {resume}")
     if run.world.is_main:

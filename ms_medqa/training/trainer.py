@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import signal
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +16,23 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ms_medqa.backend.distributed import check_same_weights, sum_over_ranks
+from ms_medqa.backend.distributed import check_same_weights
 from ms_medqa.config.console import progress, say
-from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.errors import RunError, Stopped, UserError
 from ms_medqa.data.dataset import batches, model_inputs
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import trainable_parameters
 from ms_medqa.training.build import Run, build_step, restore
+from ms_medqa.training.callbacks import Callback
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState, load_checkpoint, load_weights
-from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.metrics import MetricsLog
+from ms_medqa.training.stop import StopRequest
+from ms_medqa.training.validation import METRICS, Validation, is_better
 
 # A scale that is halved this often in a row has nothing left to find: the loss itself is broken.
 MAX_SKIPS_IN_A_ROW = 20
+# Ids of records that an error names.
+_SHOWN_RECORDS = 20
 
 
 class Trainer:
@@ -35,35 +42,50 @@ class Trainer:
         run: the parts.
         output: the run's folder.
         resume: a complete checkpoint to go on from, or None.
+        callbacks: are called between the steps.
+
+    Attributes:
+        run: the parts.
+        state: where the run stands.
     """
 
-    def __init__(self, run: Run, output: Path, resume: Path | None = None) -> None:
+    def __init__(self, run: Run, output: Path, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> None:
         self.run = run
         self.output = output
+        self.callbacks = callbacks
         self.plan = run.data.train_plan
         self.parameters = trainable_parameters(run.model)
         self.step_cell = build_step(run)
-        self.evaluation = TokenLoss(run.model)
+        self.validation = Validation(run)
         self.checkpoints = Checkpoints(output / "checkpoints", run.config.train.keep_checkpoints)
         self.state = TrainerState(steps_per_epoch=self.plan.steps_per_epoch, settings=run_settings(run))
         # One shape for the whole run: another one would compile the step again.
         self.most_labels = self.plan.most_labels(-(-run.total_steps // self.plan.steps_per_epoch))
         self.skips_in_a_row = 0
+        self.saved_step: int | None = None
         self.log: MetricsLog | None = None
         if resume is not None:
             self._load(resume)
 
+    def stop(self, reason: str) -> None:
+        """End the run after this step, as if it had been its last; all ranks must do so at the same step."""
+        self.state.stopped = reason
+
     def train(self) -> TrainerState:
-        """Run to the end, then put the best weights by validation loss into the main rank's model.
+        """Run to the end, then put the best weights by `train.best_metric` into the main rank's model.
 
         Raises:
             RunError: the loss stays non-finite, ranks diverge, or no space is left.
+            Stopped: SIGTERM came; a checkpoint of the last step is there.
         """
         if self.run.world.is_main:
             self.log = MetricsLog(self.output, self.state.step)
         try:
             self._check_ranks("at the start")
-            self._loop()
+            self._call("on_train_begin")
+            with StopRequest() as request:
+                self._loop(request)
+            self._call("on_train_end")
         finally:
             if self.log is not None:
                 self.log.close()
@@ -73,9 +95,9 @@ class Trainer:
             restore(self.run, load_weights(self.checkpoints.path(best)))
         return self.state
 
-    def _loop(self) -> None:
+    def _loop(self, request: StopRequest) -> None:
         plan, total = self.plan, self.run.total_steps
-        if self.state.step >= total:
+        if self._is_done():
             # A run that had ended is resumed: its last epoch may hold more batches than max_steps takes.
             return
         epoch, start = divmod(self.state.step, plan.steps_per_epoch)
@@ -100,10 +122,23 @@ class Trainer:
                 bar.update()
                 if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
                     self.log.write(record)
+                self._call("on_step_end", record)
                 self._after_step(end_of_epoch=step == plan.steps_per_epoch - 1)
-                if self.state.step >= total:
+                if self._is_done():
                     break
+                if request.was_made(self.run.world):
+                    self._save()
+                    # The first rank to end ends the others: not before the checkpoint is whole.
+                    request.was_made(self.run.world)
+                    raise Stopped(signal.SIGTERM, f"step {self.state.step} is saved, --resume goes on from it")
                 began = time.perf_counter()
+
+    def _is_done(self) -> bool:
+        return self.state.step >= self.run.total_steps or self.state.stopped is not None
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, name)(self, *arguments)
 
     def _micro_step(self, epoch: int, step: int, micro: int, batch: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
         plan, run = self.plan, self.run
@@ -119,9 +154,11 @@ class Trainer:
         self.skips_in_a_row = self.skips_in_a_row + 1 if overflow else 0
         self.state.skipped += bool(overflow)
         if self.skips_in_a_row >= MAX_SKIPS_IN_A_ROW:
+            good = self.checkpoints.complete()
             raise RunError(
-                f"step {self.state.step}: {MAX_SKIPS_IN_A_ROW} steps in a row had non-finite gradients; "
-                "lower train.learning_rate or look at the data; checkpoints are kept"
+                f"step {self.state.step}: {MAX_SKIPS_IN_A_ROW} steps in a row had non-finite gradients; lower "
+                f"train.learning_rate or look at the data, here records {self._records_of(epoch, step)}; "
+                f"{f'the last good checkpoint is {good[-1]}' if good else 'there is no checkpoint yet'}"
             )
         tokens = self.plan.token_count(epoch, step)
         return {
@@ -138,45 +175,64 @@ class Trainer:
             "tokens_per_second": round(tokens / seconds, 1),
         }
 
+    def _records_of(self, epoch: int, step: int) -> str:
+        """The first ids of a global batch's records."""
+        rows, plan = self.run.data.train, self.plan
+        places = itertools.product(range(plan.accumulation), range(self.run.world.size))
+        taken = [int(row) for micro, rank in places for row in plan.rows_of(epoch, step, micro, rank) if row >= 0]
+        numbers = list(dict.fromkeys(int(number) for row in taken for number in rows.records_of(row)))
+        shown = ", ".join(repr(rows.records.ids[number]) for number in numbers[:_SHOWN_RECORDS])
+        return shown + (f" and {len(numbers) - _SHOWN_RECORDS} more" if len(numbers) > _SHOWN_RECORDS else "")
+
     def _after_step(self, end_of_epoch: bool) -> None:
         train = self.run.config.train
-        step, done = self.state.step, self.state.step >= self.run.total_steps
+        step = self.state.step
 
         def due(every: int | None) -> bool:
-            return done or (end_of_epoch if every is None else step % every == 0)
+            return self._is_done() or (end_of_epoch if every is None else step % every == 0)
 
         improved = due(train.eval_steps) and self._evaluate()
         if improved or due(train.save_steps):
             self._save()
 
     def _evaluate(self) -> bool:
-        """Validation loss; returns whether it is the lowest so far."""
-        rows, plan, world = self.run.data.val, self.run.data.val_plan, self.run.world
-        if rows is None or plan is None:
-            return False
-        self.evaluation.set_train(False)
-        one = Tensor(1.0, ms.float32)
-        total, most = 0.0, plan.most_labels(1)
-        for step in progress(range(plan.steps_per_epoch), desc="validation", unit="batch"):
-            inputs = model_inputs(rows.batch(plan.rows_of(0, step, 0, world.rank)), most)
-            total += self.evaluation(*map(Tensor, inputs), one).asnumpy().item()
+        """Measure on the validation part; returns whether it was the best so far."""
+        metrics = self.validation.measure()
         self.step_cell.set_train(True)
-        loss = float(sum_over_ranks(np.array([total]), world)[0] / rows.label_counts.sum())
-        improved = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
+        if metrics is None:
+            return False
+        train, state = self.run.config.train, self.state
+        greater = METRICS[train.best_metric] if train.best_direction == "auto" else train.best_direction == "max"
+        improved = is_better(metrics[train.best_metric], state.best, greater)
         if improved:
-            self.state.best_loss, self.state.best_step = loss, self.state.step
+            state.best, state.best_step, state.not_better = metrics[train.best_metric], state.step, 0
+        else:
+            state.not_better += 1
         if self.log is not None:
-            perplexity = math.exp(min(loss, 100.0))
-            self.log.write({"kind": "eval", "step": self.state.step, "loss": loss, "perplexity": perplexity})
+            self.log.write({"kind": "eval", "step": state.step, **metrics})
             self.log.draw()
-        say(f"step {self.state.step}: validation loss {loss:.4f}{' (best so far)' if improved else ''}")
+        numbers = f"validation loss {metrics['loss']:.4f}, accuracy {100 * metrics['accuracy']:.1f} %"
+        say(f"step {state.step}: {numbers}{' (best so far)' if improved else ''}")
+        if state.not_better == train.early_stopping_patience:
+            self.stop(f"{state.not_better} evaluations in a row without a better {train.best_metric}")
+        self._call("on_evaluate", metrics)
         return improved
 
     def _save(self) -> None:
+        if self.saved_step == self.state.step:
+            return
         self._check_ranks(f"at step {self.state.step}")
         if self.run.world.is_main:
             weights = {parameter.name: parameter.asnumpy() for parameter in self.parameters}
-            self.checkpoints.save(weights, self._optimizer_state(), self.state)
+            try:
+                folder = self.checkpoints.save(weights, self._optimizer_state(), self.state)
+            except RunError as error:
+                if self.run.config.train.on_save_error == "stop":
+                    raise
+                say(f"warning: step {self.state.step} is not saved, training goes on: {error}")
+                return
+            self._call("on_save", folder)
+        self.saved_step = self.state.step
 
     def _check_ranks(self, when: str) -> None:
         check_same_weights((parameter.asnumpy() for parameter in self.parameters), self.run.world, when)
@@ -209,14 +265,17 @@ class Trainer:
         inside = folder.resolve().parent == self.checkpoints.folder.resolve()
         if best is not None and not (inside and self.checkpoints.path(best) in self.checkpoints.complete()):
             say(f"note: step {best}, the best so far, is not in {self.checkpoints.folder}: the best is sought anew")
-            state.best_loss = state.best_step = None
+            state.best = state.best_step = None
         self.state = state
 
 
 def run_settings(run: Run) -> dict[str, Any]:
     """What decides a run's course. World size and batch split are left out: the global batch is what counts."""
     config = run.config
-    free = {"resume", "save_steps", "keep_checkpoints", "logging_steps", "batch_size", "gradient_accumulation_steps"}
+    free = {
+        *("resume", "save_steps", "keep_checkpoints", "on_save_error", "logging_steps"),
+        *("batch_size", "gradient_accumulation_steps"),
+    }
     settings = {f"train.{key}": value for key, value in config.train.model_dump().items() if key not in free}
     settings["global batch"] = run.data.train_plan.global_batch
     settings["model"] = repr(replace(run.model.config, dtype="", eos_token_ids=()))

@@ -105,7 +105,7 @@ class TestLoraRun:
         kept = sorted(path.name for path in (output / "checkpoints").iterdir())
         assert kept == [f"step-{best:06d}", f"step-{len(losses):06d}"]
         weights, _, state = load_checkpoint(output / "checkpoints" / kept[0])
-        assert (state.best_step, state.best_loss) == (best, losses[best - 1])
+        assert (state.best_step, state.best) == (best, losses[best - 1])
         adapter = trainable.tensors(output / "adapter" / "adapter_model.safetensors")
         assert len(adapter) == len(weights) == 4
         for name, value in adapter.items():

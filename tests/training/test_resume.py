@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -175,7 +176,7 @@ def test_a_spoiled_checkpoint_is_refused_and_an_earlier_one_can_be_named(
     evals = trainable.metrics(output, "eval")
     assert [line["step"] for line in evals] == [9]
     state = json.loads((output / "checkpoints" / "step-000009" / "trainer_state.json").read_text(encoding="utf-8"))
-    assert (state["best_step"], state["best_loss"]) == (9, evals[0]["loss"])
+    assert (state["best_step"], state["best"]) == (9, evals[0]["loss"])
     assert (output / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -190,6 +191,11 @@ def test_a_run_that_only_overflows_stops(tmp_path: Path, capsys: pytest.CaptureF
     assert trainable.train(config) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("ms-medqa train: error: step 20: 20 steps in a row had non-finite gradients")
+    named = re.findall(r"'([^']+)'", error.split("here records ")[1])
+    ids = trainable.rows_of("data", "train").records.ids
+    assert 0 < len(set(named)) <= 4  # the rows of one step
+    assert set(named) <= set(ids)
+    assert error.endswith(f"the last good checkpoint is {output / 'checkpoints' / 'step-000018'}")
     lines = trainable.metrics(output, "train")
     assert {line["loss"] for line in lines} == {line["grad_norm"] for line in lines} == {None}
     assert [line["skipped"] for line in lines] == list(range(1, 20))
