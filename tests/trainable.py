@@ -81,9 +81,10 @@ def train(config: Path, *arguments: str) -> int:
 
 
 def metrics(output: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of one kind, without the time that they took."""
+    """The lines of one kind, without the time and the memory that they took."""
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines if line["kind"] == kind]
+    of_machine = {"seconds", "tokens_per_second", "samples_per_second", "peak_memory", "mfu"}
+    return [{k: v for k, v in line.items() if k not in of_machine} for line in lines if line["kind"] == kind]
 
 
 def tensors(path: Path) -> decoders.Weights:

@@ -50,4 +50,6 @@ def run(args: argparse.Namespace) -> int:
             # Quoted, so that a line can be copied from the terminal whatever the folders are called.
             say(f"next:   ms-medqa eval {shlex.join([*model, *files, *compare])}")
             say(f"        ms-medqa ask {shlex.join(model)} QUESTION")
+            if adapter:
+                say(f"        ms-medqa merge {shlex.join([*model, '--output', f'{config.output_dir}/merged'])}")
     return 0

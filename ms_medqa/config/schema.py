@@ -185,6 +185,12 @@ class RuntimeSection(Section):
         description="Compute type; `auto`: float32 on a CPU, float16 on a GPU or an Ascend. `bfloat16` needs an "
         "Ascend: elsewhere float32 takes its place, with a notice. Training all weights stays in float32.",
     )
+    peak_tflops: float | None = Field(
+        None,
+        gt=0,
+        description="Arithmetic that one device is sold with, in TFLOPS of the compute type: what MFU is a share of; "
+        "empty: no MFU.",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of operators; empty: all cores.")
 
 

@@ -228,6 +228,11 @@ class BatchPlan:
         rows = self._step_rows(epoch, step, 0, self.global_batch)
         return int(self.rows.token_counts[rows[rows >= 0]].sum())
 
+    def record_count(self, epoch: int, step: int) -> int:
+        """Records in the whole global batch; in pre-training the parts of them that its rows hold."""
+        rows = self._step_rows(epoch, step, 0, self.global_batch)
+        return int(np.diff(self.rows.row_offsets)[rows[rows >= 0]].sum())
+
     def _step_rows(self, epoch: int, step: int, start: int, stop: int) -> np.ndarray:
         assert 0 <= step < self.steps_per_epoch, step
         first = step * self.global_batch

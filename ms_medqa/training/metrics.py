@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.files import atomic_write, space_checked
 
 _FILE = "metrics.jsonl"
+# Drawing takes a fifth of a second.
+_DRAW_SECONDS = 60.0
 
 
 class MetricsLog:
@@ -29,6 +33,7 @@ class MetricsLog:
         with atomic_write(self.path) as file:
             file.writelines(_line(record) for record in self.history)
         self._file = self.path.open("a", encoding="utf-8")
+        self._drawn = time.monotonic()
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -39,6 +44,8 @@ class MetricsLog:
             for name, value in record.items()
         }
         self.history.append(record)
+        if time.monotonic() - self._drawn > _DRAW_SECONDS:
+            self.draw()
         with space_checked(self.path):
             self._file.write(_line(record))
             self._file.flush()
@@ -53,24 +60,42 @@ class MetricsLog:
         self._board.close()
 
     def draw(self) -> None:
-        """loss.png: training and validation loss over steps."""
+        """loss.png: training loss, the same smoothed, and validation loss over steps."""
         if not self.history:
             return
+        self._drawn = time.monotonic()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        for kind, style, label in (("train", "-", "training"), ("eval", "o-", "validation")):
-            points = [(r["step"], r["loss"]) for r in self.history if r["kind"] == kind]
+        train, evaluated = (
+            [(line["step"], line["loss"]) for line in self.history if line["kind"] == kind and line["loss"] is not None]
+            for kind in ("train", "eval")
+        )
+        for points, style, label, width in (
+            (train, "C0-", "training", 0.5),
+            (smoothed(train), "C0-", "training, smoothed", 1.6),
+            (evaluated, "C1o-", "validation", 1.2),
+        ):
             if points:
-                axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.2, markersize=4)
+                axes.plot(*zip(*points, strict=True), style, label=label, linewidth=width, markersize=4)
         axes.set(xlabel="optimizer step", ylabel="loss per token (nats)")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if train or evaluated:
+            axes.legend()
         with atomic_write(self.folder / "loss.png", "wb") as file:
             figure.savefig(file, dpi=120, format="png")
+
+
+def smoothed(points: Sequence[tuple[int, float]], weight: float = 0.9) -> list[tuple[int, float]]:
+    """(step, exponential mean of the values so far), without the pull of the start: as Adam corrects its moments."""
+    mean, result = 0.0, []
+    for count, (step, value) in enumerate(points, start=1):
+        mean = weight * mean + (1 - weight) * value
+        result.append((step, mean / (1 - weight**count)))
+    return result
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

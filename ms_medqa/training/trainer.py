@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -28,6 +30,7 @@ from ms_medqa.training.checkpoint import Checkpoints, TrainerState, load_checkpo
 from ms_medqa.training.metrics import MetricsLog
 from ms_medqa.training.stop import StopRequest
 from ms_medqa.training.validation import METRICS, Validation, is_better
+from ms_medqa.training.watch import Watch
 
 # A scale that is halved this often in a row has nothing left to find: the loss itself is broken.
 MAX_SKIPS_IN_A_ROW = 20
@@ -57,6 +60,7 @@ class Trainer:
         self.parameters = trainable_parameters(run.model)
         self.step_cell = build_step(run)
         self.validation = Validation(run)
+        self.watch = Watch(run)
         self.checkpoints = Checkpoints(output / "checkpoints", run.config.train.keep_checkpoints)
         self.state = TrainerState(steps_per_epoch=self.plan.steps_per_epoch, settings=run_settings(run))
         # One shape for the whole run: another one would compile the step again.
@@ -122,6 +126,9 @@ class Trainer:
                 bar.update()
                 if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
                     self.log.write(record)
+                    # A terminal has the bar.
+                    if not sys.stderr.isatty():
+                        say(self.watch.line(record))
                 self._call("on_step_end", record)
                 self._after_step(end_of_epoch=step == plan.steps_per_epoch - 1)
                 if self._is_done():
@@ -130,7 +137,8 @@ class Trainer:
                     self._save()
                     # The first rank to end ends the others: not before the checkpoint is whole.
                     request.was_made(self.run.world)
-                    raise Stopped(signal.SIGTERM, f"step {self.state.step} is saved, --resume goes on from it")
+                    command = shlex.join(["ms-medqa", "train", str(self.output / "config.yaml"), "--resume"])
+                    raise Stopped(signal.SIGTERM, f"step {self.state.step} is saved, `{command}` goes on from it")
                 began = time.perf_counter()
 
     def _is_done(self) -> bool:
@@ -160,7 +168,6 @@ class Trainer:
                 f"train.learning_rate or look at the data, here records {self._records_of(epoch, step)}; "
                 f"{f'the last good checkpoint is {good[-1]}' if good else 'there is no checkpoint yet'}"
             )
-        tokens = self.plan.token_count(epoch, step)
         return {
             "kind": "train",
             "step": self.state.step,
@@ -171,8 +178,7 @@ class Trainer:
             "loss_scale": scale,
             "overflow": bool(overflow),
             "skipped": self.state.skipped,
-            "tokens": tokens,
-            "tokens_per_second": round(tokens / seconds, 1),
+            **self.watch.figures(epoch, step, seconds),
         }
 
     def _records_of(self, epoch: int, step: int) -> str:

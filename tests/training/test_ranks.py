@@ -79,7 +79,7 @@ def test_a_platform_that_takes_the_machine_back_finds_a_checkpoint(tmp_path: Pat
     said = log.read_text(encoding="utf-8")
     assert status == 128 + signal.SIGTERM, said
     (checkpoint,) = Checkpoints(output / "checkpoints", 3).complete()
-    assert f"ended by SIGTERM: step {int(checkpoint.name[5:])} is saved, --resume goes on from it" in said
+    assert f"ended by SIGTERM: step {int(checkpoint.name[5:])} is saved, `ms-medqa train " in said
     state = load_checkpoint(checkpoint)[2]
     assert state.step == steps(output) >= 3
 

@@ -151,11 +151,12 @@ def test_a_terminated_run_saves_its_step_and_goes_on_to_the_same_end(tmp_path: P
     command = [sys.executable, "-c", TERMINATED, str(config), "2"]  # in the middle of the first epoch
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 128 + signal.SIGTERM
-    line = "ms-medqa train: ended by SIGTERM: step 2 is saved, --resume goes on from it"
+    resume = f"`ms-medqa train {output / 'config.yaml'} --resume`"
+    line = f"ms-medqa train: ended by SIGTERM: step 2 is saved, {resume} goes on from it"
     assert done.stderr.splitlines()[-1] == line
     assert [path.name for path in Checkpoints(output / "checkpoints", 3).complete()] == ["step-000002"]
     assert not (output / "adapter").exists()
-    assert trainable.train(config, "--resume") == 0
+    assert trainable.train(output / "config.yaml", "--resume") == 0
     for kind in ("train", "eval"):
         assert trainable.metrics(output, kind) == trainable.metrics(whole, kind)
     name = "adapter_model.safetensors"
