@@ -97,6 +97,9 @@ class TrainSection(Section):
     )
     epochs: int = Field(3, ge=1, description="Passes over the training part.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps.")
+    max_train_samples: int | None = Field(
+        None, ge=1, description="Train on the first N records of the training part only; empty: all."
+    )
     batch_size: int = Field(4, ge=1, description="Rows a device takes in one micro-batch.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches in one optimizer step.")
     learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")

@@ -172,6 +172,8 @@ def load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: distr
     val_records = load_split(path, "val", tokenizer, prompt)
     if len(train_records) == 0:
         raise UserError(f"data {path}: the training part is empty")
+    if config.train.max_train_samples is not None:
+        train_records = train_records.slice(0, config.train.max_train_samples)
     train = build_rows(train_records, length, packing, split_records=kind == "text")
     batch, accumulation, seed = (
         config.train.batch_size,

@@ -206,6 +206,16 @@ def check_model(output: Path, data: str) -> None:
 class TestDryRun:
     """Everything is checked, nothing is trained."""
 
+    @pytest.mark.parametrize(("most", "taken"), [(6, 6), (1000, 11)])
+    def test_only_the_first_records_are_trained_where_so_many_are_wanted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], most: int, taken: int
+    ) -> None:
+        config = trainable.write_config(tmp_path / "out", train={"max_train_samples": most})
+        assert trainable.train(config, "--dry-run") == 0
+        said = capsys.readouterr().out
+        assert f"{taken} training and 3 validation records" in said
+        assert f"{taken} of {trainable.LENGTH} tokens" in said
+
     @pytest.mark.parametrize("more", [[], ["--resume"]])
     def test_it_prints_the_plan_and_writes_nothing(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
