@@ -59,6 +59,11 @@ def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
     return ops.AllReduce()(Tensor(values.astype(np.float32))).asnumpy()
 
 
+def any_rank(flag: bool, world: World) -> bool:
+    """Whether a flag is set on any rank; all ranks must ask at the same point, and get the same answer."""
+    return bool(sum_over_ranks(np.array([float(flag)]), world)[0])
+
+
 def check_same_weights(arrays: Iterable[np.ndarray], world: World, when: str) -> None:
     """Stop a run whose ranks no longer hold the same weights, to the bit.
 

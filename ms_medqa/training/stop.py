@@ -6,16 +6,16 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-import numpy as np
-
-from ms_medqa.backend.distributed import World, sum_over_ranks
-
 
 class StopRequest:
-    """Inside the block SIGTERM is noted, not obeyed; outside it does what it did before."""
+    """Inside the block SIGTERM is noted, not obeyed; outside it does what it did before.
+
+    Attributes:
+        made: whether it has come, to this process.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.made = False
 
     def __enter__(self) -> StopRequest:
         # Only the main thread may set handlers.
@@ -29,8 +29,4 @@ class StopRequest:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-
-    def was_made(self, world: World) -> bool:
-        """Whether any rank was asked to stop; all ranks must ask at the same step, and get the same answer."""
-        return bool(sum_over_ranks(np.array([float(self._asked)]), world)[0])
+        self.made = True

@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ms_medqa.backend.distributed import check_same_weights
+from ms_medqa.backend.distributed import any_rank, check_same_weights
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import RunError, Stopped, UserError
 from ms_medqa.data.dataset import batches, model_inputs
@@ -133,12 +133,10 @@ class Trainer:
                 self._after_step(end_of_epoch=step == plan.steps_per_epoch - 1)
                 if self._is_done():
                     break
-                if request.was_made(self.run.world):
-                    self._save()
-                    # The first rank to end ends the others: not before the checkpoint is whole.
-                    request.was_made(self.run.world)
+                if any_rank(request.made, self.run.world):
                     command = shlex.join(["ms-medqa", "train", str(self.output / "config.yaml"), "--resume"])
-                    raise Stopped(signal.SIGTERM, f"step {self.state.step} is saved, `{command}` goes on from it")
+                    what = f"step {self.state.step} is {'saved' if self._save() else 'not saved'}"
+                    raise Stopped(signal.SIGTERM, f"{what}, `{command}` goes on")
                 began = time.perf_counter()
 
     def _is_done(self) -> bool:
@@ -197,9 +195,11 @@ class Trainer:
         def due(every: int | None) -> bool:
             return self._is_done() or (end_of_epoch if every is None else step % every == 0)
 
+        best = self.state.best, self.state.best_step
         improved = due(train.eval_steps) and self._evaluate()
-        if improved or due(train.save_steps):
-            self._save()
+        if (improved or due(train.save_steps)) and not self._save() and improved:
+            # The result is read from the best checkpoint: without one, it is not the best.
+            self.state.best, self.state.best_step = best
 
     def _evaluate(self) -> bool:
         """Measure on the validation part; returns whether it was the best so far."""
@@ -224,10 +224,12 @@ class Trainer:
         self._call("on_evaluate", metrics)
         return improved
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Write a checkpoint of this step, unless there is one; False where that failed and training is to go on."""
         if self.saved_step == self.state.step:
-            return
+            return True
         self._check_ranks(f"at step {self.state.step}")
+        failed = False
         if self.run.world.is_main:
             weights = {parameter.name: parameter.asnumpy() for parameter in self.parameters}
             try:
@@ -235,10 +237,15 @@ class Trainer:
             except RunError as error:
                 if self.run.config.train.on_save_error == "stop":
                     raise
-                say(f"warning: step {self.state.step} is not saved, training goes on: {error}")
-                return
-            self._call("on_save", folder)
+                failed = True
+                say(f"warning: step {self.state.step} is not saved: {error}")
+            else:
+                self._call("on_save", folder)
+        # All ranks must know, and none may end before the checkpoint is whole: the first to end takes the others along.
+        if any_rank(failed, self.run.world):
+            return False
         self.saved_step = self.state.step
+        return True
 
     def _check_ranks(self, when: str) -> None:
         check_same_weights((parameter.asnumpy() for parameter in self.parameters), self.run.world, when)

@@ -16,6 +16,7 @@ import pytest
 import trainable
 
 from ms_medqa.config import load_config
+from ms_medqa.config.errors import RunError
 from ms_medqa.training import Callback, train
 from ms_medqa.training.checkpoint import Checkpoints, load_checkpoint
 from ms_medqa.training.trainer import Trainer
@@ -152,7 +153,7 @@ def test_a_terminated_run_saves_its_step_and_goes_on_to_the_same_end(tmp_path: P
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 128 + signal.SIGTERM
     resume = f"`ms-medqa train {output / 'config.yaml'} --resume`"
-    line = f"ms-medqa train: ended by SIGTERM: step 2 is saved, {resume} goes on from it"
+    line = f"ms-medqa train: ended by SIGTERM: step 2 is saved, {resume} goes on"
     assert done.stderr.splitlines()[-1] == line
     assert [path.name for path in Checkpoints(output / "checkpoints", 3).complete()] == ["step-000002"]
     assert not (output / "adapter").exists()
@@ -190,6 +191,27 @@ def test_a_full_disk_stops_the_run_or_not_and_costs_no_checkpoint(
         assert not (output / "adapter").exists()
     else:
         assert names == ["step-000002", "step-000006"]
-        assert "warning: step 4 is not saved, training goes on: no space left writing " in said.out + said.err
+        assert "warning: step 4 is not saved: no space left writing " in said.out + said.err
         assert (output / "adapter").is_dir()
     assert [line["step"] for line in trainable.metrics(output, "train")][:4] == [1, 2, 3, 4]
+
+
+def test_what_could_not_be_saved_is_not_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    config = trainable.write_config(output, train=SETTINGS | {"max_steps": 4, "on_save_error": "continue"})
+    real = Checkpoints.save
+
+    def only_the_first(self: Checkpoints, weights: Any, optimizer: Any, state: Any) -> Path:
+        if state.step > 1:
+            raise RunError("no space left writing it")
+        return real(self, weights, optimizer, state)
+
+    monkeypatch.setattr(Checkpoints, "save", only_the_first)
+    assert trainable.train(config) == 0
+    said = capsys.readouterr().out
+    losses = [line["loss"] for line in trainable.metrics(output, "eval")]
+    assert min(losses) < losses[0]
+    assert f"best validation loss {losses[0]:.4f} at step 1" in said
+    assert trainable.validation_loss(trainable.with_adapter(output / "adapter")) == pytest.approx(losses[0], rel=1e-4)
