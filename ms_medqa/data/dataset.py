@@ -218,20 +218,23 @@ class BatchPlan:
             most = max(most, int(counts[order].reshape(-1, self.batch_size).sum(axis=1).max()))
         return most
 
+    def rows_of_step(self, epoch: int, step: int) -> np.ndarray:
+        """int64 (n,): the rows of the whole global batch, by micro-batch, then by rank, without the empty ones."""
+        rows = self._step_rows(epoch, step, 0, self.global_batch)
+        return rows[rows >= 0]
+
     def label_count(self, epoch: int, step: int) -> int:
         """Positions with a target in the whole global batch: what its summed loss is divided by."""
-        rows = self._step_rows(epoch, step, 0, self.global_batch)
-        return int(self.rows.label_counts[rows[rows >= 0]].sum())
+        return int(self.rows.label_counts[self.rows_of_step(epoch, step)].sum())
 
     def token_count(self, epoch: int, step: int) -> int:
         """Tokens in the whole global batch, padding not counted."""
-        rows = self._step_rows(epoch, step, 0, self.global_batch)
-        return int(self.rows.token_counts[rows[rows >= 0]].sum())
+        return int(self.rows.token_counts[self.rows_of_step(epoch, step)].sum())
 
     def record_count(self, epoch: int, step: int) -> int:
         """Records in the whole global batch; in pre-training the parts of them that its rows hold."""
-        rows = self._step_rows(epoch, step, 0, self.global_batch)
-        return int(np.diff(self.rows.row_offsets)[rows[rows >= 0]].sum())
+        rows = self.rows_of_step(epoch, step)
+        return int((self.rows.row_offsets[rows + 1] - self.rows.row_offsets[rows]).sum())
 
     def _step_rows(self, epoch: int, step: int, start: int, stop: int) -> np.ndarray:
         assert 0 <= step < self.steps_per_epoch, step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import shlex
 import signal
@@ -181,9 +180,8 @@ class Trainer:
 
     def _records_of(self, epoch: int, step: int) -> str:
         """The first ids of a global batch's records."""
-        rows, plan = self.run.data.train, self.plan
-        places = itertools.product(range(plan.accumulation), range(self.run.world.size))
-        taken = [int(row) for micro, rank in places for row in plan.rows_of(epoch, step, micro, rank) if row >= 0]
+        rows = self.plan.rows
+        taken = self.plan.rows_of_step(epoch, step).tolist()
         numbers = list(dict.fromkeys(int(number) for row in taken for number in rows.records_of(row)))
         shown = ", ".join(repr(rows.records.ids[number]) for number in numbers[:_SHOWN_RECORDS])
         return shown + (f" and {len(numbers) - _SHOWN_RECORDS} more" if len(numbers) > _SHOWN_RECORDS else "")

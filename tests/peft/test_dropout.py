@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ms_medqa.models import load_model
+from ms_medqa.models import CausalLM, load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import DropoutKeys, add_embedding_noise, inject_lora, lora_layers
 from ms_medqa.peft.dropout import EmbeddingNoise, KeyedDropout
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 
 RATE = 0.3
 SHAPE = (96, 64)
+IDS = [5, 9, 2, 33, 60, 61, 7, 1]
 Draw = Callable[[int, int, int], np.ndarray]
 
 
@@ -94,6 +95,17 @@ def test_the_expectation_is_kept(draw: Draw) -> None:
     assert outputs.mean() == pytest.approx(1.0, abs=0.003)
 
 
+def runner(model: CausalLM, keys: DropoutKeys) -> Callable[[bool, int], np.ndarray]:
+    """(training, step) -> logits of `IDS`."""
+
+    def run(training: bool, step: int) -> np.ndarray:
+        model.set_train(training)
+        keys.renew(0, step, 0)
+        return model(Tensor(np.array([IDS], np.int32))).asnumpy()[0]
+
+    return run
+
+
 def test_an_adapter_drops_in_training_alone(tmp_path: Path) -> None:
     config = decoders.config_of(num_hidden_layers=1)
     weights = decoders.write(tmp_path, config)
@@ -103,14 +115,8 @@ def test_an_adapter_drops_in_training_alone(tmp_path: Path) -> None:
     for path, layer in lora_layers(model):
         assign(layer.lora_b, np.random.default_rng(1).normal(0, 0.2, layer.lora_b.shape).astype(np.float32))
         weights[f"{path}.weight"] += 2.0 * (layer.lora_b.asnumpy() @ layer.lora_a.asnumpy())
-    ids = [5, 9, 2, 33, 60, 61, 7, 1]
-
-    def run(training: bool, step: int) -> np.ndarray:
-        model.set_train(training)
-        keys.renew(0, step, 0)
-        return model(Tensor(np.array([ids], np.int32))).asnumpy()[0]
-
-    plain = decoders.logits(weights, config, ids)
+    run = runner(model, keys)
+    plain = decoders.logits(weights, config, IDS)
     np.testing.assert_allclose(run(False, 0), plain, atol=2e-5)
     first, second, again = run(True, 0), run(True, 1), run(True, 0)
     assert np.array_equal(first, again)
@@ -159,14 +165,8 @@ def test_a_model_is_noisy_in_training_alone(tmp_path: Path) -> None:
     names = [parameter.name for parameter in model.trainable_params()]
     keys = add_embedding_noise(model, 5.0, 8)
     assert [parameter.name for parameter in model.trainable_params()] == names
-    ids = [5, 9, 2, 33, 60, 61, 7, 1]
-
-    def run(training: bool, step: int) -> np.ndarray:
-        model.set_train(training)
-        keys.renew(0, step, 0)
-        return model(Tensor(np.array([ids], np.int32))).asnumpy()[0]
-
-    plain = decoders.logits(weights, config, ids)
+    run = runner(model, keys)
+    plain = decoders.logits(weights, config, IDS)
     np.testing.assert_allclose(run(False, 0), plain, atol=2e-5)
     assert np.array_equal(run(True, 0), run(True, 0))
     assert np.abs(run(True, 0) - run(True, 1)).max() > 0.01
