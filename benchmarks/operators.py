@@ -58,14 +58,34 @@ def broadcast_product(x: Tensor, y: Tensor) -> Tensor:
     return x * y
 
 
-def norm_equal_shapes(x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of a norm whose factors were copied to one shape."""
-    return ms.grad(backend_ops.rms_norm_equal_shapes)(x, weight, 1e-6)
+def norm_own(x: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the norm that keeps its input alone."""
+    return ms.grad(_NORM)(x, weight, 1e-6)
 
 
-def norm_broadcast(x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of a norm that multiplies by a column and a row."""
-    return ms.grad(backend_ops.rms_norm_portable)(x, weight, 1e-6)
+def norm_plain(x: Tensor, weight: Tensor) -> Tensor:
+    """The gradient that automatic differentiation finds, with products of a column and a row."""
+    return ms.grad(_plain_norm)(x, weight)
+
+
+def activation_own(gate: Tensor, up: Tensor) -> Tensor:
+    """The gradient of the activation that keeps its inputs alone."""
+    return ms.grad(_ACTIVATION)(gate, up)
+
+
+def activation_plain(gate: Tensor, up: Tensor) -> Tensor:
+    """The gradient that automatic differentiation finds."""
+    return ms.grad(_plain_activation)(gate, up)
+
+
+def heads_by_blocks(x: Tensor) -> Tensor:
+    """Heads and back, by cutting and joining."""
+    return _BLOCKS.merge(_BLOCKS(x))
+
+
+def heads_by_transpose(x: Tensor) -> Tensor:
+    """Heads and back, by transposing."""
+    return _TRANSPOSED.merge(_TRANSPOSED(x))
 
 
 def softmax_equal_shapes(scores: Tensor) -> Tensor:
@@ -79,6 +99,17 @@ def softmax_broadcast(scores: Tensor) -> Tensor:
 
 
 _SOFTMAX = backend_ops.SoftmaxEqualShapes()
+_NORM = backend_ops.RMSNormPortable()
+_ACTIVATION = backend_ops.SwiGLU()
+_BLOCKS, _TRANSPOSED = backend_ops.HeadsByBlocks(HEADS), backend_ops.HeadsByTranspose(HEADS)
+
+
+def _plain_norm(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * (x * ops.rsqrt(ops.mean(ops.square(x), -1, True) + 1e-6))
+
+
+def _plain_activation(gate: Tensor, up: Tensor) -> Tensor:
+    return ops.silu(gate) * up
 
 
 def _softmax_square(scores: Tensor) -> Tensor:
@@ -98,7 +129,9 @@ def cases() -> list[tuple[str, Callable[..., Tensor], tuple, str, Callable[..., 
     wide, table, narrow = random(ROWS, HEADS, WIDTH), random(ROWS, HEADS, WIDTH), random(ROWS, 1, WIDTH)
     rows, weight, scores = random(ROWS, HEADS * WIDTH), random(HEADS * WIDTH), random(4, 2, 7 * 256, 256)
     return [
-        ("norm, equal shapes", norm_equal_shapes, (rows, weight), "norm, broadcast", norm_broadcast, (rows, weight)),
+        ("norm, own gradient", norm_own, (rows, weight), "norm, its own", norm_plain, (rows, weight)),
+        ("SwiGLU, own gradient", activation_own, (wide, table), "SwiGLU, its own", activation_plain, (wide, table)),
+        ("heads by blocks", heads_by_blocks, (rows,), "by transposing", heads_by_transpose, (rows,)),
         ("softmax, equal shapes", softmax_equal_shapes, (scores,), "softmax, its own", softmax_broadcast, (scores,)),
         ("rotary by product", rotate_by_product, (heads, turn), "by cat", rotate_by_concatenation, (heads, turn)),
         ("averaging loss kernel", mean_loss, (logits, labels), "ops.cross_entropy", general_loss, (logits, labels)),

@@ -68,14 +68,15 @@ class CachedDecoder(nn.Cell):
         rope = decoder.rope(ops.reshape(positions, (-1,)), lengths.max())
         masks = decoder.mask.of_sequences(real)
         # Padding is written as well: a later token overwrites its slot before any query can see it.
-        rows = ops.reshape(ops.expand_dims(self.starts, 2) + ops.reshape(self.slots[:, :width], (1, 1, -1)), (-1,))
+        starts = ops.expand_dims(ops.transpose(self.starts, (1, 0)), 2)
+        rows = ops.reshape(starts + ops.reshape(self.slots[:, :width], (1, 1, -1)), (-1,))
         for index, layer in enumerate(decoder.layers):
             attention = layer.self_attn
             query, key, value = attention.project(layer.input_layernorm(x), rope)
-            key, value = attention.split_heads(key, self.batch), attention.split_heads(value, self.batch)
+            key, value = attention.key_heads(key), attention.key_heads(value)
             self.write(self.keys[index], rows, ops.reshape(key, (-1, key.shape[2])))
             self.write(self.values[index], rows, ops.reshape(value, (-1, value.shape[2])))
-            x = x + attention.o_proj(attention.attend(query, key, value, masks[decoder.mask.of_layer[index]], width))
+            x = x + attention.o_proj(attention.attend(query, key, value, masks[decoder.mask.of_layer[index]]))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         last = Tensor(np.arange(self.batch, dtype=np.int32)) * width + lengths - 1
         return self.lm.head(decoder.norm(ops.gather(x, last, 0)))
@@ -104,7 +105,7 @@ class CachedDecoder(nn.Cell):
             value = self.write(self.values[index], rows, ops.reshape(value, shape))
             shape = (self.batch * self.kv_heads, self.length, -1)
             mask = masks[decoder.mask.of_layer[index]]
-            out = attention.attend(query, ops.reshape(key, shape), ops.reshape(value, shape), mask, 1)
+            out = attention.attend_step(query, ops.reshape(key, shape), ops.reshape(value, shape), mask)
             x = x + attention.o_proj(out)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return self.lm.head(decoder.norm(x))

@@ -48,7 +48,7 @@ class RMSNorm(nn.Cell):
         super().__init__()
         self.eps = eps
         self.weight = empty_parameter((width,), dtype, "ones")
-        self.norm = backend_ops.rms_norm_form()
+        self.norm = backend_ops.rms_norm_cell()
 
     def construct(self, x: Tensor) -> Tensor:
         return self.norm(x, self.weight, self.eps)
@@ -83,6 +83,8 @@ class Attention(nn.Cell):
         self.rotary = Rotary(config, dtype) if config.positions == "rope" else None
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, dtype) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, dtype) if config.qk_norm else None
+        self.query_heads = backend_ops.heads_cell(self.heads)
+        self.key_heads = backend_ops.heads_cell(self.kv_heads)
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
         self.softmax = backend_ops.softmax_cell()
@@ -101,39 +103,54 @@ class Attention(nn.Cell):
         """Norm each head of (N, heads * D) by itself."""
         return ops.reshape(norm(ops.reshape(x, (-1, self.head_dim))), x.shape)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, rows: int) -> Tensor:
-        """Attention over keys (batch * kv_heads, T, D) for `rows` queries a sequence.
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Attention inside whole sequences.
 
         Args:
-            query: (batch * rows, heads * D).
-            key, value: (batch * kv_heads, T, D).
-            mask: added to the scores, float32 (batch, 1 or kv_heads, group * rows, T).
+            query: (batch * L, heads * D).
+            key, value: (kv_heads, batch * L, D).
+            mask: added to the scores, float32 (1 or heads, batch, L, L).
 
         Returns:
-            (batch * rows, heads * D).
+            (batch * L, heads * D).
         """
-        group = self.heads // self.kv_heads
-        batch = query.shape[0] // rows
-        length = key.shape[1]
-        query = ops.reshape(query * self.scale, (batch, rows, self.kv_heads, group, self.head_dim))
-        query = ops.reshape(ops.transpose(query, (0, 2, 3, 1, 4)), (batch * self.kv_heads, group * rows, self.head_dim))
-        scores = ops.reshape(self.scores(query, key), (batch, self.kv_heads, group * rows, length))
-        weights = self.softmax(ops.cast(scores, ms.float32) + mask)
-        weights = ops.reshape(ops.cast(weights, value.dtype), (batch * self.kv_heads, group * rows, length))
-        out = ops.reshape(self.mix(weights, value), (batch, self.kv_heads, group, rows, self.head_dim))
-        return ops.reshape(ops.transpose(out, (0, 3, 1, 2, 4)), (batch * rows, self.heads * self.head_dim))
+        batch, length = mask.shape[1], mask.shape[2]
+        query = ops.reshape(self.query_heads(query * self.scale), (self.heads * batch, length, self.head_dim))
+        scores = self.scores(query, self.for_each_query_head(key, length))
+        scores = ops.reshape(scores, (self.heads, batch, length, length))
+        weights = ops.cast(self.softmax(ops.cast(scores, ms.float32) + mask), value.dtype)
+        weights = ops.reshape(weights, (self.heads * batch, length, length))
+        out = self.mix(weights, self.for_each_query_head(value, length))
+        return self.query_heads.merge(ops.reshape(out, (self.heads, batch * length, self.head_dim)))
 
-    def split_heads(self, x: Tensor, batch: int) -> Tensor:
-        """(batch * L, kv_heads * D) -> (batch * kv_heads, L, D)."""
-        x = ops.transpose(ops.reshape(x, (batch, -1, self.kv_heads, self.head_dim)), (0, 2, 1, 3))
-        return ops.reshape(x, (batch * self.kv_heads, -1, self.head_dim))
+    def for_each_query_head(self, x: Tensor, length: int) -> Tensor:
+        """(kv_heads, batch * L, D) -> (heads * batch, L, D): each group of query heads has its keys in common."""
+        group = self.heads // self.kv_heads
+        if group > 1:
+            x = ops.tile(ops.reshape(x, (self.kv_heads, 1, -1)), (1, group, 1))
+        return ops.reshape(x, (-1, length, self.head_dim))
+
+    def attend_step(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Attention of one query a sequence to a cache.
+
+        Args:
+            query: (batch, heads * D).
+            key, value: (batch * kv_heads, T, D).
+            mask: added to the scores, float32 (batch, 1 or kv_heads, group, T).
+
+        Returns:
+            (batch, heads * D).
+        """
+        batch, group, length = query.shape[0], self.heads // self.kv_heads, key.shape[1]
+        rows = ops.reshape(query * self.scale, (batch * self.kv_heads, group, self.head_dim))
+        scores = ops.reshape(self.scores(rows, key), (batch, self.kv_heads, group, length))
+        weights = ops.cast(self.softmax(ops.cast(scores, ms.float32) + mask), value.dtype)
+        weights = ops.reshape(weights, (batch * self.kv_heads, group, length))
+        return ops.reshape(self.mix(weights, value), query.shape)
 
     def construct(self, x: Tensor, rope: RopeTables | None, mask: Tensor) -> Tensor:
         query, key, value = self.project(x, rope)
-        batch = mask.shape[0]
-        rows = x.shape[0] // batch
-        out = self.attend(query, self.split_heads(key, batch), self.split_heads(value, batch), mask, rows)
-        return self.o_proj(out)
+        return self.o_proj(self.attend(query, self.key_heads(key), self.key_heads(value), mask))
 
 
 class MLP(nn.Cell):
@@ -144,9 +161,10 @@ class MLP(nn.Cell):
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias, dtype)
         self.up_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias, dtype)
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, config.mlp_bias, dtype)
+        self.activation = backend_ops.SwiGLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))
 
 
 class DecoderLayer(nn.Cell):

@@ -30,7 +30,7 @@ class AttentionMask(nn.Cell):
         self.kv_heads = config.num_key_value_heads
         self.group = config.num_attention_heads // config.num_key_value_heads
         # One mask serves all heads, unless each addition would cost more than the copies.
-        self.copies = self.kv_heads if backend_ops.costly_broadcast() else 1
+        self.copies = config.num_attention_heads if backend_ops.costly_broadcast() else 1
         self.alibi = config.positions == "alibi"
         slopes = alibi_slopes(config.num_attention_heads).reshape(1, self.kv_heads, self.group, 1)
         self.slopes = Tensor(slopes)
@@ -42,8 +42,7 @@ class AttentionMask(nn.Cell):
             segment_ids: int32 (batch, L).
 
         Returns:
-            A mask for each window, float32, broadcastable to (batch, kv_heads, group * L, L): the query heads of a
-            group lie one after the other.
+            A mask for each window, float32, broadcastable to (heads, batch, L, L).
         """
         length = segment_ids.shape[1]
         # Inside a segment, tokens lie as far apart as their positions.
@@ -54,10 +53,9 @@ class AttentionMask(nn.Cell):
         for window in self.windows:
             reach = window if window > 0 else length
             seen = Tensor(((behind >= 0) * (behind < reach)).astype(np.float32))
-            mask = ops.tile(ops.expand_dims((1.0 - same * seen) * MASKED, 1), (1, self.copies, self.group, 1))
+            mask = ops.tile(ops.expand_dims((1.0 - same * seen) * MASKED, 0), (self.copies, 1, 1, 1))
             if self.alibi:
-                slopes = ops.reshape(ops.tile(self.slopes, (1, 1, 1, length)), (1, self.kv_heads, -1, 1))
-                mask = mask - slopes * Tensor(np.tile(behind, (self.group, 1))[None, None])
+                mask = mask - ops.reshape(self.slopes, (-1, 1, 1, 1)) * Tensor(behind[None, None])
             masks = (*masks, mask)
         return masks
 
