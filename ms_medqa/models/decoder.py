@@ -7,8 +7,9 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
+from ms_medqa.backend.graphs import share_graphs
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.layers import DecoderLayer, Embedding, Linear, RMSNorm, RopeTables
@@ -82,19 +83,38 @@ class CausalLM(nn.Cell):
         # Loading normalizes a head once and for all; one that is trained is normalized wherever it is used.
         self.normalize_head = config.normalized_head
         self.to_vocabulary = ops.MatMul(transpose_b=True)
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the names of parameters and the compiled graphs those of the model as it is now: after any change."""
+        # A cell that took another's place carries only the local names of its parameters until the tree is named anew.
         self.update_parameters_name()
+        share_graphs(self.model.layers)
+        # A graph that was compiled before the change would go on running without it.
+        self.compile_cache.clear()
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (N, H) -> float32 logits (N, vocab)."""
+        if self.lm_head is None or self.normalize_head:
+            return ops.cast(self.to_vocabulary(hidden, self.head_matrix(hidden.dtype)), ms.float32)
+        return ops.cast(self.lm_head(hidden), ms.float32)
+
+    def head_matrix(self, dtype: ms.Type) -> Tensor:
+        """(vocab, H) in this type: what a head without adapter multiplies hidden states with."""
         if self.lm_head is None:
-            logits = self.to_vocabulary(hidden, self.model.embed_tokens.weight)
-        elif self.normalize_head:
-            # In float16 the 1e-12 would be zero, which the operator refuses.
-            rows = ops.L2Normalize(1, 1e-12)(ops.cast(self.lm_head.weight, ms.float32))
-            logits = self.to_vocabulary(hidden, ops.cast(rows, hidden.dtype))
-        else:
-            logits = self.lm_head(hidden)
-        return ops.cast(logits, ms.float32)
+            return ops.cast(self.model.embed_tokens.weight, dtype)
+        if not self.normalize_head:
+            return ops.cast(self.lm_head.weight, dtype)
+        # In float16 the 1e-12 would be zero, which the operator refuses.
+        rows = ops.L2Normalize(1, 1e-12)(ops.cast(self.lm_head.weight, ms.float32))
+        return ops.cast(rows, dtype)
+
+    @property
+    def head_parameter(self) -> Parameter | None:
+        """The weights behind `head_matrix`; None where the head has an adapter, or a bias."""
+        if self.lm_head is None:
+            return self.model.embed_tokens.weight
+        return self.lm_head.weight if isinstance(self.lm_head, Linear) and self.lm_head.bias is None else None
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """int32 (batch, L) each -> hidden states (batch * L, H). Segment 0 is padding."""

@@ -16,29 +16,35 @@ from mindspore import Parameter, Tensor, nn, ops
 from ms_medqa.models.decoder import CausalLM
 
 
-class DropoutKeys(nn.Cell):
+class DropoutKeys:
     """The keys of all dropout layers of a model, renewed before each micro-batch.
 
     Args:
-        layers: how many dropout layers share it.
+        layers: how many dropout layers there are.
         purpose: what draws by keys of another purpose draws something else.
+
+    Attributes:
+        values: a key for each layer, float32 (2,). Parameters of their own, for layers that differ by a number alone
+            would have to be compiled one by one.
     """
 
     def __init__(self, layers: int, purpose: str = "dropout") -> None:
-        super().__init__()
-        self.layers = layers
         self.purpose = () if purpose == "dropout" else (zlib.crc32(purpose.encode()),)
-        self.value = Parameter(Tensor(np.zeros((layers, 2), np.float32)), name=f"{purpose}_keys", requires_grad=False)
+        self.values = [
+            Parameter(Tensor(np.zeros(2, np.float32)), name=f"{purpose}_key", requires_grad=False)
+            for _ in range(layers)
+        ]
         self.renew(0, 0, 0)
 
     def renew(self, seed: int, step: int, rank: int) -> None:
         """Set the keys of micro-batch number `step` of a run."""
         generator = np.random.Generator(np.random.Philox([seed, step, rank, *self.purpose]))
-        keys = generator.random((self.layers, 2), np.float32)
+        keys = generator.random((len(self.values), 2), np.float32)
         # Multipliers from 64 to 1088: large enough to part neighbours of the noise table, small enough that float32
         # keeps at least 13 bits behind the point for the comparison.
         keys[:, 0] = 64.0 + 1024.0 * keys[:, 0]
-        self.value.set_data(Tensor(keys))
+        for value, key in zip(self.values, keys, strict=True):
+            value.set_data(Tensor(key))
 
 
 def keyed_uniform(shape: tuple[int, ...], key: Tensor) -> Tensor:
@@ -57,19 +63,17 @@ class KeyedDropout(nn.Cell):
 
     Args:
         rate: share of zeros.
-        index: which of the keys is this layer's.
-        keys: shared by all layers.
+        key: this layer's, one of `DropoutKeys.values`.
     """
 
-    def __init__(self, rate: float, index: int, keys: DropoutKeys) -> None:
+    def __init__(self, rate: float, key: Parameter) -> None:
         super().__init__()
         self.rate = rate
         self.keep_scale = 1.0 / (1.0 - rate)
-        self.index = index
-        self.keys = keys
+        self.key = key
 
     def construct(self, x: Tensor) -> Tensor:
-        draw = keyed_uniform(x.shape, self.keys.value[self.index])
+        draw = keyed_uniform(x.shape, self.key)
         keep = ops.cast(ops.greater_equal(draw, self.rate), ms.float32)
         return x * (keep * self.keep_scale)
 
@@ -80,20 +84,20 @@ class EmbeddingNoise(nn.Cell):
     Args:
         alpha: the noise is uniform between -1 and 1, times alpha / sqrt(length * width); the paper takes 5 to 15.
         length: tokens of a row.
-        keys: one key, which is for this alone.
+        key: one that is for this alone.
     """
 
-    def __init__(self, alpha: float, length: int, keys: DropoutKeys) -> None:
+    def __init__(self, alpha: float, length: int, key: Parameter) -> None:
         super().__init__()
         self.alpha = alpha
         self.length = length
-        self.keys = keys
+        self.key = key
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
         size = self.alpha / math.sqrt(self.length * x.shape[-1])
-        noise = keyed_uniform(x.shape, self.keys.value[0]) * (2.0 * size) - size
+        noise = keyed_uniform(x.shape, self.key) * (2.0 * size) - size
         return x + ops.cast(noise, x.dtype)
 
 
@@ -104,7 +108,7 @@ def add_embedding_noise(model: CausalLM, alpha: float, length: int) -> DropoutKe
         Its key, to renew before each micro-batch.
     """
     keys = DropoutKeys(1, "embedding_noise")
-    model.model.noise = EmbeddingNoise(alpha, length, keys)
+    model.model.noise = EmbeddingNoise(alpha, length, keys.values[0])
     return keys
 
 

@@ -14,7 +14,7 @@ from ms_medqa.models.layers import Linear
 from ms_medqa.models.loading import assign, naming_of
 from ms_medqa.models.naming import Naming
 from ms_medqa.peft.delta import Change, LowRank
-from ms_medqa.peft.dropout import DropoutKeys, KeyedDropout
+from ms_medqa.peft.dropout import DropoutKeys, EmbeddingNoise, KeyedDropout
 from ms_medqa.peft.lora import LoraLinear
 from ms_medqa.peft.options import LoraOptions, pattern_key
 from ms_medqa.peft.select import Targets, select
@@ -85,7 +85,7 @@ def inject_lora(
     plans = _with_fused(plans, naming, targets)
     keys = put_adapters(model, plans, dropout, seed)
     train_whole(model, whole)
-    renew(model)
+    model.renew()
     return keys
 
 
@@ -103,14 +103,14 @@ def _with_fused(plans: Sequence[LayerPlan], naming: Naming, targets: Targets) ->
 def put_adapters(
     model: CausalLM, plans: Sequence[LayerPlan], dropout: float = 0.0, seed: int = 0
 ) -> DropoutKeys | None:
-    """Adapters as planned, everything else frozen; `renew` must follow."""
+    """Adapters as planned, everything else frozen; `model.renew()` must follow."""
     for parameter in model.get_parameters():
         parameter.requires_grad = False
     keys = DropoutKeys(len(plans)) if dropout > 0 else None
     cells = dict(model.cells_and_names())
     fused: dict[str, LoraLinear] = {}
     for index, plan in enumerate(plans):
-        drop = KeyedDropout(dropout, index, keys) if keys is not None else None
+        drop = KeyedDropout(dropout, keys.values[index]) if keys is not None else None
         parent, _, name = plan.path.rpartition(".")
         base = cells[plan.path]
         layer = LoraLinear(base, plan.r, plan.alpha, drop, (seed, index), plan.use_rslora)
@@ -142,21 +142,13 @@ def merge(model: CausalLM) -> None:
         change(base.weight, LowRank(layer.lora_a.asnumpy(), layer.lora_b.asnumpy(), layer.scaling))
         parent, _, name = path.rpartition(".")
         setattr(cells[parent], name, base)
-    renew(model)
+    model.renew()
 
 
 def change(parameter: Parameter, what: Change) -> None:
     """Apply a change in place, computed in float32 whatever type the parameter has."""
     value = parameter.float() if parameter.dtype == ms.bfloat16 else parameter
     assign(parameter, what.apply(value.asnumpy()))
-
-
-def renew(model: CausalLM) -> None:
-    """Make the names of parameters and the compiled graphs those of the model as it is now."""
-    # An injected cell's parameters carry only their local name until the whole tree is named anew.
-    model.update_parameters_name()
-    # A graph that was compiled before the change would go on running without it.
-    model.compile_cache.clear()
 
 
 def trainable_parameters(model: nn.Cell) -> list[Parameter]:
@@ -166,6 +158,6 @@ def trainable_parameters(model: nn.Cell) -> list[Parameter]:
 
 def count_parameters(model: nn.Cell) -> tuple[int, int]:
     """(trainable, total), dropout's bookkeeping left out."""
-    keys = {id(cell.value) for _, cell in model.cells_and_names() if isinstance(cell, DropoutKeys)}
+    keys = {id(cell.key) for _, cell in model.cells_and_names() if isinstance(cell, (EmbeddingNoise, KeyedDropout))}
     sizes = [(p.size, p.requires_grad) for p in model.get_parameters() if id(p) not in keys]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)

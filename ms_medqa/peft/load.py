@@ -16,7 +16,7 @@ from ms_medqa.models.naming import Naming
 from ms_medqa.peft.adapter import Adapter, read_adapter
 from ms_medqa.peft.base import check_base
 from ms_medqa.peft.delta import Change, changes, replacements, unties
-from ms_medqa.peft.inject import LayerPlan, change, check_plain, lora_layers, put_adapters, renew
+from ms_medqa.peft.inject import LayerPlan, change, check_plain, lora_layers, put_adapters
 from ms_medqa.peft.whole import mark_whole
 
 
@@ -92,7 +92,7 @@ def _put_apart(model: CausalLM, naming: Naming, adapter: Adapter) -> None:
     for path, layer in lora_layers(model):
         assign(layer.lora_a, pairs[path].a)
         assign(layer.lora_b, pairs[path].b)
-    renew(model)
+    model.renew()
 
 
 def _untie(model: CausalLM) -> None:
@@ -102,4 +102,4 @@ def _untie(model: CausalLM) -> None:
     assign(head.weight, embedding.float().asnumpy())
     model.lm_head = head
     model.config = replace(model.config, tie_word_embeddings=False)
-    renew(model)
+    model.renew()

@@ -50,13 +50,6 @@ class WholeNorm(RMSNorm):
         return self.norm(x, ops.cast(self.weight, x.dtype), self.eps)
 
 
-class MixedMatMul(nn.Cell):
-    """Hidden states times a vocabulary matrix of another type: (N, H), (V, H) -> (N, V) in the type of the first."""
-
-    def construct(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return backend_ops.linear(hidden, ops.cast(weight, hidden.dtype), None)
-
-
 def train_whole(model: CausalLM, paths: Sequence[str]) -> None:
     """Make modules trainable, in place; the weights keep their names."""
     cells = dict(model.cells_and_names())
@@ -71,9 +64,6 @@ def train_whole(model: CausalLM, paths: Sequence[str]) -> None:
     if HEAD_PATH in paths:
         # What loading did once must follow every update.
         model.normalize_head = model.config.normalized_head
-    if paths and model.compute_dtype != ms.float32:
-        # Tied or normalized, the vocabulary matrix does not go through the head's own cell.
-        model.to_vocabulary = MixedMatMul()
 
 
 def mark_whole(model: CausalLM, paths: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ class Layers(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.keys = DropoutKeys(3)
-        self.layers = nn.CellList([KeyedDropout(RATE, index, self.keys) for index in range(3)])
+        self.layers = nn.CellList([KeyedDropout(RATE, key) for key in self.keys.values])
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.layers[0](x), self.layers[1](x), self.layers[2](x)
@@ -124,14 +124,14 @@ def test_an_adapter_drops_in_training_alone(tmp_path: Path) -> None:
     assert np.abs(first - plain).max() > 0.01
     # After training steps, evaluation is without dropout again.
     np.testing.assert_allclose(run(False, 1), plain, atol=2e-5)
-    assert keys.value.name in {parameter.name for parameter in model.get_parameters()}
-    assert not keys.value.requires_grad
+    assert {value.name for value in keys.values} < {parameter.name for parameter in model.get_parameters()}
+    assert not any(value.requires_grad for value in keys.values)
 
 
 def test_noise_is_uniform_and_a_function_of_its_key() -> None:
     alpha, length = 5.0, 24
     keys = DropoutKeys(1, "embedding_noise")
-    cell = EmbeddingNoise(alpha, length, keys)
+    cell = EmbeddingNoise(alpha, length, keys.values[0])
     cell.set_train(True)
     zeros = Tensor(np.zeros(SHAPE, np.float32))
 
@@ -153,7 +153,7 @@ def test_noise_is_uniform_and_a_function_of_its_key() -> None:
     own = DropoutKeys(1)
     own.renew(1, 2, 0)
     keys.renew(1, 2, 0)
-    assert not np.allclose(own.value.asnumpy(), keys.value.asnumpy())
+    assert not np.allclose(own.values[0].asnumpy(), keys.values[0].asnumpy())
     cell.set_train(False)
     assert not cell(zeros).asnumpy().any()
 
