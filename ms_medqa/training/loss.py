@@ -9,6 +9,87 @@ from mindspore import Tensor, nn, ops
 
 from ms_medqa.models.decoder import CausalLM
 
+# Bytes of float32 logits that are there at a time, but at least so many rows: each block reads the vocabulary matrix
+# anew, and fewer would wait for it.
+_BLOCK_BYTES, _BLOCK_ROWS = 64 * 2**20, 128
+
+
+class VocabularyLoss(nn.Cell):
+    """Summed cross entropy over a vocabulary matrix, and its gradient with it, one block of rows after the other.
+
+    The gradient of a row's logits needs nothing but this row's logits, so it is taken at once: logits of a block are
+    dropped before the next block's are made, and nothing of the size rows x vocabulary waits for the backward pass.
+
+    Args:
+        trained: whether the matrix needs a gradient, too.
+    """
+
+    def __init__(self, trained: bool) -> None:
+        super().__init__()
+        self.trained = trained
+        self.to_vocabulary = ops.MatMul(transpose_b=True)
+        self.to_hidden = ops.MatMul()
+        self.to_weight = ops.MatMul(transpose_a=True)
+        self.mean_loss = ops.SparseSoftmaxCrossEntropyWithLogits()
+        self.mean_loss_gradient = ops.SparseSoftmaxCrossEntropyWithLogits(is_grad=True)
+
+    def construct(
+        self, hidden: Tensor, weight: Tensor, labels: Tensor, factor: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss and gradients.
+
+        Args:
+            hidden: (K, H).
+            weight: (vocab, H).
+            labels: int32 (K,), none below 0.
+            factor: float32 scalar, multiplies the sum.
+
+        Returns:
+            float32 scalar; its gradients to `hidden`, and to `weight` where that is trained.
+        """
+        entries, vocabulary = hidden.shape[0], weight.shape[0]
+        size = max(_BLOCK_ROWS, _BLOCK_BYTES // (4 * vocabulary))
+        total, to_hidden, to_weight = ops.zeros((), ms.float32), (), hidden
+        for number in range(-(-entries // size)):
+            start = number * size
+            rows = hidden[start : start + size]
+            if number > 0:
+                # Otherwise the blocks would be computed side by side.
+                rows = ops.depend(rows, to_hidden[number - 1])
+            count = rows.shape[0]
+            known = labels[start : start + size]
+            logits = ops.cast(self.to_vocabulary(rows, weight), ms.float32)
+            total = total + self.mean_loss(logits, known) * count
+            share = factor * count
+            gradient = self.mean_loss_gradient(logits, known)
+            if hidden.dtype == ms.float32:
+                to_rows = self.to_hidden(gradient, weight) * share
+            else:
+                # Before the cast: what is left out of float16 without the loss scale would be lost.
+                gradient = ops.cast(gradient * share, hidden.dtype)
+                to_rows = self.to_hidden(gradient, weight)
+            to_hidden = (*to_hidden, to_rows)
+            if self.trained:
+                part = self.to_weight(gradient, rows)
+                part = part * share if hidden.dtype == ms.float32 else part
+                to_weight = part if number == 0 else to_weight + part
+        return total * factor, to_hidden[0] if len(to_hidden) == 1 else ops.concat(to_hidden, 0), to_weight
+
+    def bprop(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        factor: Tensor,
+        out: tuple[Tensor, Tensor, Tensor],
+        dout: tuple[Tensor, Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both gradients times what comes from above."""
+        above = dout[0]
+        to_hidden = ops.cast(out[1] * above, out[1].dtype)
+        to_weight = ops.cast(out[2] * above, out[2].dtype) if self.trained else ops.zeros_like(weight)
+        return to_hidden, to_weight, ops.zeros_like(labels), ops.zeros_like(factor)
+
 
 class TokenLoss(nn.Cell):
     """Cross entropy of the next token, summed over labelled positions and divided by a given count.
@@ -35,6 +116,10 @@ class TokenLoss(nn.Cell):
         self.smoothing = smoothing
         self.filler_loss = math.log(model.config.vocab_size)
         self.mean_loss = ops.SparseSoftmaxCrossEntropyWithLogits()
+        # A smoothed target, or an adapter on the head, is left to automatic differentiation.
+        head = model.head_parameter
+        self.by_blocks = smoothing == 0 and head is not None
+        self.vocabulary_loss = VocabularyLoss(head is not None and head.requires_grad)
 
     def construct(
         self,
@@ -56,25 +141,31 @@ class TokenLoss(nn.Cell):
         Returns:
             float32 scalar.
         """
-        logits, labelled = self.labelled_logits(input_ids, position_ids, segment_ids, label_places, labels)
-        return self.total(logits, labels, labelled) / label_count
+        hidden, labelled = self.labelled_hidden(input_ids, position_ids, segment_ids, label_places, labels)
+        if not self.by_blocks:
+            return self.total(self.model.head(hidden), labels, labelled) / label_count
+        factor = ops.reciprocal(label_count)
+        matrix = self.model.head_matrix(hidden.dtype)
+        total = self.vocabulary_loss(hidden, matrix, ops.maximum(labels, 0), factor)[0]
+        return total - self.of_filler(labelled) * factor
 
-    def labelled_logits(
+    def labelled_hidden(
         self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, label_places: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """float32 (K, vocab) logits, all zero for an entry that only fills, and float32 (K,), 1 where it does not."""
+        """(K, H) hidden states, all zero for an entry that only fills, and float32 (K,), 1 where it does not."""
         labelled = ops.cast(ops.greater_equal(labels, 0), ms.float32)
         hidden = self.model.hidden(input_ids, position_ids, segment_ids)
         hidden = ops.gather(hidden, label_places, 0)
-        hidden = hidden * ops.cast(ops.reshape(labelled, (-1, 1)), hidden.dtype)
-        return self.model.head(hidden), labelled
+        return hidden * ops.cast(ops.reshape(labelled, (-1, 1)), hidden.dtype), labelled
+
+    def of_filler(self, labelled: Tensor) -> Tensor:
+        """float32 scalar: what the entries that only fill have added to a sum of losses."""
+        return (labelled.shape[0] - labelled.sum()) * self.filler_loss
 
     def total(self, logits: Tensor, labels: Tensor, labelled: Tensor) -> Tensor:
         """float32 scalar: the sum of the token losses."""
-        entries = labels.shape[0]
         known = ops.maximum(labels, 0)
-        total = self.mean_loss(logits, known) * entries
-        total = total - (entries - labelled.sum()) * self.filler_loss
+        total = self.mean_loss(logits, known) * labels.shape[0] - self.of_filler(labelled)
         if self.smoothing > 0:
             # The mean loss over the vocabulary less the label's: log-sum-exp drops out, and zero logits add nothing.
             own = ops.gather_d(logits, 1, ops.reshape(known, (-1, 1)))
@@ -89,6 +180,7 @@ class TokenScores(TokenLoss):
         self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, label_places: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Two float32 scalars; arguments as of `TokenLoss`."""
-        logits, labelled = self.labelled_logits(input_ids, position_ids, segment_ids, label_places, labels)
+        hidden, labelled = self.labelled_hidden(input_ids, position_ids, segment_ids, label_places, labels)
+        logits = self.model.head(hidden)
         right = ops.cast(ops.equal(ops.cast(ops.argmax(logits, 1), ms.int32), labels), ms.float32)
         return self.total(logits, labels, labelled), right.sum()
