@@ -5,29 +5,14 @@ MindSpore's `nn.AdamWeightDecay` has no bias correction and `mint.optim.AdamW` n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
 
-_update = ops.MultitypeFuncGraph("adamw_update")
-
-
-@_update.register(
-    *("Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor"),
-    *("Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor"),
-)
-def _update_one(beta1, beta2, epsilon, lr, correction1, correction2, ratio, decay, parameter, m, v, gradient):  # type: ignore[no-untyped-def]
-    m_next = beta1 * m + (1.0 - beta1) * gradient
-    v_next = beta2 * v + (1.0 - beta2) * ops.square(gradient)
-    # No division: for each, MindSpore's CPU kernel keeps a table of 16 bytes a number as long as the graph.
-    direction = m_next * correction1 * ops.reciprocal(ops.sqrt(v_next * correction2) + epsilon)
-    value = ops.cast(parameter, ms.float32)
-    value = value - lr * ratio * (direction + decay * value)
-    ops.assign(m, m_next)
-    ops.assign(v, v_next)
-    ops.assign(parameter, ops.cast(value, parameter.dtype))
-    return True
+from ms_medqa.models.loading import assign
+from ms_medqa.training.buckets import Buckets
 
 
 class AdamW(nn.Cell):
@@ -42,6 +27,7 @@ class AdamW(nn.Cell):
             and Yu 2024), which recommends about 16.
 
     Attributes:
+        buckets: how gradients and moments lie: parameters of one decay and one rate share buckets.
         global_step: int32, optimizer steps done; a skipped step does not count.
     """
 
@@ -56,35 +42,55 @@ class AdamW(nn.Cell):
         lora_plus_ratio: float = 1.0,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(parameters)
-        self.m = self._zeros("adam_m")
-        self.v = self._zeros("adam_v")
+
+        def decay_of(parameter: Parameter) -> float:
+            return 0.0 if parameter.ndim == 1 or any(text in parameter.name for text in no_decay) else weight_decay
+
+        def ratio_of(parameter: Parameter) -> float:
+            return lora_plus_ratio if _is_second(parameter.name) else 1.0
+
+        self.buckets = Buckets(parameters, lambda parameter: (decay_of(parameter), ratio_of(parameter)))
+        self.parameters = self.buckets.parameters
+        self.decay = tuple(decay_of(self.parameters[start]) for start, _ in self.buckets.bounds)
+        self.ratio = tuple(ratio_of(self.parameters[start]) for start, _ in self.buckets.bounds)
+        self.m = self.buckets.zeros("adam_m")
+        self.v = self.buckets.zeros("adam_v")
         self.global_step = Parameter(Tensor(0, ms.int32), name="global_step", requires_grad=False)
         self.beta1 = Tensor(beta1, ms.float32)
         self.beta2 = Tensor(beta2, ms.float32)
         self.epsilon = Tensor(epsilon, ms.float32)
-        self.decay = tuple(
-            0.0 if parameter.ndim == 1 or any(text in parameter.name for text in no_decay) else weight_decay
-            for parameter in parameters
-        )
-        self.ratio = tuple(lora_plus_ratio if _is_second(parameter.name) else 1.0 for parameter in parameters)
-        self.map = ops.HyperMap()
-
-    def _zeros(self, prefix: str) -> ParameterTuple:
-        states = [
-            Parameter(ops.zeros(parameter.shape, ms.float32), name=f"{prefix}.{parameter.name}", requires_grad=False)
-            for parameter in self.parameters
-        ]
-        return ParameterTuple(states)
 
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> bool:
-        """One update with float32 gradients."""
+        """One update with float32 gradients, laid in `buckets`."""
         ops.assign_add(self.global_step, Tensor(1, ms.int32))
         step = ops.cast(self.global_step, ms.float32)
         correction1 = 1.0 / (1.0 - ops.pow(self.beta1, step))
         correction2 = 1.0 / (1.0 - ops.pow(self.beta2, step))
-        update = ops.partial(_update, self.beta1, self.beta2, self.epsilon, lr, correction1, correction2)
-        return self.map(update, self.ratio, self.decay, self.parameters, self.m, self.v, gradients)
+        values = ()
+        for number, value in enumerate(self.buckets.join(self.parameters)):
+            gradient, m, v = gradients[number], self.m[number], self.v[number]
+            m_next = self.beta1 * m + (1.0 - self.beta1) * gradient
+            v_next = self.beta2 * v + (1.0 - self.beta2) * ops.square(gradient)
+            # No division: for each, MindSpore's CPU kernel keeps a table of 16 bytes a number as long as the graph.
+            direction = m_next * correction1 * ops.reciprocal(ops.sqrt(v_next * correction2) + self.epsilon)
+            values = (*values, value - lr * self.ratio[number] * (direction + self.decay[number] * value))
+            ops.assign(m, m_next)
+            ops.assign(v, v_next)
+        self.buckets.write(values)
+        return True
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Moments by parameter, `adam_m.NAME` and `adam_v.NAME`, and `global_step`."""
+        found = {"global_step": self.global_step.asnumpy()}
+        for prefix, moments in (("adam_m", self.m), ("adam_v", self.v)):
+            found |= {f"{prefix}.{name}": array for name, array in self.buckets.unpack(moments).items()}
+        return found
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state` gave."""
+        assign(self.global_step, state["global_step"])
+        for prefix, moments in (("adam_m", self.m), ("adam_v", self.v)):
+            self.buckets.pack({name.removeprefix(f"{prefix}."): array for name, array in state.items()}, moments)
 
 
 def _is_second(name: str) -> bool:

@@ -8,44 +8,19 @@ non-finite everywhere, so every rank discards the same window.
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from ms_medqa.backend.ops import on_ascend
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
 
-_add_to = ops.MultitypeFuncGraph("add_to")
-_clear = ops.MultitypeFuncGraph("clear")
-_unscale = ops.MultitypeFuncGraph("unscale")
-_square_sum = ops.MultitypeFuncGraph("square_sum")
-
-
-@_add_to.register("Tensor", "Tensor")
-def _add_to_tensor(total, gradient):  # type: ignore[no-untyped-def]
-    return ops.assign_add(total, ops.cast(gradient, ms.float32))
-
-
-@_clear.register("Tensor", "Tensor", "Tensor")
-def _clear_tensor(done, zero, total):  # type: ignore[no-untyped-def]
-    # Not `zeros_like`: the compiler would make a constant of it, as large as the parameter.
-    return ops.assign(total, ops.depend(ops.broadcast_to(zero, total.shape), done))
-
-
-@_unscale.register("Tensor", "Tensor")
-def _unscale_tensor(factor, gradient):  # type: ignore[no-untyped-def]
-    return ops.cast(gradient, ms.float32) * factor
-
-
-@_square_sum.register("Tensor")
-def _square_sum_tensor(gradient):  # type: ignore[no-untyped-def]
-    return ops.sum(ops.square(gradient))
-
 
 class TrainStep(nn.TrainOneStepWithLossScaleCell):
     """Forward, backward and, on a window's last micro-batch, the update.
 
-    Must be built after the parallel context is set (`backend.distributed.start`): the parent then makes the gradient
-    reducer of data-parallel training, which sums, because the loss is already divided by the global count.
+    Must be built after the parallel context is set (`backend.distributed.start`): only then does the parent know of the
+    other ranks. Gradients are summed over them, in the optimizer's buckets: the loss is already divided by the global
+    count.
 
     Args:
         loss: the network; its last input is the global batch's label count.
@@ -72,22 +47,17 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         # The parent's check asks for the NPU's status registers on everything that is no GPU.
         self.ascend = on_ascend()
         self.loss_and_gradients = ms.value_and_grad(self._scaled_loss, None, self.weights)
+        self.buckets = optimizer.buckets
         if accumulation > 1:
-            self.totals = ParameterTuple(
-                [
-                    Parameter(ops.zeros(weight.shape, ms.float32), name=f"accumulated.{weight.name}")
-                    for weight in self.weights
-                ]
-            )
-            for total in self.totals:
-                total.requires_grad = False
+            self.totals = self.buckets.zeros("accumulated")
         self.zero = Parameter(Tensor(0.0, ms.float32), name="zero", requires_grad=False)
         self.loss_total = Parameter(Tensor(0.0, ms.float32), name="loss_total", requires_grad=False)
         if self.is_distributed:
             self.sum_over_ranks = ops.AllReduce()
 
     def _scaled_loss(self, input_ids, position_ids, segment_ids, places, labels, label_count, scale):  # type: ignore[no-untyped-def]
-        return self.network(input_ids, position_ids, segment_ids, places, labels, label_count) * scale
+        # Not `loss * scale`: inside the loss, gradients of float16 are scaled before they are rounded.
+        return self.network(input_ids, position_ids, segment_ids, places, labels, label_count / scale)
 
     def start_overflow_check(self, pre_cond, compute_input):  # type: ignore[no-untyped-def]
         """Clear the NPU's status registers; other devices have none."""
@@ -102,7 +72,10 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         return ops.logical_not(ops.isfinite(self._square_norm(compute_output)))
 
     def _square_norm(self, gradients):  # type: ignore[no-untyped-def]
-        return ops.addn(self.hyper_map(_square_sum, gradients))
+        total = 0.0
+        for gradient in gradients:
+            total = total + ops.sum(ops.square(gradient))
+        return total
 
     def construct(
         self,
@@ -135,30 +108,47 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
             input_ids, position_ids, segment_ids, label_places, labels, label_count, scale
         )
         loss = loss / scale
+        gradients = self.buckets.join(gradients)
         if self.accumulation == 1:
             return self._finish(status, loss, gradients, scale)
         # The sums are used as they come back: a parameter read again after its write may be seen as it was before.
-        totals = self.hyper_map(_add_to, self.totals, gradients)
+        totals = ()
+        for number, total in enumerate(self.totals):
+            totals = (*totals, ops.assign_add(total, gradients[number]))
         loss = self.loss_total + loss
         ops.assign(self.loss_total, loss)
         overflow, lr, norm = Tensor(False), Tensor(0.0, ms.float32), Tensor(0.0, ms.float32)
         if last:
             loss, overflow, scale, lr, norm = self._finish(status, loss, totals, scale)
-            self.hyper_map(ops.partial(_clear, loss, self.zero), self.totals)
+            for total in self.totals:
+                # Not `zeros_like`: the compiler would make a constant of it, as large as the parameter.
+                ops.assign(total, ops.depend(ops.broadcast_to(self.zero, total.shape), loss))
             ops.assign(self.loss_total, Tensor(0.0, ms.float32))
         return loss, overflow, scale, lr, norm
 
     def _finish(self, status, loss, gradients, scale):  # type: ignore[no-untyped-def]
-        gradients = self.grad_reducer(gradients)
         if self.is_distributed:
             loss = self.sum_over_ranks(loss)
-        gradients = self.hyper_map(ops.partial(_unscale, ops.reciprocal(scale)), gradients)
+            gradients = self._summed(gradients)
+        gradients = self._times(gradients, ops.reciprocal(scale))
         overflow = self.get_overflow_status(status, gradients)
         overflow = self.process_loss_scale(overflow)
         norm = ops.sqrt(self._square_norm(gradients))
         clip = ops.minimum(self.max_grad_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
-        gradients = self.hyper_map(ops.partial(_unscale, clip), gradients)
+        gradients = self._times(gradients, clip)
         lr = self.schedule(self.optimizer.global_step)
         if not overflow:
             loss = ops.depend(loss, self.optimizer(gradients, lr))
         return loss, overflow, scale, lr, norm
+
+    def _summed(self, tensors):  # type: ignore[no-untyped-def]
+        results = ()
+        for tensor in tensors:
+            results = (*results, self.sum_over_ranks(tensor))
+        return results
+
+    def _times(self, tensors, factor):  # type: ignore[no-untyped-def]
+        results = ()
+        for tensor in tensors:
+            results = (*results, tensor * factor)
+        return results

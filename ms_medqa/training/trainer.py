@@ -248,17 +248,17 @@ class Trainer:
     def _check_ranks(self, when: str) -> None:
         check_same_weights((parameter.asnumpy() for parameter in self.parameters), self.run.world, when)
 
-    def _optimizer_parameters(self) -> dict[str, ms.Parameter]:
+    def _scale_parameters(self) -> dict[str, ms.Parameter]:
         cell = self.step_cell
-        found = {p.name: p for p in (*cell.optimizer.m, *cell.optimizer.v, cell.optimizer.global_step)}
-        found["scale_sense"] = cell.scale_sense
+        found = {"scale_sense": cell.scale_sense}
         if cell.loss_scaling_manager is not None:
             manager = cell.loss_scaling_manager
             found |= {"scale.cur_iter": manager.cur_iter, "scale.last_overflow_iter": manager.last_overflow_iter}
         return found
 
     def _optimizer_state(self) -> dict[str, np.ndarray]:
-        return {name: parameter.asnumpy() for name, parameter in self._optimizer_parameters().items()}
+        scale = {name: parameter.asnumpy() for name, parameter in self._scale_parameters().items()}
+        return self.step_cell.optimizer.state() | scale
 
     def _load(self, folder: Path) -> None:
         weights, optimizer, state = load_checkpoint(folder)
@@ -270,7 +270,8 @@ class Trainer:
                 "set them back, or start anew without --resume",
             )
         restore(self.run, weights)
-        for name, parameter in self._optimizer_parameters().items():
+        self.step_cell.optimizer.load_state(optimizer)
+        for name, parameter in self._scale_parameters().items():
             assign(parameter, optimizer[name])
         best = state.best_step
         inside = folder.resolve().parent == self.checkpoints.folder.resolve()
