@@ -56,6 +56,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "sliding_window": 32768,
     },
+    # The shape above with 4 layers and a vocabulary of 32,000: 88 million, for steps of many rows.
+    "qwen2.5-4x896": _QWEN
+    | {
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_attention_heads": 14,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 32000,
+    },
     # 120 million: no released model, but quick to work with, and it takes the same tokenizer.
     "qwen2.5-120m": _QWEN
     | {
