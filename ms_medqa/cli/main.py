@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("ms_medqa.cli.merge", "merge an adapter into its base: short for export --format hf"),
     "import-bin": ("ms_medqa.cli.import_bin", "turn PyTorch's *.bin weights into safetensors"),
     "inspect": ("ms_medqa.cli.inspect", "show what raw or converted data holds"),
+    "rank-table": ("ms_medqa.cli.rank_table", "make, merge or check rank tables of Ascend clusters"),
     "doctor": ("ms_medqa.cli.doctor", "check this machine: versions, devices, known traps"),
     "demo": ("ms_medqa.cli.demo", "run convert, train, eval and ask on the shipped sample"),
 }
