@@ -11,6 +11,7 @@ from ms_medqa.config import RunError, UserError, load_config, split_overrides
 from ms_medqa.config.assets import LORA_CONFIG
 from ms_medqa.config.errors import fail
 from ms_medqa.config.scratch import redirect_droppings
+from ms_medqa.launch.nodes import Nodes
 from ms_medqa.launch.rank_table import check_rank_table
 from ms_medqa.launch.workers import check_device_num, run_workers
 
@@ -22,7 +23,10 @@ _TARGETS = ("CPU", "GPU", "Ascend")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, and return the exit status: 0, 2 for the user's fault, another for a failed run."""
+    """Train, and return the exit status: 0, 2 for the user's fault, another for a failed run.
+
+    NODE_NUM, NODE_RANK, MASTER_ADDR and MASTER_PORT of the environment make this host one of several (`nodes.Nodes`).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, file=sys.stdout if arguments else sys.stderr)
@@ -39,11 +43,16 @@ def _train(arguments: Sequence[str]) -> int:
     if not 1 <= len(places) <= 3:
         raise UserError(f"{len(places)} arguments besides key=value", USAGE)
     device_num = check_device_num(places[0])
+    nodes = Nodes.from_environment()
+    share = nodes.share(device_num)
     config_path = Path(places[1]) if len(places) > 1 else DEFAULT_CONFIG
     overrides += _device_override(overrides)
     # Read here as well as in every worker: a wrong key should not take the start of a cluster to show.
     config = load_config(config_path, overrides)
-    rank_table = check_rank_table(places[2], device_num) if len(places) > 2 else None
+    rank_table = None
+    if len(places) > 2:
+        rank_table = check_rank_table(places[2], device_num, nodes.num, nodes.time_out)
+    nodes.check_master()
 
     redirect_droppings()
     command = ["train", str(config_path), *options, *overrides]
@@ -51,8 +60,9 @@ def _train(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, str(WORKER), *command])  # noqa: S606 - a list, no shell
     log_dir = Path(config.output_dir).absolute() / "msrun_log"
-    print(f"starting {device_num} workers, logs in {log_dir}", flush=True)
-    return run_workers(WORKER, command, device_num, log_dir, rank_table)
+    where = "" if nodes.num == 1 else f" of {device_num}, this is host {nodes.rank} of {nodes.num}"
+    print(f"starting {share} workers{where}, logs in {log_dir}", flush=True)
+    return run_workers(WORKER, command, device_num, log_dir, rank_table, nodes)
 
 
 def _device_override(overrides: Sequence[str]) -> list[str]:

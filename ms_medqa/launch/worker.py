@@ -13,29 +13,19 @@ def main() -> None:
     # `python FILE` puts FILE's folder first on the path, where our module names would hide others of the same name.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     from ms_medqa.launch.process import die_with_parent
+    from ms_medqa.launch.scheduler import is_scheduler, schedule
 
     if "MS_ROLE" in os.environ:
         die_with_parent()
-    if os.environ.get("MS_ROLE") == "MS_SCHED":
-        _schedule()
+    if is_scheduler():
+        # msrun starts one wherever MASTER_ADDR is an address of the host, such as 127.0.0.1.
+        if os.environ.get("MS_MEDQA_NODE_RANK", "0") == "0":
+            schedule()
         return
     folder = os.environ.get("MS_MEDQA_PID_FOLDER")
     if folder is not None:
         (Path(folder) / str(os.getpid())).write_text(os.environ.get("RANK_ID", ""), encoding="ascii")
     runpy.run_module("ms_medqa.cli.main", run_name="__main__", alter_sys=True)
-
-
-def _schedule() -> None:
-    """The scheduler only connects the workers: it reads no config and writes no file of the run."""
-    from ms_medqa.config.scratch import redirect_droppings
-
-    redirect_droppings()
-    import mindspore as ms
-    from mindspore.communication import init
-
-    ms.set_device("CPU")
-    # Returns, or ends the process, when all workers have finished.
-    init()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run one script in several processes with msrun, show what rank 0 says, and report a failure at once."""
+"""Run one script in several processes with msrun, show what the first one says, and report a failure at once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ms_medqa.config.errors import UserError
-from ms_medqa.launch.process import die_with_parent, free_port
+from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.launch.command import msrun_command, worker_environment
+from ms_medqa.launch.logs import LogView, log_tail, remove_old_logs
+from ms_medqa.launch.nodes import ALONE, Nodes
+from ms_medqa.launch.peers import Peers
+from ms_medqa.launch.process import die_with_parent
 
 _FAILURE = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
-# MindSpore's own lines, such as `[INFO] DISTRIBUTED(123,…`: they stay in the log file.
-_MINDSPORE_LINE = re.compile(r"\[(DEBUG|INFO|WARNING)\] [A-Z_]+\(\d+")
 _POLL_SECONDS = 0.2
 # msrun kills the other workers right after it has named the first dead one; then its scheduler waits half a minute for
 # their heartbeat. There is nothing to wait for.
 _GRACE_SECONDS = 3.0
 # For the step that the workers are at, and its checkpoint; what platforms mostly leave before they kill.
 _SAVE_SECONDS = 30.0
-_TAIL_LINES = 40
 
 
 class _Stopped(Exception):
@@ -36,32 +37,43 @@ class _Stopped(Exception):
 
 
 def run_workers(
-    script: Path, arguments: Sequence[str], device_num: int, log_dir: Path, rank_table: Path | None = None
+    script: Path,
+    arguments: Sequence[str],
+    device_num: int,
+    log_dir: Path,
+    rank_table: Path | None = None,
+    nodes: Nodes = ALONE,
 ) -> int:
-    """Run `python SCRIPT ARGUMENTS` in `device_num` processes of this machine and wait for them.
+    """Run `python SCRIPT ARGUMENTS` in this host's share of `device_num` processes and wait for them.
 
     Args:
         script: started in every worker, and in msrun's scheduler (MS_ROLE is MS_SCHED there).
         arguments: of the script.
-        device_num: number of workers; worker N gets RANK_ID and DEVICE_ID N.
-        log_dir: gets `worker_N.log`, `scheduler.log` and `msrun.log`; those of an earlier run are removed.
+        device_num: number of workers on all hosts; the N-th one gets RANK_ID N, and on its host a DEVICE_ID from 0.
+        log_dir: gets `worker_N.log`, `scheduler.log` and `msrun.log`; those of an earlier run are removed. Hosts may
+            share it.
         rank_table: exported to the workers as RANK_TABLE_FILE.
+        nodes: the hosts of the run.
 
     Returns:
-        0, or the status of the worker that failed first (128 + signal where a signal ended it).
+        0, or the status of this host's worker that failed first (128 + signal where a signal ended it).
+
+    Raises:
+        RunError: another host's part of the run has ended, and this one's would wait for it.
     """
+    ranks = nodes.ranks(device_num)
     log_dir.mkdir(parents=True, exist_ok=True)
-    for old in [*log_dir.glob("worker_*.log"), log_dir / "scheduler.log"]:
-        old.unlink(missing_ok=True)
+    remove_old_logs(log_dir, ranks, device_num)
+    msrun_log = log_dir / ("msrun.log" if nodes.num == 1 else f"msrun_node_{nodes.rank}.log")
     with (
         tempfile.TemporaryDirectory(prefix="ms_medqa-") as pid_folder,
         # Not the locale's encoding: a character that it lacks would end the thread that empties msrun's pipe.
-        (log_dir / "msrun.log").open("w", encoding="utf-8") as log,
+        msrun_log.open("w", encoding="utf-8") as log,
     ):
-        command = msrun_command(script, arguments, device_num, log_dir, rank_table)
+        command = msrun_command(script, arguments, device_num, log_dir, rank_table, nodes)
         process = subprocess.Popen(
             command,
-            env=worker_environment(pid_folder),
+            env=worker_environment(pid_folder, nodes.rank),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -70,71 +82,28 @@ def run_workers(
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        failure = _watch(process, log, log_dir / "worker_0.log", Path(pid_folder))
+        peers = Peers(nodes)
+        failure = _watch(process, log, LogView(log_dir / f"worker_{ranks[0]}.log"), Path(pid_folder), peers)
         if process.returncode == 0 and failure is None:
             return 0
         rank, status = _first_failure(failure, Path(pid_folder), process.returncode)
-    _report(log_dir, rank, status)
+    _report(msrun_log if rank is None else log_dir / f"worker_{rank}.log", rank, status, shown=rank == ranks[0])
+    if status != 2 and (elsewhere := peers.failed_first(log_dir, device_num)) is not None:
+        print(elsewhere, file=sys.stderr)
+        # MindSpore ends its workers by SIGTERM then, which nobody has sent here.
+        return 1
     return status if status > 0 else 128 - status
 
 
-def msrun_command(
-    script: Path, arguments: Sequence[str], device_num: int, log_dir: Path, rank_table: Path | None
-) -> list[str]:
-    """The msrun command line."""
-    folder = _interpreter_folder()
-    if (folder / "msrun").exists():
-        msrun = [sys.executable, str(folder / "msrun")]
-    else:
-        msrun = [sys.executable, "-m", "mindspore.parallel.cluster.run"]
-    # msrun starts a bare `python` unless the command names another one that it knows.
-    interpreter = [] if (folder / "python").exists() else ["python3"]
-    return [
-        *msrun,
-        *("--worker_num", str(device_num), "--local_worker_num", str(device_num)),
-        *("--master_addr", "127.0.0.1", "--master_port", str(free_port())),
-        *("--log_dir", str(log_dir), "--join", "True"),
-        # A number that no worker has: rank 0's log is shown by this launcher instead, without msrun's own lines.
-        *("--tail_worker_log", str(device_num)),
-        *(("--rank_table_file", str(rank_table)) if rank_table is not None else ()),
-        *interpreter,
-        str(script),
-        *arguments,
-    ]
-
-
-def worker_environment(pid_folder: str) -> dict[str, str]:
-    """The environment of msrun and its workers: `python` is this interpreter there."""
-    path = os.environ.get("PATH", os.defpath)
-    return {
-        "GLOG_v": "3",
-        **os.environ,
-        "PATH": f"{_interpreter_folder()}{os.pathsep}{path}",
-        "PYTHONUNBUFFERED": "1",
-        "MS_MEDQA_PID_FOLDER": pid_folder,
-    }
-
-
-def log_tail(path: Path, lines: int = _TAIL_LINES) -> str:
-    """The last traceback of a log, or its last lines where there is none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
-    except OSError:
-        return "(no log)"
-    text = [line for line in text if not _MINDSPORE_LINE.match(line)]
-    start = max((n for n, line in enumerate(text) if line.startswith("Traceback (most recent call last)")), default=0)
-    return "\n".join(text[max(start, len(text) - lines) :]) or "(the log is empty)"
-
-
-def _interpreter_folder() -> Path:
-    # Not resolved: the python of a virtual environment is a link, and its folder is what makes it the environment's.
-    return Path(os.path.abspath(sys.executable)).parent
-
-
-def _watch(process: subprocess.Popen[str], log: IO[str], shown: Path, pid_folder: Path) -> tuple[int, int] | None:
-    """Wait for msrun while showing rank 0's log; return (pid, status) of the worker that failed first, if any did.
+def _watch(
+    process: subprocess.Popen[str], log: IO[str], view: LogView, pid_folder: Path, peers: Peers
+) -> tuple[int, int] | None:
+    """Wait for msrun while showing a log; return (pid, status) of the worker that failed first, if any did.
 
     SIGTERM is passed on to the workers, which save and end; SIGINT ends them at once.
+
+    Raises:
+        RunError: the other hosts are gone.
     """
     failures: list[tuple[int, int]] = []
 
@@ -151,16 +120,18 @@ def _watch(process: subprocess.Popen[str], log: IO[str], shown: Path, pid_folder
     reader = threading.Thread(target=read_msrun, daemon=True)
     reader.start()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    position = 0
     deadline = float("inf")
     try:
         while process.poll() is None:
-            position = _show(shown, position)
+            view.show()
             if failures and deadline == float("inf"):
                 deadline = time.monotonic() + _GRACE_SECONDS
             if time.monotonic() > deadline:
                 _end_group(process)
                 break
+            if deadline == float("inf") and peers.lost:
+                _end_group(process)
+                raise RunError(peers.what_is_lost)
             time.sleep(_POLL_SECONDS)
     except _Stopped as stopped:
         if stopped.args[0] == signal.SIGTERM and _pass_on(signal.SIGTERM, pid_folder):
@@ -170,31 +141,15 @@ def _watch(process: subprocess.Popen[str], log: IO[str], shown: Path, pid_folder
                 if failures:  # they end with the signal's status, the checkpoint is there
                     deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
         _end_group(process)
-        _show(shown, position)
+        view.show()
         raise SystemExit(128 + stopped.args[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         process.wait()
         reader.join(timeout=5)
-    _show(shown, position)
+    view.show()
     return failures[0] if failures else None
-
-
-def _show(path: Path, position: int) -> int:
-    try:
-        with path.open("rb") as file:
-            file.seek(position)
-            text = file.read()
-    except FileNotFoundError:
-        return position
-    # Only whole lines: a character of several bytes may be half written.
-    end = text.rfind(b"\n") + 1
-    for line in text[:end].decode("utf-8", errors="replace").splitlines(keepends=True):
-        if not _MINDSPORE_LINE.match(line):
-            sys.stdout.write(line)
-    sys.stdout.flush()
-    return position + end
 
 
 def _pass_on(number: signal.Signals, pid_folder: Path) -> bool:
@@ -229,13 +184,12 @@ def _first_failure(failure: tuple[int, int] | None, pid_folder: Path, returncode
         return None, status
 
 
-def _report(log_dir: Path, rank: int | None, status: int) -> None:
+def _report(log: Path, rank: int | None, status: int, shown: bool) -> None:
     how = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
-    log = log_dir / ("msrun.log" if rank is None else f"worker_{rank}.log")
     who = "msrun" if rank is None else f"worker {rank}"
     tail = log_tail(log)
-    # Rank 0's log is on the screen already, and a user's fault is one line.
-    if rank == 0 or status == 2:
+    # What is on the screen already is not said twice, and a user's fault and a signal are one line.
+    if shown or status in (2, 128 + signal.SIGTERM):
         tail = tail.splitlines()[-1]
     print(f"{who} failed ({how}), the end of {log}:\n{tail}", file=sys.stderr)
 

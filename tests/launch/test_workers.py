@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ms_medqa.launch.workers import log_tail, msrun_command, run_workers
+from ms_medqa.launch.command import msrun_command
+from ms_medqa.launch.logs import log_tail
+from ms_medqa.launch.workers import run_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 # What launch/worker.py does, without MindSpore: the scheduler waits as MindSpore's does when a worker has died.
@@ -172,9 +174,9 @@ def test_two_mindspore_processes_sum_over_ranks_and_leave_nothing_behind(tmp_pat
             f"""
             import os, sys
             sys.path[0] = {str(ROOT)!r}
-            from ms_medqa.launch import worker
-            if os.environ["MS_ROLE"] == "MS_SCHED":
-                worker._schedule()
+            from ms_medqa.launch.scheduler import is_scheduler, schedule
+            if is_scheduler():
+                schedule()
                 sys.exit()
             from ms_medqa.config.scratch import redirect_droppings
             redirect_droppings()
