@@ -1,4 +1,4 @@
-"""Train a model as a config file says: LoRA or all weights, on one device or, under msrun, on several."""
+"""Train a model as a config file says: LoRA or all weights, on one device or as one process of several."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides)
     if args.resume:
         config.train.resume = "auto"
+
+    from ms_medqa.launch.scheduler import is_scheduler, schedule
+
+    # After the config, so that a wrong one ends the scheduler as it ends the workers.
+    if is_scheduler():
+        schedule()
+        return 0
 
     from ms_medqa.config.console import say
     from ms_medqa.training import train
