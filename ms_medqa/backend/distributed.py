@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ms_medqa.config.errors import RunError
+from ms_medqa.config.errors import RunError, UserError
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,56 @@ def start() -> World:
     then, and without it every process trains for itself without a word.
 
     Raises:
+        UserError: the environment is that of no start that MindSpore knows; the message names the variable.
         RunError: the processes did not find each other.
     """
-    if int(os.environ.get("RANK_SIZE") or 1) <= 1:
+    if (size := _world_size()) == 1:
         return World()
     import mindspore as ms
     from mindspore.communication import get_group_size, get_rank, init
 
+    # msrun gives its processes a role, and MindSpore itself takes the ranks from OpenMPI.
+    if "MS_ROLE" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
+        _check_rank_table_start(size, ms.get_context("device_target"))
     try:
         init()
     except (RuntimeError, ValueError, TypeError) as error:
-        raise RunError(f"the {os.environ['RANK_SIZE']} processes did not connect: {error}") from error
+        raise RunError(f"the {size} processes did not connect: {error}") from error
     # Losses are divided by the global count before the reduction, so gradients are summed, not averaged.
     ms.set_auto_parallel_context(
         parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False, parameter_broadcast=True
     )
     return World(get_rank(), get_group_size())
+
+
+def _world_size() -> int:
+    text = os.environ.get("RANK_SIZE") or ""
+    if not text:
+        # A table left over in a shell does no harm; with a rank beside it, every process would train for itself.
+        if os.environ.get("RANK_TABLE_FILE") and os.environ.get("RANK_ID"):
+            raise UserError(
+                "RANK_TABLE_FILE and RANK_ID are set, but RANK_SIZE is not", "it is the number of processes"
+            )
+        return 1
+    if not text.isdecimal():
+        raise UserError(f"RANK_SIZE={text}: it must be the number of processes, such as 8")
+    return max(int(text), 1)
+
+
+def _check_rank_table_start(size: int, device: str) -> None:
+    """MindSpore connects processes that msrun has not started by a rank table alone, and on an Ascend alone."""
+    msrun = "start it with run/run_distribute_train.sh or msrun, or unset RANK_SIZE"
+    if device != "Ascend":
+        raise UserError(
+            f"RANK_SIZE={size} without msrun: rank tables work on an Ascend only, this is the {device}", msrun
+        )
+    if not (os.environ.get("RANK_TABLE_FILE") or os.environ.get("MINDSPORE_HCCL_CONFIG_PATH")):
+        raise UserError(f"RANK_SIZE={size} without msrun, but RANK_TABLE_FILE is not set", msrun)
+    rank = os.environ.get("RANK_ID") or ""
+    if not rank:
+        raise UserError("RANK_TABLE_FILE is set, but RANK_ID is not", f"this process is one of 0 to {size - 1}")
+    if not rank.isdecimal() or int(rank) >= size:
+        raise UserError(f"RANK_ID={rank}: with RANK_SIZE={size} it must be 0 to {size - 1}")
 
 
 def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:

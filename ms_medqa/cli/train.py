@@ -32,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
         schedule()
         return 0
 
+    from ms_medqa.launch.rank_table_start import check_rank_table_start
+
+    check_rank_table_start()
+
     from ms_medqa.config.console import say
     from ms_medqa.training import train
 

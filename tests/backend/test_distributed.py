@@ -7,7 +7,7 @@ import pytest
 
 from ms_medqa.backend import distributed
 from ms_medqa.backend.distributed import World, check_same_weights, start, sum_over_ranks
-from ms_medqa.config import RunError
+from ms_medqa.config import RunError, UserError
 
 
 @pytest.mark.parametrize("size", [None, "", "1"])
@@ -27,10 +27,77 @@ def test_ranks_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     def init() -> None:
         raise RuntimeError("timeout")
 
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     monkeypatch.setenv("RANK_SIZE", "4")
     monkeypatch.setattr("mindspore.communication.init", init)
     with pytest.raises(RunError, match="the 4 processes did not connect: timeout"):
         start()
+
+
+@pytest.fixture
+def ascend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Process 3 of 8 of a start by rank table on an Ascend; what MindSpore is asked to do."""
+    calls: list[str] = []
+    for name in ("MS_ROLE", "OMPI_COMM_WORLD_RANK", "MINDSPORE_HCCL_CONFIG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK_TABLE_FILE": "table.json", "RANK_ID": "3", "DEVICE_ID": "3", "RANK_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("mindspore.get_context", lambda name: {"device_target": "Ascend"}[name])
+    monkeypatch.setattr("mindspore.communication.init", lambda: calls.append("init"))
+    monkeypatch.setattr("mindspore.communication.get_rank", lambda: 3)
+    monkeypatch.setattr("mindspore.communication.get_group_size", lambda: 8)
+    monkeypatch.setattr("mindspore.set_auto_parallel_context", lambda **settings: calls.append("data parallel"))
+    return calls
+
+
+def test_a_start_by_rank_table_connects_before_anything_else(ascend: list[str]) -> None:
+    assert start() == World(3, 8)
+    assert ascend == ["init", "data parallel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK_ID", "", "RANK_TABLE_FILE is set, but RANK_ID is not: this process is one of 0 to 7"),
+        ("RANK_ID", "8", "RANK_ID=8: with RANK_SIZE=8 it must be 0 to 7"),
+        ("RANK_ID", "-1", "RANK_ID=-1: with RANK_SIZE=8 it must be 0 to 7"),
+        ("RANK_TABLE_FILE", "", "RANK_SIZE=8 without msrun, but RANK_TABLE_FILE is not set: .*msrun"),
+        ("RANK_SIZE", "", "RANK_TABLE_FILE and RANK_ID are set, but RANK_SIZE is not"),
+        ("RANK_SIZE", "all", "RANK_SIZE=all: it must be the number of processes"),
+    ],
+)
+def test_a_wrong_start_by_rank_table_names_the_variable(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        start()
+    assert ascend == []
+
+
+def test_on_a_cpu_a_rank_table_starts_nothing(ascend: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mindspore.get_context", lambda name: "CPU")
+    with pytest.raises(UserError, match=r"rank tables work on an Ascend only, this is the CPU: .*msrun"):
+        start()
+    assert ascend == []
+
+
+def test_a_table_left_over_in_a_shell_makes_no_distributed_run(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANK_SIZE")
+    monkeypatch.delenv("RANK_ID")
+    assert start() == World(0, 1)
+
+
+@pytest.mark.parametrize("name", ["MS_ROLE", "OMPI_COMM_WORLD_RANK"])
+def test_processes_of_msrun_and_openmpi_need_no_table(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "MS_WORKER")
+    monkeypatch.delenv("RANK_TABLE_FILE")
+    monkeypatch.setattr("mindspore.get_context", lambda name: "CPU")
+    assert start() == World(3, 8)
 
 
 def pretend_ranks(monkeypatch: pytest.MonkeyPatch, weights: list[list[np.ndarray]]) -> list[bool]:
