@@ -68,6 +68,9 @@ class Peers:
         if nodes.rank > 0:
             if self.scheduler_answers():
                 return None
+            if self._answered is None:
+                place = f"MASTER_ADDR={nodes.master_addr}, MASTER_PORT={nodes.master_port}"
+                return f"host 0 has never answered at {place}: was it started, and can this host reach it?"
             return f"the scheduler on {nodes.master_addr} had ended before: see what the launcher on host 0 said"
         try:
             text = (log_dir / "scheduler.log").read_text(encoding="utf-8", errors="replace")

@@ -30,6 +30,8 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 3.0
 # For the step that the workers are at, and its checkpoint; what platforms mostly leave before they kill.
 _SAVE_SECONDS = 30.0
+# What a worker ends with that has saved itself on SIGTERM, which another host's launcher may have been sent.
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class _Stopped(Exception):
@@ -185,12 +187,16 @@ def _first_failure(failure: tuple[int, int] | None, pid_folder: Path, returncode
 
 
 def _report(log: Path, rank: int | None, status: int, shown: bool) -> None:
+    tail = log_tail(log)
+    # A user's fault, and the end by a signal that has been passed on, are one line; rank 0's log is on the screen.
+    if shown or status in (2, _TERMINATED):
+        tail = tail.splitlines()[-1]
+    if status == _TERMINATED:
+        if not shown:
+            print(tail, file=sys.stderr)
+        return
     how = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
     who = "msrun" if rank is None else f"worker {rank}"
-    tail = log_tail(log)
-    # What is on the screen already is not said twice, and a user's fault and a signal are one line.
-    if shown or status in (2, 128 + signal.SIGTERM):
-        tail = tail.splitlines()[-1]
     print(f"{who} failed ({how}), the end of {log}:\n{tail}", file=sys.stderr)
 
 

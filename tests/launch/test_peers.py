@@ -48,9 +48,20 @@ def test_a_run_on_one_host_asks_nobody(tmp_path):
 
 def test_a_scheduler_that_has_ended_means_that_host_0_has_failed(scheduler, tmp_path):
     other = Peers(_nodes(scheduler, 1))
+    assert not other.lost
     assert other.failed_first(tmp_path, 8) is None
     scheduler.close()
     assert "see what the launcher on host 0 said" in other.failed_first(tmp_path, 8)
+
+
+def test_a_host_0_that_was_never_there_is_told_with_its_address(scheduler, tmp_path):
+    alone = Peers(_nodes(scheduler, 1))
+    scheduler.close()
+    assert not alone.lost
+    said = alone.failed_first(tmp_path, 8)
+    assert said.startswith(
+        f"host 0 has never answered at MASTER_ADDR=127.0.0.1, MASTER_PORT={alone._nodes.master_port}"
+    )
 
 
 @pytest.mark.parametrize(("silent", "said"), [(5, "worker 5 on host 1 had gone silent"), (1, None)])

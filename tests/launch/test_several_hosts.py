@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trainable
+from processes import alive, wait_for
 
 from ms_medqa.launch.process import free_port
 
@@ -80,9 +81,9 @@ class Hosts:
         return self.launchers[host].returncode, out, err
 
     def nothing_runs(self) -> bool:
-        """Whether all workers have ended."""
+        """Whether all workers have ended, or do so with their msrun at once."""
         pids = [int(path.read_text()) for path in self.folder.glob("pid_*")]
-        return bool(pids) and not any(Path(f"/proc/{pid}/status").exists() for pid in pids)
+        return bool(pids) and wait_for(lambda: not any(map(alive, pids)), 5)
 
 
 @pytest.fixture

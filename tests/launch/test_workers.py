@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import alive, wait_for
 
 from ms_medqa.launch.command import msrun_command
 from ms_medqa.launch.logs import log_tail
@@ -112,6 +113,20 @@ def test_a_killed_worker_is_told_by_its_signal(write_script, tmp_path, capfd):
     assert "worker 1 failed (ended by signal 9)" in capfd.readouterr().err
 
 
+def test_workers_that_another_hosts_sigterm_has_ended_are_no_failure(write_script, tmp_path, capfd):
+    script = write_script(
+        """
+        if rank == "0":
+            time.sleep(60)
+        print("loading")
+        print("ms-medqa train: ended by SIGTERM: step 7 is saved", flush=True)
+        sys.exit(143)
+        """
+    )
+    assert run_workers(script, [], 2, tmp_path) == 143
+    assert capfd.readouterr().err == "ms-medqa train: ended by SIGTERM: step 7 is saved\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_the_launcher(write_script, tmp_path, number):
     script = write_script(
@@ -129,12 +144,12 @@ def test_no_worker_outlives_the_launcher(write_script, tmp_path, number):
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
     try:
         files = [tmp_path / f"pid_{rank}" for rank in range(2)]
-        assert _wait(lambda: all(file.exists() and file.read_text() for file in files), 60)
+        assert wait_for(lambda: all(file.exists() and file.read_text() for file in files), 60)
         pids = [int(file.read_text()) for file in files]
         launcher.send_signal(number)
         expected = -number if number == signal.SIGKILL else 128 + number
         assert launcher.wait(timeout=20) == expected
-        assert _wait(lambda: not any(_alive(pid) for pid in pids), 10)
+        assert wait_for(lambda: not any(alive(pid) for pid in pids), 10)
     finally:
         launcher.kill()
 
@@ -166,6 +181,15 @@ def test_the_tail_of_a_log_is_its_last_traceback(tmp_path):
     assert log_tail(tmp_path / "none") == "(no log)"
 
 
+def test_places_in_mindspores_c_code_do_not_hide_its_error(tmp_path):
+    log = tmp_path / "log"
+    dashes = "-" * 52
+    log.write_text(
+        f"Traceback (most recent call last):\nE: 1\n\n{dashes}\n- C++ Call Stack: (For …)\n{dashes}\na.cc:1\n"
+    )
+    assert log_tail(log) == "Traceback (most recent call last):\nE: 1"
+
+
 @pytest.mark.slow
 def test_two_mindspore_processes_sum_over_ranks_and_leave_nothing_behind(tmp_path, capfd, monkeypatch):
     script = tmp_path / "script.py"
@@ -195,21 +219,3 @@ def test_two_mindspore_processes_sum_over_ranks_and_leave_nothing_behind(tmp_pat
     assert run_workers(script, [], 2, tmp_path / "logs") == 0
     assert capfd.readouterr().out.splitlines() == ["sum [3.0]"]
     assert list(empty.iterdir()) == []
-
-
-def _wait(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A dead child that nobody has waited for still has a pid.
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
