@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ms_medqa.config.console import say
+from ms_medqa.config.errors import RunError
 from ms_medqa.config.files import atomic_write, space_checked
+from ms_medqa.training.board import Board
 
 _FILE = "metrics.jsonl"
 # Drawing takes a fifth of a second.
@@ -19,14 +23,14 @@ _DRAW_SECONDS = 60.0
 class MetricsLog:
     """Append-only log of a run; one JSON object a line, `kind` is `train` or `eval`.
 
+    Where no space is left, TensorBoard and the picture are given up with a warning: they can be drawn from the lines.
+
     Args:
         folder: the run's folder.
         resumed_step: lines after this step are of a course that was given up, and are dropped.
     """
 
     def __init__(self, folder: Path, resumed_step: int = 0) -> None:
-        from tensorboardX import SummaryWriter
-
         self.folder = folder
         self.path = folder / _FILE
         self.history = [line for line in read_metrics(folder) if line["step"] <= resumed_step]
@@ -34,10 +38,16 @@ class MetricsLog:
             file.writelines(_line(record) for record in self.history)
         self._file = self.path.open("a", encoding="utf-8")
         self._drawn = time.monotonic()
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
+        self._board: Board | None = None
+        with space_wanted(folder / "tensorboard"):
+            self._board = Board(folder / "tensorboard", resumed_step + 1 if resumed_step else None)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add a record; numbers also go to TensorBoard under `kind/name`."""
+        """Add a record; numbers also go to TensorBoard under `kind/name`.
+
+        Raises:
+            RunError: no space left. The line is written with a later one, or at the end.
+        """
         # JSON has no NaN and no infinity.
         record = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -49,15 +59,27 @@ class MetricsLog:
         with space_checked(self.path):
             self._file.write(_line(record))
             self._file.flush()
-        for name, value in record.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        if self._board is None:
+            return
+        board, self._board = self._board, None
+        scalars = {
+            f"{record['kind']}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, (int, float)) and name != "step"
+        }
+        with space_wanted(self.folder / "tensorboard"):
+            board.add(record["step"], scalars)
+            # After a failure the file ends amid an event: what follows could not be read.
+            self._board = board
 
     def close(self) -> None:
         """Write what is left, and the picture."""
         self.draw()
-        self._file.close()
-        self._board.close()
+        with space_wanted(self.path):
+            self._file.close()
+        if self._board is not None:
+            with space_wanted(self.folder / "tensorboard"):
+                self._board.close()
 
     def draw(self) -> None:
         """loss.png: training loss, the same smoothed, and validation loss over steps."""
@@ -85,8 +107,19 @@ class MetricsLog:
         axes.grid(alpha=0.3)
         if train or evaluated:
             axes.legend()
-        with atomic_write(self.folder / "loss.png", "wb") as file:
+        path = self.folder / "loss.png"
+        with space_wanted(path), atomic_write(path, "wb") as file:
             figure.savefig(file, dpi=120, format="png")
+
+
+@contextmanager
+def space_wanted(path: Path) -> Iterator[None]:
+    """Where no space is left inside the block, say so and go on."""
+    try:
+        with space_checked(path):
+            yield
+    except RunError as error:
+        say(f"warning: {error}")
 
 
 def smoothed(points: Sequence[tuple[int, float]], weight: float = 0.9) -> list[tuple[int, float]]:

@@ -124,7 +124,7 @@ class Trainer:
                 bar.set_postfix_str(f"loss {loss}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False)
                 bar.update()
                 if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
-                    self.log.write(record)
+                    self._write(record)
                     # A terminal has the bar.
                     if not sys.stderr.isatty():
                         say(self.watch.line(record))
@@ -178,6 +178,15 @@ class Trainer:
             **self.watch.figures(epoch, step, seconds),
         }
 
+    def _write(self, record: dict[str, Any]) -> None:
+        assert self.log is not None
+        try:
+            self.log.write(record)
+        except RunError as error:
+            if self.run.config.train.on_save_error == "stop":
+                raise
+            say(f"warning: {error}")
+
     def _records_of(self, epoch: int, step: int) -> str:
         """The first ids of a global batch's records."""
         rows = self.plan.rows
@@ -213,7 +222,7 @@ class Trainer:
         else:
             state.not_better += 1
         if self.log is not None:
-            self.log.write({"kind": "eval", "step": state.step, **metrics})
+            self._write({"kind": "eval", "step": state.step, **metrics})
             self.log.draw()
         numbers = f"validation loss {metrics['loss']:.4f}, accuracy {100 * metrics['accuracy']:.1f} %"
         say(f"step {state.step}: {numbers}{' (best so far)' if improved else ''}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import no_room
 
+from ms_medqa.config.errors import RunError
 from ms_medqa.training.metrics import MetricsLog, read_metrics
 
 
@@ -67,3 +71,72 @@ def test_numbers_that_json_does_not_have(tmp_path: Path, number: float) -> None:
     log.close()
     assert lines(tmp_path) == [line(1, loss=None), line(1, "eval", loss=None), line(2)]
     assert (tmp_path / "loss.png").exists()
+
+
+def events(folder: Path) -> list[Any]:
+    """What TensorBoard would read, in the order of the files."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            # Length, checksum of it, content, checksum.
+            (size,) = struct.unpack("<Q", data[:8])
+            found.append(Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
+    return found
+
+
+def test_tensorboard_gets_the_numbers_and_is_told_what_was_given_up(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.write(line(3) | {"overflow": False, "name": "x"})
+    log.write(line(3, "eval", 2.5))
+    log.close()
+    first = events(tmp_path)
+    assert first[0].file_version == "brain.Event:2"
+    read = [{value.tag: value.simple_value for value in event.summary.value} for event in first[1:]]
+    assert read == [{"train/loss": 1.5, "train/overflow": 0.0}, {"eval/loss": 2.5}]
+    assert {event.step for event in first[1:]} == {3}
+    time.sleep(1.1)  # a file is named by the second in which it was begun
+    log = MetricsLog(tmp_path, resumed_step=2)
+    log.write(line(3))
+    log.close()
+    start, again = events(tmp_path)[len(first) + 1 :]
+    assert (start.step, start.session_log.status) == (3, start.session_log.START)
+    assert (again.step, again.summary.value[0].simple_value) == (3, 1.5)
+
+
+def test_on_a_full_disk_lines_wait_and_the_picture_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = MetricsLog(tmp_path)
+    log.write(line(1))
+    with no_room(tmp_path):
+        for step in (2, 3):
+            with pytest.raises(RunError, match=r"no space left writing .*metrics\.jsonl"):
+                log.write(line(step))
+        log.draw()
+    assert "warning: no space left writing " in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "tensorboard"}
+    log.write(line(4))
+    assert lines(tmp_path) == [line(step) for step in (1, 2, 3, 4)]
+    with no_room(tmp_path):
+        log.close()
+    assert "metrics.jsonl" not in capsys.readouterr().out  # there was nothing left to write
+
+
+def test_tensorboard_is_given_up_on_a_full_disk_and_nobody_waits_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = MetricsLog(tmp_path)
+    with no_room(tmp_path / "tensorboard"):
+        for step in range(1, 301):
+            log.write(line(step))
+    for step in range(301, 601):
+        log.write(line(step))
+    log.close()
+    assert capsys.readouterr().out.count(f"warning: no space left writing {tmp_path / 'tensorboard'}") == 1
+    assert lines(tmp_path) == [line(step) for step in range(1, 601)]
+    # An event that was cut off in the middle would be the last one that TensorBoard reads.
+    assert [event.step for event in events(tmp_path)] == sorted(event.step for event in events(tmp_path))

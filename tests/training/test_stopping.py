@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trainable
+from full_disk import no_room
 
 from ms_medqa.config import load_config
 from ms_medqa.config.errors import RunError
@@ -194,6 +196,45 @@ def test_a_full_disk_stops_the_run_or_not_and_costs_no_checkpoint(
         assert "warning: step 4 is not saved: no space left writing " in said.out + said.err
         assert (output / "adapter").is_dir()
     assert [line["step"] for line in trainable.metrics(output, "train")][:4] == [1, 2, 3, 4]
+
+
+class FullFrom(Callback):
+    """The disk of the run's folder is full from the end of one step to the end of another."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.stack = ExitStack()
+
+    def on_step_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        if record["step"] == self.first:
+            self.stack.enter_context(no_room(trainer.output))
+        if record["step"] == self.last:
+            self.stack.close()
+
+
+def test_a_run_that_is_to_go_on_outlives_a_disk_that_is_full_for_a_while(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluated, drawn and saved at each step, of which the third to the fifth find no room."""
+    output, usual = tmp_path / "out", tmp_path / "usual"
+    settings = {"eval_steps": 1, "save_steps": 1, "keep_checkpoints": 9, "on_save_error": "continue"}
+    assert trainable.train(trainable.write_config(usual, train=settings)) == 0
+    capsys.readouterr()
+    full = FullFrom(3, 6)
+    with full.stack:
+        train(load_config(trainable.write_config(output, train=settings)), callbacks=[full])
+    said = capsys.readouterr().out
+    for step in (3, 4, 5):
+        assert f"warning: step {step} is not saved: no space left writing " in said
+    for name in ("metrics.jsonl", "loss.png"):
+        assert f"warning: no space left writing {output / name}" in said
+    assert [path.name[5:] for path in Checkpoints(output / "checkpoints", 9).complete()] == [
+        "000001",
+        "000002",
+        "000006",
+    ]
+    for kind in ("train", "eval"):
+        assert trainable.metrics(output, kind) == trainable.metrics(usual, kind)
 
 
 def test_what_could_not_be_saved_is_not_the_best(
