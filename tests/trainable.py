@@ -5,8 +5,12 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from ms_medqa.data.dataset import Rows, build_rows
 from ms_medqa.data.manifest import load_split
 from ms_medqa.models.safetensors import SafetensorsFile
 
+ROOT = Path(__file__).resolve().parents[1]
 LENGTH = 64
 CONFIG = decoders.config_of(vocab_size=400, num_hidden_layers=1, max_position_embeddings=80)
 
@@ -41,14 +46,19 @@ def place() -> Path:
         for n, split in enumerate(["val", "val", "val", "test"])
     ]
     texts = [{"text": f"Night {n}: {'sleep and water help. ' * (1 + n % 3)}"} for n in range(40)]
-    for name, records in (("data", questions), ("text", texts)):
-        path = folder / f"{name}.jsonl"
-        path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
-        arguments = ["--model", str(folder / "model"), f"data.max_length={LENGTH}", "data.length_margin=0"]
-        # These records are no texts that anyone would write: they differ by a number.
-        arguments += ["data.aug_rate=0", "data.near_duplicates=null", "data.cluster_similarity=1"]
-        assert main(["convert", str(path), "--output", str(folder / name), *arguments, "data.split=[0.7,0.2,0.1]"]) == 0
+    convert(questions, folder / "data", folder / "model")
+    convert(texts, folder / "text", folder / "model")
     return folder
+
+
+def convert(records: Sequence[dict[str, str]], output: Path, model: Path) -> None:
+    """Convert records for a model into the folder `output`."""
+    path = output.with_suffix(".jsonl")
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    arguments = ["--model", str(model), f"data.max_length={LENGTH}", "data.length_margin=0"]
+    # These records are no texts that anyone would write: they differ by a number.
+    arguments += ["data.aug_rate=0", "data.near_duplicates=null", "data.cluster_similarity=1"]
+    assert main(["convert", str(path), "--output", str(output), *arguments, "data.split=[0.7,0.2,0.1]"]) == 0
 
 
 def write_config(output: Path, **sections: dict[str, Any] | None) -> Path:
@@ -78,6 +88,21 @@ def write_config(output: Path, **sections: dict[str, Any] | None) -> Path:
 def train(config: Path, *arguments: str) -> int:
     """`ms-medqa train`, in this process."""
     return main(["train", str(config), *arguments])
+
+
+def launch(ranks: int, config: Path, *arguments: str) -> str:
+    """`ms-medqa train` in several processes of the launcher, which must succeed; what they say."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ms_medqa.launch.msrun", str(ranks), str(config), *arguments],
+        cwd=config.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def metrics(output: Path, kind: str) -> list[dict[str, Any]]:
