@@ -9,37 +9,26 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import decoders
+import killed
 import numpy as np
 import pytest
 import trainable
 
-from ms_medqa.training.checkpoint import load_checkpoint
+from ms_medqa.training.checkpoint import Checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 STEPS = 9  # three epochs of three steps, the last of each with an empty row
-# float16 with a loss scale that grows every fourth step: its state has to come back as well.
+# float16 with a loss scale that is halved and grows: its state has to come back as well.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "train": {"epochs": 3, "save_steps": 2, "keep_checkpoints": 9, "loss_scale": 256, "loss_scale_window": 4},
+    "train": {"epochs": 3, "save_steps": 2, "keep_checkpoints": 9, "loss_scale": 2**18, "loss_scale_window": 3},
     "runtime": {"dtype": "float16"},
 }
-KILLED = """
-import os, signal, sys
-from ms_medqa.cli.main import main
-from ms_medqa.training.trainer import Trainer
-
-real = Trainer._after_step
-def after(self, *arguments, **options):
-    if self.state.step == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self, *arguments, **options)
-Trainer._after_step = after
-main(["train", sys.argv[1]])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +50,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def steps_saved(output: Path) -> set[int]:
+    return {int(path.name[5:]) for path in Checkpoints(output / "checkpoints", 9).complete()}
+
+
 def same_numbers(one: Path, other: Path) -> bool:
     return all(
         part.keys() == other_part.keys() and all(np.array_equal(part[name], other_part[name]) for name in part)
@@ -69,32 +62,45 @@ def same_numbers(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_to_the_bit_as_if_nothing_had_happened(whole: Path, tmp_path: Path) -> None:
-    step = random.SystemRandom().randint(4, 8)  # in the second or third epoch
-    output = tmp_path / f"killed-at-{step}"
+def test_a_run_killed_again_and_again_ends_to_the_bit_as_if_nothing_had_happened(whole: Path, tmp_path: Path) -> None:
+    late = [f"micro-batch:{step}:{micro}" for step in (7, 8, 9) for micro in (0, 1)]
+    late += [f"saving:{step}:{file}" for step in (8, 9) for file in range(4)]
+    moments = ["saving:4:2", "micro-batch:6:1", random.SystemRandom().choice(late)]  # all in the later epochs
+    output = tmp_path / moments[-1].replace(":", "-")  # a failure shows it
     config = trainable.write_config(output, **SETTINGS)
-    command = [sys.executable, "-c", KILLED, str(config), str(step)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {output.name, config.name}
-    assert not (output / "adapter").exists()
-    assert len(trainable.metrics(output, "train")) == step
+    for moment, saved in zip(moments, [{2, 3}, {2, 3, 4}, {2, 3, 4, 6}], strict=True):
+        command = [sys.executable, str(killed.SCRIPT), moment, "train", str(config), "--resume"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
+        assert {path.name for path in tmp_path.iterdir()} == {output.name, config.name}
+        assert not (output / "adapter").exists()
+        assert steps_saved(output) >= saved, moment
+        # What the kill left of a checkpoint is there, but has no mark.
+        kind, step, file = moment.split(":")
+        if kind == "saving":
+            assert int(step) not in steps_saved(output)
+            assert len(list((output / "checkpoints").glob(f"*step-{int(step):06d}/*"))) == int(file) + 1
 
     assert trainable.train(config, "--resume") == 0
     for kind in ("train", "eval"):
         assert trainable.metrics(output, kind) == trainable.metrics(whole, kind)
-    checkpoints = [path.name for path in (whole / "checkpoints").iterdir()]
-    assert {path.name for path in (output / "checkpoints").iterdir()} == set(checkpoints)
-    for name in checkpoints:
-        assert same_numbers(output / "checkpoints" / name, whole / "checkpoints" / name), name
+    assert steps_saved(output) == steps_saved(whole)
+    for step in steps_saved(whole):
+        name = f"checkpoints/step-{step:06d}"
+        assert same_numbers(output / name, whole / name), name
     assert files(output / "adapter") == files(whole / "adapter")
 
 
 def test_what_it_is_compared_with_is_worth_it(whole: Path) -> None:
     lines = trainable.metrics(whole, "train")
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert lines[-1]["loss_scale"] >= 1024
-    assert {path.name for path in (whole / "checkpoints").iterdir()} >= {f"step-{n:06d}" for n in (2, 4, 6, 8, 9)}
+    # An overflow halves the scale at the start, and once more in the last epoch, after it has grown.
+    overflows = [line["step"] for line in lines if line["overflow"]]
+    assert overflows[0] == 1
+    assert overflows[-1] > 6
+    scales = [line["loss_scale"] for line in lines]
+    assert any(later == 2 * sooner for sooner, later in pairwise(scales))
+    assert steps_saved(whole) == {2, 3, 4, 6, 8, 9}
     losses = [line["loss"] for line in lines]
     assert len(set(losses)) == STEPS
 
