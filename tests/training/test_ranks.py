@@ -1,4 +1,4 @@
-"""Two processes under msrun against one process with the same global batch."""
+"""Runs of two processes under msrun that are ended, and what goes on from there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import killed
 import pytest
 import trainable
+import uneven
 
+from ms_medqa.launch.workers import run_workers
 from ms_medqa.training.checkpoint import Checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -24,38 +26,27 @@ ENVIRONMENT = os.environ | {"DEVICE_TARGET": "CPU", "PYTHON": sys.executable}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_two_ranks_train_what_one_process_trains(tmp_path: Path) -> None:
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    lora = {"dropout": 0.0}  # its masks differ by rank, as they must
-    assert trainable.train(trainable.write_config(alone, lora=lora)) == 0
-    config = trainable.write_config(together, lora=lora, train={"batch_size": 1})
-    done = subprocess.run(
-        ["bash", str(SCRIPT), "2", str(config)],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "x 2 ranks" in done.stdout
-    for kind in ("train", "eval"):
-        one, two = trainable.metrics(alone, kind), trainable.metrics(together, kind)
-        assert [line["step"] for line in two] == [line["step"] for line in one]
-        for name in ("loss", "learning_rate", "grad_norm", "tokens", "epoch"):
-            if name in one[0]:
-                np.testing.assert_allclose([line[name] for line in two], [line[name] for line in one], rtol=1e-4)
-    adapters = [trainable.tensors(output / "adapter" / "adapter_model.safetensors") for output in (alone, together)]
-    for name, value in adapters[0].items():
-        np.testing.assert_allclose(adapters[1][name], value, atol=2e-5, err_msg=name)
-    assert {path.name for path in (together / "msrun_log").iterdir()} >= {
-        *("scheduler.log", "worker_0.log", "worker_1.log")
-    }
-    # Only rank 0 writes: one line a step, one TensorBoard file.
-    assert len(list((together / "tensorboard").iterdir())) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"alone", "alone.yaml", "together", "together.yaml"}
+def test_a_run_may_go_on_with_fewer_ranks_and_with_more(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Killed with two ranks, then alone, then two again: what PyTorch computes in one go, as each split of it is."""
+    output = tmp_path / "out"
+    # `uneven` has no dropout. Its masks are a function of (seed, micro-batch, rank): another world has others.
+    together = uneven.write_config(output, 2, 2, save_steps=2, keep_checkpoints=9)
+    arguments = ["micro-batch:3:1", "train", str(together)]
+    assert run_workers(killed.SCRIPT, arguments, 2, output / "msrun_log") == 128 + signal.SIGKILL
+    assert "failed (ended by signal 9)" in capfd.readouterr().err
+    assert steps_saved(output) == {2}
+
+    alone = uneven.write_config(output, 4, 2, save_steps=2, keep_checkpoints=9)
+    command = [sys.executable, str(killed.SCRIPT), "micro-batch:5:1", "train", str(alone), "--resume"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert f"resuming from {output / 'checkpoints' / 'step-000002'}" in done.stdout
+    assert steps_saved(output) == {2, 3, 4}
+
+    together = uneven.write_config(output, 2, 2, save_steps=2, keep_checkpoints=9)
+    said = trainable.launch(2, together, "--resume")
+    assert f"resuming from {output / 'checkpoints' / 'step-000004'}" in said
+    uneven.assert_golden(output)
 
 
 @pytest.mark.slow
@@ -82,6 +73,10 @@ def test_a_platform_that_takes_the_machine_back_finds_a_checkpoint(tmp_path: Pat
     assert f"ended by SIGTERM: step {int(checkpoint.name[5:])} is saved, `ms-medqa train " in said
     state = load_checkpoint(checkpoint)[2]
     assert state.step == steps(output) >= 3
+
+
+def steps_saved(output: Path) -> set[int]:
+    return {int(path.name[5:]) for path in Checkpoints(output / "checkpoints", 9).complete()}
 
 
 def steps(output: Path) -> int:
