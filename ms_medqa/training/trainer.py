@@ -113,9 +113,14 @@ class Trainer:
         ):
             bar.update(self.state.step)
             self.step_cell.set_train(True)
+            compiled = False
             began = time.perf_counter()
             for epoch, step, micro, batch in stream:
-                outputs = self._micro_step(epoch, step, micro, batch)
+                inputs = self._inputs(epoch, step, micro, batch)
+                if not compiled:
+                    say(f"compiled the training step in {self.step_cell.prepare(*inputs):.1f} s")
+                    compiled, began = True, time.perf_counter()
+                outputs = self.step_cell(*inputs)
                 if micro < plan.accumulation - 1:
                     continue
                 self.state.step += 1
@@ -145,14 +150,15 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, name)(self, *arguments)
 
-    def _micro_step(self, epoch: int, step: int, micro: int, batch: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
+    def _inputs(self, epoch: int, step: int, micro: int, batch: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
+        """What the step takes of a micro-batch, whose keys are set."""
         plan, run = self.plan, self.run
         number = (epoch * plan.steps_per_epoch + step) * plan.accumulation + micro
         for keys in run.draws:
             keys.renew(run.config.train.seed, number, run.world.rank)
         count = Tensor(max(plan.label_count(epoch, step), 1), ms.float32)
         last = Tensor(micro == plan.accumulation - 1)
-        return self.step_cell(*map(Tensor, model_inputs(batch, self.most_labels)), count, last)
+        return (*map(Tensor, model_inputs(batch, self.most_labels)), count, last)
 
     def _record(self, epoch: int, step: int, outputs: tuple[Tensor, ...], seconds: float) -> dict[str, Any]:
         loss, overflow, scale, lr, norm = (value.asnumpy().item() for value in outputs)
