@@ -27,12 +27,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_sides import R, Spec, operations
+from train_sides import R, operations
 
 from ms_medqa.data.dataset import build_rows
 from ms_medqa.data.manifest import load_split
@@ -44,35 +43,35 @@ CASES = ("equal-1x128", "equal-2x256", "labels-1x128", "labels-2x256", "small-8x
 
 
 class Side:
-    """A process that trains on demand."""
+    """A process that trains on demand.
 
-    def __init__(self, spec: Spec, place: Path) -> None:
-        path = place / f"{spec.side}.json"
-        path.write_text(json.dumps(asdict(spec)), encoding="utf-8")
-        threads = str(spec.threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "GLOG_v": "3"}
-        self.log = (place / f"{spec.side}.log").open("w+", encoding="utf-8")
+    Args:
+        script: is started with `arguments`, and the path of a JSON file that holds `spec`.
+        place: a folder for that file and the process's log.
+        threads: of the process.
+    """
+
+    def __init__(self, script: Path, argument: str, spec: dict[str, Any], place: Path, threads: int) -> None:
+        path = place / f"{spec['side']}.json"
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self.log = (place / f"{spec['side']}.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("train_sides.py")), str(path)],
-            env=environment,
+            [sys.executable, str(script), argument, str(path)],
+            env={**os.environ, **count, "GLOG_v": "3"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
         )
         self.start = self._answer()
-        self.seconds: list[float] = []
-        self.peak = 0
 
-    def train(self, steps: int) -> float:
-        """Seconds of a step, the median of `steps`."""
+    def ask(self, steps: int) -> dict[str, Any]:
+        """Let it train some steps; returns what it says of them."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        answer = self._answer()
-        self.seconds += answer["seconds"]
-        self.peak = answer["peak"]
-        return statistics.median(answer["seconds"])
+        return self._answer()
 
     def close(self) -> None:
         """End the process."""
@@ -125,17 +124,22 @@ def measure(case: str, model: Path, batches: dict[str, np.ndarray], rounds: int,
     with tempfile.TemporaryDirectory(prefix="ms_medqa-train-") as folder:
         place = Path(folder)
         np.savez(place / "batches.npz", **batches)
-        sides = {
-            name: Side(Spec(name, str(model), str(place / "batches.npz"), threads), place)
-            for name in ("ms_medqa", "peer", "matmul")
-        }
+        sides, seconds, peaks = {}, {}, {}
+        turns: list[dict[str, float]] = []
         try:
+            for name in ("ms_medqa", "peer", "matmul"):
+                spec = {"side": name, "model": str(model), "batches": str(place / "batches.npz"), "threads": threads}
+                sides[name] = Side(Path(__file__).with_name("train_sides.py"), "--side", spec, place, threads)
+                seconds[name] = []
             own, other = (sides[name].start["loss"] for name in ("ms_medqa", "peer"))
             assert abs(own - other) < 1e-3 * abs(other), f"the first losses differ: {own} and {other}"
-            turns: list[dict[str, float]] = []
             for number in range(rounds):
-                order = list(sides) if number % 2 == 0 else list(reversed(sides))
-                turns.append({name: sides[name].train(steps) for name in order})
+                turn = {}
+                for name in list(sides) if number % 2 == 0 else list(reversed(sides)):
+                    answer = sides[name].ask(steps)
+                    turn[name], peaks[name] = statistics.median(answer["seconds"]), answer["peak"]
+                    seconds[name] += answer["seconds"]
+                turns.append(turn)
         finally:
             for side in sides.values():
                 side.close()
@@ -143,18 +147,19 @@ def measure(case: str, model: Path, batches: dict[str, np.ndarray], rounds: int,
     products = operations(load_config(model), tokens, most, adapters=False)
     share = [(done / turn["ms_medqa"]) / (products / turn["matmul"]) for turn in turns]
     speed = [turn["peer"] / turn["ms_medqa"] for turn in turns]
-    seconds = {name: statistics.median(side.seconds) for name, side in sides.items()}
-    first, memory = sides["ms_medqa"].start["first_step"], sides["ms_medqa"].peak / sides["peer"].peak
+    step = {name: statistics.median(values) for name, values in seconds.items()}
+    first, memory = sides["ms_medqa"].start["first_step"], peaks["ms_medqa"] / peaks["peer"]
     print(
-        f"{case:<13}{tokens / seconds['ms_medqa']:>9.1f}{tokens / seconds['peer']:>9.1f}   {_of(speed)}"
-        f"   {sides['ms_medqa'].peak / 1e9:.2f}/{sides['peer'].peak / 1e9:.2f} GB = {memory:.2f}"
-        f"   {done / seconds['ms_medqa'] / 1e9:.0f}/{products / seconds['matmul'] / 1e9:.0f} = {_of(share)}"
+        f"{case:<13}{tokens / step['ms_medqa']:>9.1f}{tokens / step['peer']:>9.1f}   {show(speed)}"
+        f"   {peaks['ms_medqa'] / 1e9:.2f}/{peaks['peer'] / 1e9:.2f} GB = {memory:.2f}"
+        f"   {done / step['ms_medqa'] / 1e9:.0f}/{products / step['matmul'] / 1e9:.0f} = {show(share)}"
         f"   {first:.1f} s   {100 * most / tokens:.0f} %",
         flush=True,
     )
 
 
-def _of(values: list[float]) -> str:
+def show(values: list[float]) -> str:
+    """Median and range."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 

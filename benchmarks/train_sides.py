@@ -1,6 +1,6 @@
 """One side of `benchmarks/train.py` in a process of its own: it trains when it is told to, and waits in between.
 
-    python benchmarks/train_sides.py SPEC.json      (started by train.py)
+    python benchmarks/train_sides.py --side SPEC.json      (started by train.py)
 
 It writes a line of JSON when it is ready, and one for each line that it reads, which is a number of steps.
 """
@@ -172,7 +172,7 @@ def operations(model: ModelConfig, tokens: int, labels: int, adapters: bool = Tr
 
 
 def main() -> None:
-    spec = Spec(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    spec = Spec(**json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
     batches = dict(np.load(spec.batches))
     began = time.perf_counter()
     run = {"ms_medqa": ours, "peer": peer, "matmul": matmul}[spec.side](spec, batches)
