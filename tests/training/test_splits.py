@@ -16,7 +16,7 @@ from ms_medqa.data.dataset import BatchPlan
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 # (rows of a micro-batch, micro-batches, ranks); the ranks are processes under the launcher.
-SPLITS = [(8, 1, 1), (2, 4, 1), (4, 2, 1), (4, 1, 2), (1, 4, 2), (1, 1, 8)]
+SPLITS = [(8, 1, 1), (2, 4, 1), (4, 2, 1), (4, 1, 2), (1, 4, 2), (2, 1, 4), (1, 1, 8)]
 
 
 @pytest.mark.parametrize(
