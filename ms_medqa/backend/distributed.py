@@ -93,6 +93,15 @@ def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
     return ops.AllReduce()(Tensor(values.astype(np.float32))).asnumpy()
 
 
+def gather_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
+    """The float32 arrays of all ranks one after the other, which must have one shape; the same on every rank."""
+    if world.size == 1:
+        return values
+    from mindspore import Tensor, ops
+
+    return ops.AllGather()(Tensor(values)).asnumpy()
+
+
 def any_rank(flag: bool, world: World) -> bool:
     """Whether a flag is set on any rank; all ranks must ask at the same point, and get the same answer."""
     return bool(sum_over_ranks(np.array([float(flag)]), world)[0])

@@ -118,6 +118,11 @@ class TrainSection(Section):
     lora_plus_ratio: float = Field(
         1.0, gt=0, description="LoRA+: rate of an adapter's second matrix, in that of the others; about 16 is usual."
     )
+    shard_optimizer: bool = Field(
+        False,
+        description="Share the optimizer's moments out over the ranks, each of which updates its part (ZeRO stage 1): "
+        "8 bytes a trained weight less, divided by the ranks, for one more exchange a step. The update is the same.",
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay.")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second moment decay.")
     epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")

@@ -13,8 +13,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_medqa.models.loading import assign
-
 # Numbers in a bucket, 128 MiB in float32: most adapters fit into one. A larger parameter has one for itself, and is not
 # copied.
 BUCKET_SIZE = 2**25
@@ -93,26 +91,25 @@ class Buckets(nn.Cell):
         for number, (start, stop) in enumerate(self.bounds):
             self.map(ops.partial(_write, values[number]), self.starts[number], self.parameters[start:stop])
 
-    def zeros(self, prefix: str) -> ParameterTuple:
-        """A float32 parameter for each bucket, which is not trained itself."""
+    def zeros(self, prefix: str, shards: int = 1) -> ParameterTuple:
+        """A float32 parameter for each bucket, or for one of its `shards` even parts, which is not trained itself."""
         return ParameterTuple(
             [
-                Parameter(ops.zeros((sum(sizes),), ms.float32), name=f"{prefix}.{number}", requires_grad=False)
+                Parameter(ops.zeros((-(-sum(sizes) // shards),), ms.float32), f"{prefix}.{number}", requires_grad=False)
                 for number, sizes in enumerate(self.sizes)
             ]
         )
 
-    def unpack(self, flat: Sequence[Parameter]) -> dict[str, np.ndarray]:
-        """What `zeros` gave -> for each parameter's name the numbers in its shape, on the host."""
+    def unpack(self, flat: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The numbers of each bucket -> for each parameter's name its own, in its shape, on the host."""
         found = {}
         for values, (start, stop), sizes in zip(flat, self.bounds, self.sizes, strict=True):
-            pieces = np.split(values.asnumpy(), np.cumsum(sizes)[:-1])
+            pieces = np.split(values[: sum(sizes)], np.cumsum(sizes)[:-1])
             for parameter, piece in zip(self.parameters[start:stop], pieces, strict=True):
                 found[parameter.name] = piece.reshape(parameter.shape)
         return found
 
-    def pack(self, arrays: Mapping[str, np.ndarray], flat: Sequence[Parameter]) -> None:
-        """The way back of `unpack`, in place."""
-        for values, (start, stop) in zip(flat, self.bounds, strict=True):
-            names = [parameter.name for parameter in self.parameters[start:stop]]
-            assign(values, np.concatenate([arrays[name].reshape(-1) for name in names]))
+    def pack(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The way back of `unpack`."""
+        names = [[parameter.name for parameter in self.parameters[start:stop]] for start, stop in self.bounds]
+        return [np.concatenate([arrays[name].reshape(-1) for name in bucket]) for bucket in names]

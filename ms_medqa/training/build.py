@@ -124,6 +124,7 @@ def build_step(run: Run) -> TrainStep:
         train.weight_decay,
         train.no_decay,
         train.lora_plus_ratio,
+        run.world if train.shard_optimizer else None,
     )
     warmup = round(run.total_steps * train.warmup_ratio) if train.warmup_steps is None else train.warmup_steps
     schedule = Schedule(

@@ -243,10 +243,12 @@ class Trainer:
             return True
         self._check_ranks(f"at step {self.state.step}")
         failed = False
+        # All ranks, for each may hold a part of it.
+        optimizer = self._optimizer_state()
         if self.run.world.is_main:
             weights = {parameter.name: parameter.asnumpy() for parameter in self.parameters}
             try:
-                folder = self.checkpoints.save(weights, self._optimizer_state(), self.state)
+                folder = self.checkpoints.save(weights, optimizer, self.state)
             except RunError as error:
                 if self.run.config.train.on_save_error == "stop":
                     raise
@@ -301,7 +303,7 @@ def run_settings(run: Run) -> dict[str, Any]:
     config = run.config
     free = {
         *("resume", "save_steps", "keep_checkpoints", "on_save_error", "logging_steps"),
-        *("batch_size", "gradient_accumulation_steps"),
+        *("batch_size", "gradient_accumulation_steps", "recompute", "shard_optimizer"),
     }
     settings = {f"train.{key}": value for key, value in config.train.model_dump().items() if key not in free}
     settings["global batch"] = run.data.train_plan.global_batch

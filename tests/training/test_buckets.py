@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
+from ms_medqa.backend.distributed import World
 from ms_medqa.training.buckets import Buckets
+from ms_medqa.training.shards import Shards
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -53,7 +55,23 @@ def test_numbers_of_each_parameter_by_name_on_the_host(limit: int) -> None:
     arrays = {f"p{n}": np.random.default_rng(n).random(shape, np.float32) for n, shape in enumerate(SIZES)}
     kept = cell.zeros("kept")
     assert not any(parameter.requires_grad for parameter in kept)
-    cell.pack(arrays, kept)
-    found = cell.unpack(kept)
+    flat = cell.pack(arrays)
+    assert [values.shape for values in flat] == [parameter.shape for parameter in kept]
+    found = cell.unpack(flat)
     assert found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_parts_of_the_ranks_are_of_one_length_and_make_the_whole(ranks: int) -> None:
+    """Seven numbers over eight ranks leave one of them with nothing but filling."""
+    flat = np.arange(1, 8, dtype=np.float32)
+    parts = []
+    for rank in range(ranks):
+        shards = Shards(World())
+        shards.rank, shards.count = rank, ranks
+        parts.append(shards.own(Tensor(flat)).asnumpy())
+        assert np.array_equal(parts[-1], shards.own_array(flat))
+    assert {part.shape for part in parts} == {(-(-7 // ranks),)}
+    assert np.array_equal(np.concatenate(parts)[:7], flat)
+    assert not np.concatenate(parts)[7:].any()
