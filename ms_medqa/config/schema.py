@@ -193,6 +193,11 @@ class RuntimeSection(Section):
         description="Compute type; `auto`: float32 on a CPU, float16 on a GPU or an Ascend. `bfloat16` needs an "
         "Ascend: elsewhere float32 takes its place, with a notice. Training all weights stays in float32.",
     )
+    dataset_sink_mode: bool = Field(
+        False,
+        description="Batches of training go through the device's own queue (Ascend, GPU), which is filled ahead; on a "
+        "CPU they come from the host, with a notice. The same batches in the same order.",
+    )
     peak_tflops: float | None = Field(
         None,
         gt=0,

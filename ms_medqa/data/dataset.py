@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -227,6 +228,11 @@ class BatchPlan:
         """Positions with a target in the whole global batch: what its summed loss is divided by."""
         return int(self.rows.label_counts[self.rows_of_step(epoch, step)].sum())
 
+    def step_scalars(self, epoch: int, step: int, micro: int) -> tuple[np.ndarray, np.ndarray]:
+        """float32 () and bool (): what a micro-batch's loss is divided by, and whether it is its step's last one."""
+        count = max(self.label_count(epoch, step), 1)
+        return np.array(count, dtype=np.float32), np.array(micro == self.accumulation - 1)
+
     def token_count(self, epoch: int, step: int) -> int:
         """Tokens in the whole global batch, padding not counted."""
         return int(self.rows.token_counts[self.rows_of_step(epoch, step)].sum())
@@ -283,6 +289,19 @@ class _MicroBatches:
         return (np.array(position, dtype=np.int64), *(batch[name] for name in COLUMNS))
 
 
+class _StepInputs(_MicroBatches):
+    """The same with all that a training step takes."""
+
+    def __init__(self, plan: BatchPlan, rank: int, first: int, last: int, labels: int) -> None:
+        super().__init__(plan, rank, first, last)
+        self._labels = labels
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        position, *columns = super().__getitem__(index)
+        inputs = model_inputs(dict(zip(COLUMNS, columns, strict=True)), self._labels)
+        return (*inputs, *self._plan.step_scalars(*place_of(self._plan, int(position))))
+
+
 def place_of(plan: BatchPlan, position: int) -> tuple[int, int, int]:
     """(epoch, step, micro) of the micro-batch at a position counted from the very start."""
     steps, micro = divmod(position, plan.accumulation)
@@ -303,19 +322,11 @@ def batches(
         (epoch, step, micro, batch), the batch being int32 (batch_size, max_length) arrays as `Rows.row` names them.
     """
     assert plan.rows is rows
-    first = (start_epoch * plan.steps_per_epoch + start_step) * plan.accumulation
-    source = _MicroBatches(plan, rank, first, epochs * plan.steps_per_epoch * plan.accumulation)
+    first, last = _range(plan, start_epoch, start_step, epochs)
+    source = _MicroBatches(plan, rank, first, last)
     if len(source) == 0:
         return
-    import mindspore.dataset as ds
-
-    dataset = ds.GeneratorDataset(
-        source,
-        column_names=["position", *COLUMNS],
-        shuffle=False,
-        num_parallel_workers=max(1, min(num_workers, _cores())),
-        python_multiprocessing=False,
-    )
+    dataset = _generator_dataset(source, ["position", *COLUMNS], num_workers)
     iterator = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
     try:
         for count, (position, *columns) in enumerate(iterator):
@@ -324,6 +335,36 @@ def batches(
     finally:
         # A consumer that stops early must not leave the reader threads waiting at interpreter exit.
         iterator.stop()
+
+
+def step_dataset(plan: BatchPlan, rank: int, start_epoch: int, start_step: int, epochs: int, labels: int) -> Any:
+    """The same micro-batches as a MindSpore dataset of a training step's inputs, in their order.
+
+    Args:
+        plan, rank, start_epoch, start_step, epochs: see `batches`.
+        labels: see `model_inputs`.
+    """
+    source = _StepInputs(plan, rank, *_range(plan, start_epoch, start_step, epochs), labels)
+    columns = [*COLUMNS[:3], "label_places", "labels", "label_count", "last"]
+    return _generator_dataset(source, columns, 1)
+
+
+def _range(plan: BatchPlan, start_epoch: int, start_step: int, epochs: int) -> tuple[int, int]:
+    """Positions of the first micro-batch, and of the one after the last."""
+    first = (start_epoch * plan.steps_per_epoch + start_step) * plan.accumulation
+    return first, epochs * plan.steps_per_epoch * plan.accumulation
+
+
+def _generator_dataset(source: _MicroBatches, columns: list[str], num_workers: int) -> Any:
+    import mindspore.dataset as ds
+
+    return ds.GeneratorDataset(
+        source,
+        column_names=columns,
+        shuffle=False,
+        num_parallel_workers=max(1, min(num_workers, _cores())),
+        python_multiprocessing=False,
+    )
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""Optimizer state shared out: each rank keeps and updates an even part of it (ZeRO stage 1, Rajbhandari et al. 2020)."""
+"""Optimizer state shared out: each rank keeps and updates an even part (ZeRO stage 1, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,12 @@ from mindspore import Tensor
 from ms_medqa.backend.distributed import any_rank, check_same_weights
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import RunError, Stopped, UserError
-from ms_medqa.data.dataset import batches, model_inputs
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import trainable_parameters
 from ms_medqa.training.build import Run, build_step, restore
 from ms_medqa.training.callbacks import Callback
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState, load_checkpoint, load_weights
+from ms_medqa.training.feed import micro_batches
 from ms_medqa.training.metrics import MetricsLog
 from ms_medqa.training.stop import StopRequest
 from ms_medqa.training.validation import METRICS, Validation, is_better
@@ -105,22 +105,18 @@ class Trainer:
             return
         epoch, start = divmod(self.state.step, plan.steps_per_epoch)
         epochs = -(-total // plan.steps_per_epoch)
-        # The bar ends its line before an error is printed; the generator is closed before anything else compiles, for
-        # its reader thread holds the interpreter.
+        # The bar ends its line before an error is printed.
         with (
             progress(total=total, desc="training", unit="step") as bar,
-            closing(batches(self.run.data.train, plan, self.run.world.rank, epoch, start, epochs)) as stream,
+            closing(micro_batches(self.run, self.step_cell, self.most_labels, (epoch, start), epochs)) as stream,
         ):
             bar.update(self.state.step)
             self.step_cell.set_train(True)
-            compiled = False
-            began = time.perf_counter()
-            for epoch, step, micro, batch in stream:
-                inputs = self._inputs(epoch, step, micro, batch)
-                if not compiled:
-                    say(f"compiled the training step in {self.step_cell.prepare(*inputs):.1f} s")
-                    compiled, began = True, time.perf_counter()
-                outputs = self.step_cell(*inputs)
+            began: float | None = None
+            for epoch, step, micro, take in stream:
+                # Compiling before the first one is not a part of it.
+                began = time.perf_counter() if began is None else began
+                outputs = self._micro_step(epoch, step, micro, take)
                 if micro < plan.accumulation - 1:
                     continue
                 self.state.step += 1
@@ -150,15 +146,13 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, name)(self, *arguments)
 
-    def _inputs(self, epoch: int, step: int, micro: int, batch: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
-        """What the step takes of a micro-batch, whose keys are set."""
-        plan, run = self.plan, self.run
-        number = (epoch * plan.steps_per_epoch + step) * plan.accumulation + micro
-        for keys in run.draws:
-            keys.renew(run.config.train.seed, number, run.world.rank)
-        count = Tensor(max(plan.label_count(epoch, step), 1), ms.float32)
-        last = Tensor(micro == plan.accumulation - 1)
-        return (*map(Tensor, model_inputs(batch, self.most_labels)), count, last)
+    def _micro_step(
+        self, epoch: int, step: int, micro: int, take: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        number = (epoch * self.plan.steps_per_epoch + step) * self.plan.accumulation + micro
+        for keys in self.run.draws:
+            keys.renew(self.run.config.train.seed, number, self.run.world.rank)
+        return take()
 
     def _record(self, epoch: int, step: int, outputs: tuple[Tensor, ...], seconds: float) -> dict[str, Any]:
         loss, overflow, scale, lr, norm = (value.asnumpy().item() for value in outputs)

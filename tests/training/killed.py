@@ -26,7 +26,7 @@ def arm(moment: str) -> None:
     from ms_medqa.training.trainer import Trainer
 
     kind, step, number = moment.split(":")
-    micro_step, save, replace = Trainer._inputs, Checkpoints.save, os.replace
+    micro_step, save, replace = Trainer._micro_step, Checkpoints.save, os.replace
     saving: list[int] = []
 
     def killing_micro_step(self: Trainer, epoch: int, at: int, micro: int, batch: Any) -> Any:
@@ -45,7 +45,7 @@ def arm(moment: str) -> None:
             saving[0] += 1
         replace(*arguments)
 
-    Trainer._inputs, Checkpoints.save, os.replace = killing_micro_step, killing_save, killing_replace  # type: ignore[method-assign, assignment]
+    Trainer._micro_step, Checkpoints.save, os.replace = killing_micro_step, killing_save, killing_replace  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
