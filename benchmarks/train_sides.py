@@ -49,6 +49,7 @@ def ours(spec: Spec, batches: dict[str, np.ndarray]) -> Callable[[int], float]:
     import mindspore as ms
     from mindspore import Tensor
 
+    from ms_medqa.backend.compile_cache import CompileCache
     from ms_medqa.data.dataset import model_inputs
     from ms_medqa.models import load_model
     from ms_medqa.peft import inject_lora, trainable_parameters
@@ -63,17 +64,16 @@ def ours(spec: Spec, batches: dict[str, np.ndarray]) -> Callable[[int], float]:
     step = TrainStep(TokenLoss(model), optimizer, Schedule("constant", RATE, RATE, 0, 1), max_grad_norm=MAX_NORM)
     step.set_train(True)
     labels = int((batches["labels"] >= 0).sum((1, 2)).max())
+    graphs = CompileCache(None, {}, 0)
 
     def run(number: int) -> float:
         batch = {name: values[number] for name, values in batches.items()}
         batch["position_ids"] = np.maximum(np.cumsum(batch["segment_ids"], 1, np.int32) - 1, 0)
         count = Tensor(float((batch["labels"] >= 0).sum()), ms.float32)
         inputs = (*map(Tensor, model_inputs(batch, labels)), count, Tensor(True))
-        if not prepared:
-            prepared.append(step.prepare(*inputs))
+        graphs.compile("training step", step, inputs)
         return float(step(*inputs)[0].asnumpy())
 
-    prepared: list[float] = []
     return run
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mindspore import Tensor, nn
+
+_ADDRESS = re.compile(rb" at 0x[0-9a-f]+")
 
 
 def share_graphs(cells: Sequence[nn.Cell]) -> None:
@@ -25,8 +29,14 @@ def share_graphs(cells: Sequence[nn.Cell]) -> None:
         cell.no_inline = False
 
 
-def structure(cell: nn.Cell) -> str:
-    """A digest of classes, shapes, types and settings of a cell and all inside: equal where only weights differ."""
+def structure(cell: nn.Cell, across_processes: bool = False) -> str:
+    """A digest of classes, shapes, types and settings of a cell and all inside: equal where only weights differ.
+
+    Args:
+        cell: the outermost.
+        across_processes: leave out what differs between two processes that make the same cell: addresses in memory, and
+            the folder that a model came from.
+    """
     digest = hashlib.sha256()
     for path, inner in cell.cells_and_names():
         digest.update(f"{path}: {type(inner).__module__}.{type(inner).__qualname__}\n".encode())
@@ -34,9 +44,11 @@ def structure(cell: nn.Cell) -> str:
             digest.update(f"{name} {parameter.shape} {parameter.dtype} {parameter.requires_grad}\n".encode())
         for name, value in sorted(vars(inner).items()):
             # MindSpore's own bookkeeping, and what this module sets.
-            if name.startswith("_") or name == "no_inline":
+            if name.startswith("_") or name == "no_inline" or (across_processes and isinstance(value, Path)):
                 continue
             content = value.asnumpy().tobytes() if isinstance(value, Tensor) else str(value).encode()
+            if across_processes and not isinstance(value, Tensor):
+                content = _ADDRESS.sub(b"", content)
             digest.update(f"{name} ".encode() + content + b"\n")
     return digest.hexdigest()
 

@@ -205,6 +205,11 @@ class RuntimeSection(Section):
         "empty: no MFU.",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of operators; empty: all cores.")
+    compile_cache: str | None = Field(
+        None,
+        description="Folder that keeps the compiled graphs of trainings, so that a later run of the same training "
+        "starts sooner. All runs may share it, and it may be deleted at any time; empty: none.",
+    )
 
 
 class Config(Section):

@@ -7,12 +7,9 @@ non-finite everywhere, so every rank discards the same window.
 
 from __future__ import annotations
 
-import time
-
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_medqa.backend.graphs import return_free_memory
 from ms_medqa.backend.ops import on_ascend
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
@@ -57,17 +54,6 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         self.loss_total = Parameter(Tensor(0.0, ms.float32), name="loss_total", requires_grad=False)
         if self.is_distributed:
             self.sum_over_ranks = ops.AllReduce()
-
-    def prepare(self, *inputs: Tensor) -> float:
-        """Compile for inputs of these shapes, as the first step would; returns the seconds that it took.
-
-        What the compiler leaves is given back before the step takes its own memory: the peak is lower by it.
-        """
-        began = time.perf_counter()
-        if ms.get_context("mode") == ms.GRAPH_MODE:
-            self.compile(*inputs)
-            return_free_memory()
-        return time.perf_counter() - began
 
     def _scaled_loss(self, input_ids, position_ids, segment_ids, places, labels, label_count, scale):  # type: ignore[no-untyped-def]
         # Not `loss * scale`: inside the loss, gradients of float16 are scaled before they are rounded.

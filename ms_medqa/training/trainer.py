@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,8 @@ from ms_medqa.peft import trainable_parameters
 from ms_medqa.training.build import Run, build_step, restore
 from ms_medqa.training.callbacks import Callback
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState, load_checkpoint, load_weights
-from ms_medqa.training.feed import micro_batches
+from ms_medqa.training.feed import MicroBatch, micro_batches
+from ms_medqa.training.graph_key import compile_cache
 from ms_medqa.training.metrics import MetricsLog
 from ms_medqa.training.stop import StopRequest
 from ms_medqa.training.validation import METRICS, Validation, is_better
@@ -58,12 +59,13 @@ class Trainer:
         self.plan = run.data.train_plan
         self.parameters = trainable_parameters(run.model)
         self.step_cell = build_step(run)
-        self.validation = Validation(run)
         self.watch = Watch(run)
         self.checkpoints = Checkpoints(output / "checkpoints", run.config.train.keep_checkpoints)
         self.state = TrainerState(steps_per_epoch=self.plan.steps_per_epoch, settings=run_settings(run))
         # One shape for the whole run: another one would compile the step again.
         self.most_labels = self.plan.most_labels(-(-run.total_steps // self.plan.steps_per_epoch))
+        self.graphs = compile_cache(run, self.most_labels)
+        self.validation = Validation(run, self.graphs)
         self.skips_in_a_row = 0
         self.saved_step: int | None = None
         self.log: MetricsLog | None = None
@@ -108,7 +110,7 @@ class Trainer:
         # The bar ends its line before an error is printed.
         with (
             progress(total=total, desc="training", unit="step") as bar,
-            closing(micro_batches(self.run, self.step_cell, self.most_labels, (epoch, start), epochs)) as stream,
+            closing(self._micro_batches((epoch, start), epochs)) as stream,
         ):
             bar.update(self.state.step)
             self.step_cell.set_train(True)
@@ -139,6 +141,9 @@ class Trainer:
                     raise Stopped(signal.SIGTERM, f"{what}, `{command}` goes on")
                 began = time.perf_counter()
 
+    def _micro_batches(self, start: tuple[int, int], epochs: int) -> Iterator[MicroBatch]:
+        return micro_batches(self.run, self.step_cell, self.graphs, self.most_labels, start, epochs)
+
     def _is_done(self) -> bool:
         return self.state.step >= self.run.total_steps or self.state.stopped is not None
 
@@ -150,6 +155,8 @@ class Trainer:
         self, epoch: int, step: int, micro: int, take: Callable[[], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
         number = (epoch * self.plan.steps_per_epoch + step) * self.plan.accumulation + micro
+        # The step is compiled by now: among several ranks MindSpore ends a compilation with sending all of rank 0's
+        # parameters round, these too.
         for keys in self.run.draws:
             keys.renew(self.run.config.train.seed, number, self.run.world.rank)
         return take()

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from mindspore import Tensor
 
+from ms_medqa.backend.compile_cache import CompileCache
 from ms_medqa.backend.distributed import sum_over_ranks
 from ms_medqa.config.console import progress
 from ms_medqa.data.dataset import model_inputs
@@ -25,10 +26,12 @@ class Validation:
 
     Args:
         run: the parts.
+        graphs: keeps the compiled graph.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, graphs: CompileCache) -> None:
         self.run = run
+        self.graphs = graphs
         self.scores = TokenScores(run.model)
 
     def measure(self) -> dict[str, float] | None:
@@ -39,8 +42,10 @@ class Validation:
         self.scores.set_train(False)
         sums, most = np.zeros(2), plan.most_labels(1)
         for step in progress(range(plan.steps_per_epoch), desc="validation", unit="batch"):
-            inputs = model_inputs(rows.batch(plan.rows_of(0, step, 0, world.rank)), most)
-            sums += [score.asnumpy().item() for score in self.scores(*map(Tensor, inputs))]
+            batch = rows.batch(plan.rows_of(0, step, 0, world.rank))
+            inputs = tuple(map(Tensor, model_inputs(batch, most)))
+            self.graphs.compile("validation", self.scores, inputs)
+            sums += [score.asnumpy().item() for score in self.scores(*inputs)]
         loss, right = (sum_over_ranks(sums, world) / rows.label_counts.sum()).tolist()
         return {"loss": loss, "perplexity": math.exp(min(loss, 100.0)), "accuracy": right}
 

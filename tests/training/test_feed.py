@@ -13,6 +13,7 @@ import pytest
 import trainable
 
 from ms_medqa.backend import sink
+from ms_medqa.backend.compile_cache import CompileCache
 from ms_medqa.config import load_config
 from ms_medqa.training import build, feed, run
 from ms_medqa.training.checkpoint import load_checkpoint
@@ -69,7 +70,7 @@ def test_a_run_through_the_queue_is_the_same_run(tmp_path: Path, monkeypatch: py
 def test_a_device_without_a_queue_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = load_config(trainable.write_config(tmp_path / "out", runtime={"dataset_sink_mode": True}), [])
     parts = build.build_run(config)
-    feed.micro_batches(parts, build.build_step(parts), 8, (0, 0), 1)
+    feed.micro_batches(parts, build.build_step(parts), CompileCache(None, {}, 0), 8, (0, 0), 1)
     assert (
         "runtime.dataset_sink_mode: a CPU has no queue of batches, they come from the host" in capsys.readouterr().out
     )
@@ -82,5 +83,5 @@ def test_the_two_devices_that_have_one_use_it(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(ms, "data_sink", queue.data_sink)
     for name in ("Ascend", "GPU"):
         there = replace(parts, device=replace(parts.device, name=name))
-        list(feed.micro_batches(there, build.build_step(parts), 64, (0, 0), 1))
+        list(feed.micro_batches(there, build.build_step(parts), CompileCache(None, {}, 0), 64, (0, 0), 1))
     assert [size for _, size in queue.calls] == [1, 1]
