@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 
 from ms_medqa.config import UserError, load_config, split_overrides
 
@@ -37,9 +38,12 @@ def run(args: argparse.Namespace) -> int:
     check_rank_table_start()
 
     from ms_medqa.config.console import say
-    from ms_medqa.training import train
+    from ms_medqa.config.native_log import native_log
 
-    result = train(config, dry_run=args.dry_run)
+    with native_log():
+        from ms_medqa.training import train
+
+        result = train(config, dry_run=args.dry_run)
     if result.state is None:
         say("dry run: nothing was trained")
         return 0
@@ -56,11 +60,15 @@ def run(args: argparse.Namespace) -> int:
         folder = str(result.folder)
         model = ["--model", config.model.path, "--adapter", folder] if adapter else ["--model", folder]
         if config.train.stage == "sft":
-            files = ["--data", f"{config.data.path}/test.jsonl", "--output", f"{config.output_dir}/eval"]
+            test = Path(f"{config.data.path}/test.jsonl")
+            files = ["--data", str(test), "--output", f"{config.output_dir}/eval"]
             compare = ["--compare-base"] if adapter else []
             # Quoted, so that a line can be copied from the terminal whatever the folders are called.
-            say(f"next:   ms-medqa eval {shlex.join([*model, *files, *compare])}")
-            say(f"        ms-medqa ask {shlex.join(model)} QUESTION")
+            commands = [f"ask {shlex.join(model)} QUESTION"]
+            if test.exists() and test.stat().st_size:
+                commands.insert(0, f"eval {shlex.join([*model, *files, *compare])}")
             if adapter:
-                say(f"        ms-medqa merge {shlex.join([*model, '--output', f'{config.output_dir}/merged'])}")
+                commands.append(f"merge {shlex.join([*model, '--output', f'{config.output_dir}/merged'])}")
+            for number, command in enumerate(commands):
+                say(f"{'        ' if number else 'next:   '}ms-medqa {command}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write
 from ms_medqa.config.loader import dump_config
+from ms_medqa.config.native_log import move_to
 from ms_medqa.config.schema import Config
 from ms_medqa.training.build import build_run
 from ms_medqa.training.callbacks import Callback
@@ -20,7 +22,16 @@ from ms_medqa.training.plan import describe, plan_of, plan_run
 from ms_medqa.training.result import save_result
 from ms_medqa.training.trainer import Trainer
 
-_RUN_FILES = ("checkpoints", "adapter", "model", "metrics.jsonl", "tensorboard", "loss.png", "config.yaml")
+_RUN_FILES = (
+    "checkpoints",
+    "adapter",
+    "model",
+    "metrics.jsonl",
+    "tensorboard",
+    "loss.png",
+    "mindspore.log",
+    "config.yaml",
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,10 @@ def train(config: Config, dry_run: bool = False, callbacks: Sequence[Callback] =
             # Whoever repeats the run from this file wants it from the start.
             section = config.train.model_copy(update={"resume": None})
             file.write(dump_config(config.model_copy(update={"train": section})))
+        move_to(output / "mindspore.log")
+        command = shlex.join(["ms-medqa", "train", str(output / "config.yaml"), "--resume"])
+        again = "the command of this run with --resume" if run.world.size > 1 else command
+        say(f"if it ends before its time, this goes on: {again}")
     state = trainer.train()
     peak = peak_memory(run.device.name)
     say(f"memory: {peak / 1e9:.1f} GB measured at the peak, {plan.memory.total / 1e9:.1f} GB estimated")
