@@ -66,7 +66,7 @@ class CompileCache:
         A fault of the cache costs a note and a compilation, never the run.
 
         Returns:
-            Whether it was the first call for this name.
+            Whether it was the first call for this name, and there was something to compile.
         """
         if name in self._compiled:
             return False
@@ -74,7 +74,7 @@ class CompileCache:
         self._compile(name, cell, inputs)
         # What the compiler leaves, before the cell takes its own memory: the peak is lower by it.
         return_free_memory()
-        return True
+        return ms.get_context("mode") == ms.GRAPH_MODE
 
     def _compile(self, name: str, cell: nn.Cell, inputs: Sequence[Tensor]) -> None:
         if self._folder is None:
