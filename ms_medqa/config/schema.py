@@ -102,6 +102,11 @@ class TrainSection(Section):
     )
     batch_size: int = Field(4, ge=1, description="Rows a device takes in one micro-batch.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches in one optimizer step.")
+    recompute: bool | int = Field(
+        False,
+        description="Layers that keep nothing but their input for the backward pass and are computed anew there: `true` "
+        "is all, a whole number N the first N. Less memory for more time; the update is the same.",
+    )
     learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the rate falls after the rise; `constant`: not at all."
@@ -158,6 +163,14 @@ class TrainSection(Section):
     resume: str | None = Field(
         None, description="`auto`: the newest complete checkpoint of `output_dir`; or a checkpoint folder."
     )
+
+    @field_validator("recompute", mode="before")
+    @classmethod
+    def _check_layer_count(cls, value: Any) -> Any:
+        # A union would tell a fault once for each of its types.
+        if not isinstance(value, int) or value < 0:
+            raise ValueError("input should be true, false or a number of layers, such as 12")
+        return value
 
 
 class EvalSection(Section):

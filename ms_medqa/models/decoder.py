@@ -48,16 +48,27 @@ class Decoder(nn.Cell):
         k_cos, k_sin = rotary.tables(position_ids, self.kv_heads, length)
         return q_cos, q_sin, k_cos, k_sin
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """int32 (batch, L) -> (batch * L, H): what the first layer takes."""
+        x = self.embed_tokens(ops.reshape(input_ids, (-1,)))
+        return x if self.noise is None else self.noise(x)
+
+    def surroundings(self, position_ids: Tensor, segment_ids: Tensor) -> tuple[RopeTables | None, tuple[Tensor, ...]]:
+        """What all layers have in common, from int32 (batch, L) each: rotary tables, and masks by size of window."""
+        rope = self.rope(ops.reshape(position_ids, (-1,)), position_ids.max() + 1)
+        return rope, self.mask.of_sequences(segment_ids)
+
+    def through(self, x: Tensor, rope: RopeTables | None, masks: tuple[Tensor, ...], first: int = 0) -> Tensor:
+        """From the input of layer `first` to the last hidden states, (batch * L, H) both."""
+        for index in range(first, len(self.layers)):
+            x = self.layers[index](x, rope, masks[self.mask.of_layer[index]])
+        return self.norm(x)
+
     def construct(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """int32 (batch, L) each -> hidden states (batch * L, H)."""
-        x = self.embed_tokens(ops.reshape(input_ids, (-1,)))
-        if self.noise is not None:
-            x = self.noise(x)
-        rope = self.rope(ops.reshape(position_ids, (-1,)), position_ids.max() + 1)
-        masks = self.mask.of_sequences(segment_ids)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, rope, masks[self.mask.of_layer[index]])
-        return self.norm(x)
+        x = self.embed(input_ids)
+        rope, masks = self.surroundings(position_ids, segment_ids)
+        return self.through(x, rope, masks)
 
 
 class CausalLM(nn.Cell):

@@ -24,6 +24,7 @@ from ms_medqa.models.loading import assign
 from ms_medqa.peft import DropoutKeys, add_embedding_noise, inject_lora, trainable_parameters
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
+from ms_medqa.training.recompute import recomputed_layers
 from ms_medqa.training.schedule import Schedule
 from ms_medqa.training.step import TrainStep
 
@@ -141,6 +142,7 @@ def build_step(run: Run) -> TrainStep:
         train.gradient_accumulation_steps,
         train.max_grad_norm,
         scale,
+        recomputed_layers(train.recompute, run.model.config.num_hidden_layers),
     )
     step.set_train(True)
     return step

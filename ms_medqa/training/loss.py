@@ -141,7 +141,12 @@ class TokenLoss(nn.Cell):
         Returns:
             float32 scalar.
         """
-        hidden, labelled = self.labelled_hidden(input_ids, position_ids, segment_ids, label_places, labels)
+        hidden = self.model.hidden(input_ids, position_ids, segment_ids)
+        return self.of_hidden(hidden, label_places, labels, label_count)
+
+    def of_hidden(self, hidden: Tensor, label_places: Tensor, labels: Tensor, label_count: Tensor) -> Tensor:
+        """The same from the last hidden states (batch * L, H)."""
+        hidden, labelled = self.labelled_hidden(hidden, label_places, labels)
         if not self.by_blocks:
             return self.total(self.model.head(hidden), labels, labelled) / label_count
         factor = ops.reciprocal(label_count)
@@ -149,12 +154,9 @@ class TokenLoss(nn.Cell):
         total = self.vocabulary_loss(hidden, matrix, ops.maximum(labels, 0), factor)[0]
         return total - self.of_filler(labelled) * factor
 
-    def labelled_hidden(
-        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, label_places: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def labelled_hidden(self, hidden: Tensor, label_places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(K, H) hidden states, all zero for an entry that only fills, and float32 (K,), 1 where it does not."""
         labelled = ops.cast(ops.greater_equal(labels, 0), ms.float32)
-        hidden = self.model.hidden(input_ids, position_ids, segment_ids)
         hidden = ops.gather(hidden, label_places, 0)
         return hidden * ops.cast(ops.reshape(labelled, (-1, 1)), hidden.dtype), labelled
 
@@ -180,7 +182,8 @@ class TokenScores(TokenLoss):
         self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, label_places: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Two float32 scalars; arguments as of `TokenLoss`."""
-        hidden, labelled = self.labelled_hidden(input_ids, position_ids, segment_ids, label_places, labels)
+        hidden = self.model.hidden(input_ids, position_ids, segment_ids)
+        hidden, labelled = self.labelled_hidden(hidden, label_places, labels)
         logits = self.model.head(hidden)
         right = ops.cast(ops.equal(ops.cast(ops.argmax(logits, 1), ms.int32), labels), ms.float32)
         return self.total(logits, labels, labelled), right.sum()

@@ -13,6 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from ms_medqa.backend.ops import on_ascend
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
+from ms_medqa.training.recompute import RecomputedGradients
 
 
 class TrainStep(nn.TrainOneStepWithLossScaleCell):
@@ -29,6 +30,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         accumulation: micro-batches in a window.
         max_grad_norm: gradients are scaled down to this global norm.
         scale_sense: `nn.DynamicLossScaleUpdateCell`, or a float32 scalar Tensor for a fixed scale.
+        recomputed: so many of the first layers are computed anew for the backward pass.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         accumulation: int = 1,
         max_grad_norm: float = 1.0,
         scale_sense: nn.Cell | Tensor | None = None,
+        recomputed: int = 0,
     ) -> None:
         super().__init__(loss, optimizer, Tensor(1.0, ms.float32) if scale_sense is None else scale_sense)
         self.schedule = schedule
@@ -46,7 +49,10 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         self.max_grad_norm = max_grad_norm
         # The parent's check asks for the NPU's status registers on everything that is no GPU.
         self.ascend = on_ascend()
-        self.loss_and_gradients = ms.value_and_grad(self._scaled_loss, None, self.weights)
+        if recomputed:
+            self.loss_and_gradients = RecomputedGradients(loss, self.weights, recomputed)
+        else:
+            self.loss_and_gradients = ms.value_and_grad(loss, None, self.weights)
         self.buckets = optimizer.buckets
         if accumulation > 1:
             self.totals = self.buckets.zeros("accumulated")
@@ -54,10 +60,6 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         self.loss_total = Parameter(Tensor(0.0, ms.float32), name="loss_total", requires_grad=False)
         if self.is_distributed:
             self.sum_over_ranks = ops.AllReduce()
-
-    def _scaled_loss(self, input_ids, position_ids, segment_ids, places, labels, label_count, scale):  # type: ignore[no-untyped-def]
-        # Not `loss * scale`: inside the loss, gradients of float16 are scaled before they are rounded.
-        return self.network(input_ids, position_ids, segment_ids, places, labels, label_count / scale)
 
     def start_overflow_check(self, pre_cond, compute_input):  # type: ignore[no-untyped-def]
         """Clear the NPU's status registers; other devices have none."""
@@ -104,8 +106,9 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         if self.accumulation == 1:
             # In a longer window the registers must keep what an earlier micro-batch left; reading clears them.
             status, scale = self.start_overflow_check(input_ids, scale)
+        # Not `loss * scale`: inside the loss, gradients of float16 are scaled before they are rounded.
         loss, gradients = self.loss_and_gradients(
-            input_ids, position_ids, segment_ids, label_places, labels, label_count, scale
+            input_ids, position_ids, segment_ids, label_places, labels, label_count / scale
         )
         loss = loss / scale
         gradients = self.buckets.join(gradients)

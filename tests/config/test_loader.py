@@ -53,6 +53,8 @@ def test_an_override_below_a_null_section_brings_it_to_life(write):
         ("", ["data.split=[1.5, -0.5, 0]"], ["data.split = [1.5, -0.5, 0]: three shares of at least 0"]),
         ("train:\n  epochs: true\n", [], ["train.epochs = True", "not be true or false"]),
         ("train:\n  max_steps: yes\n", [], ["train.max_steps = True", "not be true or false"]),
+        ("", ["train.recompute=all"], ["train.recompute = 'all': input should be true, false or a number of layers"]),
+        ("", ["train.recompute=-1"], ["train.recompute = -1: input should be true, false or a number of layers"]),
         ("train:\n", [], ["train = None", "a section of keys", "leave it out"]),
         ("train: 5\n", ["train.epochs=1"], ["train = 5", "a section of keys"]),
         ("output_dir: 2024-13-45\n", [], ["run.yaml", "month", "quotes"]),
@@ -69,6 +71,12 @@ def test_an_error_is_one_line_that_names_file_key_and_way_out(write, text, overr
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("0", 0), ("1", 1), ("12", 12)])
+def test_a_key_that_takes_a_flag_or_a_number_tells_them_apart(text, value):
+    found = load_config(None, [f"train.recompute={text}"]).train.recompute
+    assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize("text", ["2024-11-22", "2024-13-45", "12", "no", "[x", "{a: b}"])

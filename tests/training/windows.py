@@ -45,7 +45,9 @@ def new_model(folder: Path, dtype: str = "float32", **changes: Any) -> Any:
     return load_model(folder, dtype=dtype)
 
 
-def new_step(model: Any, accumulation: int = 1, *, max_grad_norm: float = 1.0, scale: Any = None) -> TrainStep:
+def new_step(
+    model: Any, accumulation: int = 1, *, max_grad_norm: float = 1.0, scale: Any = None, recomputed: int = 0
+) -> TrainStep:
     """A step with a constant learning rate of 1e-3."""
     step = TrainStep(
         TokenLoss(model),
@@ -54,6 +56,7 @@ def new_step(model: Any, accumulation: int = 1, *, max_grad_norm: float = 1.0, s
         accumulation,
         max_grad_norm,
         scale,
+        recomputed,
     )
     step.set_train(True)
     return step
