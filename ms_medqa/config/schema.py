@@ -104,8 +104,8 @@ class TrainSection(Section):
     gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches in one optimizer step.")
     recompute: bool | int = Field(
         False,
-        description="Layers that keep nothing but their input for the backward pass and are computed anew there: `true` "
-        "is all, a whole number N the first N. Less memory for more time; the update is the same.",
+        description="Layers that keep only their input for the backward pass and are computed anew there: `true` is "
+        "all, a whole number N the first N. Less memory for more time; the update is the same.",
     )
     learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(

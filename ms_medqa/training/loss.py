@@ -14,6 +14,11 @@ from ms_medqa.models.decoder import CausalLM
 _BLOCK_BYTES, _BLOCK_ROWS = 64 * 2**20, 128
 
 
+def block_rows(vocabulary: int) -> int:
+    """Rows of logits that are there at a time."""
+    return max(_BLOCK_ROWS, _BLOCK_BYTES // (4 * vocabulary))
+
+
 class VocabularyLoss(nn.Cell):
     """Summed cross entropy over a vocabulary matrix, and its gradient with it, one block of rows after the other.
 
@@ -48,7 +53,7 @@ class VocabularyLoss(nn.Cell):
             float32 scalar; its gradients to `hidden`, and to `weight` where that is trained.
         """
         entries, vocabulary = hidden.shape[0], weight.shape[0]
-        size = max(_BLOCK_ROWS, _BLOCK_BYTES // (4 * vocabulary))
+        size = block_rows(vocabulary)
         total, to_hidden, to_weight = ops.zeros((), ms.float32), (), hidden
         for number in range(-(-entries // size)):
             start = number * size

@@ -13,19 +13,25 @@ from ms_medqa.config.schema import Config
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.peft import count_parameters, lora_layers, trainable_parameters
+from ms_medqa.training.buckets import BUCKET_SIZE
+from ms_medqa.training.loss import block_rows
+from ms_medqa.training.recompute import recomputed_layers
 
 _SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Adapters, gradients, moments and everything else that an update passes through.
 _FLOAT32 = 4
 
 # Measured on a CPU, MindSpore 2.10: the process with its libraries, tokenizer and log writers; what compiler and the
-# runtime keep for a layer (about 120 kernels forward and backward) and an adapter (about 80, its update included).
+# runtime keep for a layer, forward, backward and in validation, for an adapter, and for a layer that is recomputed.
 _PROCESS = 690e6
-_GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER = 20e6, 8e6
+_GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER, _GRAPH_OF_RECOMPUTED = 18e6, 2.3e6, 17e6
 # Assumed: what CANN, or CUDA, and the communication buffers take of a card.
 _CARD = 2e9
-# A transposition on a CPU keeps the place of each number.
-_PLACE = 8
+# Logits of a block, the softmax inside the kernel, their gradient, and on a CPU, measured, gaps in its pool: so many
+# times the float32 logits of a block.
+_LOGITS_ON_CPU, _LOGITS_ON_CARD = 4.5, 3.0
+# Of the largest bucket, while it is updated: both moments, the direction, and on a CPU as much of gaps.
+_UPDATE_ON_CPU, _UPDATE_ON_CARD = 4, 3
 
 
 @dataclass(frozen=True)
@@ -36,22 +42,23 @@ class MemoryEstimate:
         process: Python, MindSpore and libraries; on a card, what its runtime takes.
         weights: of the model, adapters included.
         optimizer: both moments, and the sums of gradients where several micro-batches make a step.
-        activations: what the layers keep for the backward pass, attention scores left out.
+        gradients: of all that is trained.
+        activations: what the layers keep for the backward pass, attention scores left out, and what the layer that is
+            being differentiated needs besides.
         scores: attention scores, and the mask.
-        logits: of the labelled positions, and their gradients.
-        gradients: and the copies that an update makes of them.
-        tables: places of transposed numbers, and noise of dropout, on a CPU.
+        logits: of a block of labelled positions, and their gradients.
+        update: scaled gradients, the values that are joined, and new moments and values.
         graph: the compiled graphs, on a CPU.
     """
 
     process: int
     weights: int
     optimizer: int
+    gradients: int
     activations: int
     scores: int
     logits: int
-    gradients: int
-    tables: int
+    update: int
     graph: int
 
     @property
@@ -62,9 +69,9 @@ class MemoryEstimate:
     def parts(self) -> Iterator[tuple[str, int]]:
         """(name, bytes) of what is there at the peak."""
         backward = ("activations", "scores", "logits")
-        over = self.gradients > sum(getattr(self, name) for name in backward)
+        over = self.update > sum(getattr(self, name) for name in backward)
         for field in fields(self):
-            if field.name not in (backward if over else ("gradients",)):
+            if field.name not in (backward if over else ("update",)):
                 yield field.name, getattr(self, field.name)
 
     def __str__(self) -> str:
@@ -72,63 +79,70 @@ class MemoryEstimate:
         return f"{self.total / 1e9:.1f} GB estimated at the peak: {parts}"
 
 
-def estimate_memory(model: CausalLM, config: Config, device: str, dtype: str, labels: int | None) -> MemoryEstimate:
+def estimate_memory(
+    model: CausalLM, config: Config, device: str, dtype: str, labels: int | None, ranks: int = 1
+) -> MemoryEstimate:
     """The estimate for a model that has its adapters; its weights need not be there.
 
     Args:
         model: gives shapes, adapters, and which weights are trained.
-        config: gives batch, length and accumulation.
+        config: gives batch, length, accumulation, recomputation and sharding.
         device: `CPU`, `GPU` or `Ascend`.
         dtype: what the model computes in, and what its frozen weights have.
         labels: positions with a label in a micro-batch, as `BatchPlan.most_labels` counts them; None where the data is
             not known: every position.
+        ranks: processes that train together.
     """
     train, length, shape = config.train, config.data.max_length, model.config
     tokens = train.batch_size * length
     trained, total = count_parameters(model)
     largest = max((parameter.size for parameter in trainable_parameters(model)), default=0)
+    bucket = max(largest, min(trained, BUCKET_SIZE))
+    shares = ranks if train.shard_optimizer else 1
     adapters = [layer.in_features for _, layer in lora_layers(model)]
     size, on_cpu = _SIZES[dtype], device == "CPU"
-    layers, kernels = shape.num_hidden_layers, shape.num_attention_heads * length
-    # Where labels are smoothed, the gradients of their own logits and of the mean as well.
-    smoothed = 2 * _FLOAT32 if train.label_smoothing else 0
-    # float32 scores after softmax, and a copy in the type of the values; the mask is there once.
-    scores = layers * (_FLOAT32 + (size if size != _FLOAT32 else 0)) + _FLOAT32
-    tables = graph = 0
-    if on_cpu:
-        # Noise on the embedded tokens has a table as wide as dropout on the adapters of the hidden state.
-        noisy = [shape.hidden_size] if train.neftune_alpha else []
-        tables = _tables(shape, [*adapters, *noisy], tokens)
-        graph = layers * _GRAPH_OF_LAYER + len(adapters) * _GRAPH_OF_ADAPTER
+    recomputed = recomputed_layers(train.recompute, shape.num_hidden_layers)
+    kept = shape.num_hidden_layers - recomputed
+    # Of the recomputed layers, one is there as a whole at a time.
+    whole = kept + min(recomputed, 1)
+    of_layer = _kept(shape, size, not adapters) + _of_adapters(adapters, config) / shape.num_hidden_layers
+    activations = whole * of_layer + recomputed * shape.hidden_size * size + _working(shape, size)
+    # Of a layer, float32 scores after softmax, and a copy in the type of the values. The mask, and four gradients.
+    score = _FLOAT32 + (size if size != _FLOAT32 else 0)
+    graph = shape.num_hidden_layers * _GRAPH_OF_LAYER + len(adapters) * _GRAPH_OF_ADAPTER
+    graph += recomputed * _GRAPH_OF_RECOMPUTED
+    # Noise of dropout is drawn once for each width.
+    noise = {shape.hidden_size} if train.neftune_alpha else set()
+    noise |= set(adapters) if config.lora is not None and config.lora.dropout > 0 else set()
     return MemoryEstimate(
         process=int(_PROCESS if on_cpu else _CARD),
         weights=(total - trained) * size + trained * _FLOAT32,
-        optimizer=trained * _FLOAT32 * (3 if train.gradient_accumulation_steps > 1 else 2),
-        activations=tokens * (layers * _kept(shape, device, size, not adapters) + _of_adapters(adapters, config)),
-        scores=tokens * kernels * scores,
-        # In the type of the model where that is not float32; in float32; their gradient; and it, scaled.
-        logits=(labels or tokens) * shape.vocab_size * (3 * _FLOAT32 + smoothed + (size if size != _FLOAT32 else 0)),
-        # As they are, unscaled and clipped; and for the parameter that is being updated its new moments and weights.
-        # The pool of a CPU has gaps into which nothing of its size fits: they were as large as two more of it.
-        gradients=_FLOAT32 * (3 * trained + (5 if on_cpu else 3) * largest),
-        tables=int(tables),
-        graph=int(graph),
+        optimizer=2 * -(-trained // shares) * _FLOAT32
+        + (trained * _FLOAT32 if train.gradient_accumulation_steps > 1 else 0),
+        gradients=trained * _FLOAT32,
+        activations=int(tokens * (activations + sum(noise) * _FLOAT32)),
+        scores=tokens * shape.num_attention_heads * length * (whole * score + 5 * _FLOAT32),
+        logits=_logits(model, config, device, size, labels or tokens),
+        update=_FLOAT32 * (2 * trained + (_UPDATE_ON_CPU if on_cpu else _UPDATE_ON_CARD) * bucket // shares),
+        graph=int(graph) if on_cpu else 0,
     )
 
 
-def _kept(shape: ModelConfig, device: str, size: int, trains_all: bool) -> int:
+def _kept(shape: ModelConfig, size: int, trains_all: bool) -> int:
     """Bytes a token that one layer keeps for the backward pass, scores and adapters left out."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
-    query, value = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-    # Both norms: their input; without a fused kernel also a float32 copy, scaled; and on a CPU, where nothing is
-    # broadcast, scales and weights laid out.
-    norms = {"Ascend": 2 * size, "GPU": 2 * (size + _FLOAT32), "CPU": 8 * _FLOAT32}[device] * hidden
-    # Queries, keys, values and the result of attention; gate, its activation, and up.
-    kept = norms + size * (2 * query + 2 * value + 3 * inner)
+    query = shape.num_attention_heads * shape.head_dim
+    # The inputs of both norms; queries, and keys and values as often as there are query heads; gate and up.
+    kept = 2 * hidden + 3 * query + 2 * inner
     if trains_all:
         # The inputs of all matrices.
-        kept += size * (2 * hidden + inner)
-    return kept
+        kept += 2 * hidden + query + inner
+    return size * kept
+
+
+def _working(shape: ModelConfig, size: int) -> int:
+    """Bytes a token that the layer being differentiated needs besides: measured on a CPU, with the rotary tables."""
+    return size * (6 * shape.intermediate_size + 14 * shape.hidden_size)
 
 
 def _of_adapters(adapters: list[int], config: Config) -> int:
@@ -139,10 +153,19 @@ def _of_adapters(adapters: list[int], config: Config) -> int:
     return sum(adapters) * _FLOAT32 * 2 if dropped else sum(adapters) * _FLOAT32 // 2
 
 
-def _tables(shape: ModelConfig, adapters: list[int], tokens: int) -> int:
-    """Bytes of the tables that kernels on a CPU keep as long as their graph."""
-    query, value = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-    # Queries, keys, values and the result are transposed forward and backward, and forward once more in validation.
-    places = 3 * shape.num_hidden_layers * (2 * query + 2 * value) * _PLACE
-    # One table of noise for each width.
-    return tokens * (places + sum(set(adapters)) * _FLOAT32)
+def _logits(model: CausalLM, config: Config, device: str, size: int, labels: int) -> int:
+    """Bytes of logits, and of the gradients that are there with them."""
+    vocabulary, smoothed = model.config.vocab_size, config.train.label_smoothing > 0
+    head = model.head_parameter
+    if smoothed or head is None:
+        # All at a time: in the type of the model where that is not float32; in float32; their gradient; and it, scaled.
+        # Where labels are smoothed, the gradients of their own logits and of the mean as well.
+        copies = (5 if smoothed else 3) * _FLOAT32 + (size if size != _FLOAT32 else 0)
+        return labels * vocabulary * copies
+    rows = min(labels, block_rows(vocabulary))
+    # In the type of the model there are the logits as they come and their scaled gradient.
+    times = _LOGITS_ON_CPU if device == "CPU" else _LOGITS_ON_CARD
+    copies = times * _FLOAT32 + (2 * size if size != _FLOAT32 else 0)
+    # The gradient of a trained matrix is a sum over the blocks: it, and what is added.
+    matrix = 2 * head.size * _FLOAT32 if head.requires_grad else 0
+    return int(rows * vocabulary * copies) + matrix

@@ -61,7 +61,7 @@ def plan_of(run: Run) -> Plan:
         count_parameters(run.model),
         run.data,
         run.total_steps,
-        _memory(run.model, run.config, run.device.name, run.dtype, run.data),
+        _memory(run.model, run.config, run.device.name, run.dtype, run.data, run.world.size),
     )
 
 
@@ -96,15 +96,18 @@ def plan_run(config: Config) -> Plan:
         missing.append("data: data.path is not set, so the number of steps is not known")
     add_adapter(model, config)
     counts = count_parameters(model)
-    memory, on_card = _memory(model, config, device.name, dtype, data), None
+    memory, on_card = _memory(model, config, device.name, dtype, data, world.size), None
     if device.name == "CPU":
-        on_card = _memory(model, config, "Ascend", resolve_dtype(config.runtime.dtype, "Ascend")[0], data)
+        card = Device("Ascend", resolve_dtype(config.runtime.dtype, "Ascend")[0])
+        on_card = _memory(model, config, card.name, weight_dtype(config, card), data, world.size)
     return Plan(config, device, world.size, shape, dtype, counts, data, steps, memory, on_card, tuple(missing))
 
 
-def _memory(model: CausalLM, config: Config, device: str, dtype: str, data: TrainingData | None) -> MemoryEstimate:
+def _memory(
+    model: CausalLM, config: Config, device: str, dtype: str, data: TrainingData | None, ranks: int
+) -> MemoryEstimate:
     labels = None if data is None else data.train_plan.most_labels(config.train.epochs)
-    return estimate_memory(model, config, device, dtype, labels)
+    return estimate_memory(model, config, device, dtype, labels, ranks)
 
 
 def describe(plan: Plan) -> str:

@@ -1,9 +1,9 @@
 """Gradients with recomputed layers (Chen et al. 2016): these keep their input and are computed anew going backward.
 
-MindSpore's own `Cell.recompute` says which operators to repeat, and leaves open when. The CPU's executor repeats them at
-once and keeps both results: LoRA on 120 million parameters, 24 rows of 128 tokens, took 4.0 GB with it, 3.5 GB without
-and 2.5 GB with what is here. Nor can a Cell do it with a gradient of its own, for that must not use parameters. So the
-layers are differentiated one by one, and each has to wait for the gradient that comes down to it.
+MindSpore's own `Cell.recompute` says which operators to repeat, and leaves open when. The CPU's executor repeats them
+at once and keeps both results: LoRA on 120 million parameters, 24 rows of 128 tokens, took 4.0 GB with it, 3.5 GB
+without and 2.5 GB with what is here. Nor can a Cell do it in a `bprop` of its own, which must not use parameters. So
+the layers are differentiated one by one, and each has to wait for the gradient that comes down to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_medqa.backend.ops import anew
-from ms_medqa.models.layers import RopeTables
 from ms_medqa.training.loss import TokenLoss
 
 _pick = ops.MultitypeFuncGraph("pick")

@@ -18,6 +18,7 @@ from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.families import read_config
 from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import add_adapter
+from ms_medqa.training.loss import block_rows
 from ms_medqa.training.memory import MemoryEstimate, estimate_memory
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -26,7 +27,7 @@ SHAPE = decoders.config_of(vocab_size=1000, hidden_size=64, intermediate_size=16
 
 
 def estimate(
-    device: str = "CPU", dtype: str = "float32", labels: int | None = None, **sections: Any
+    device: str = "CPU", dtype: str = "float32", labels: int | None = None, ranks: int = 1, **sections: Any
 ) -> tuple[MemoryEstimate, tuple[int, int]]:
     """(the estimate, (trainable, total) parameters) of a small model; rows of 32 tokens, LoRA, unless told."""
     defaults: dict[str, Any] = {
@@ -40,7 +41,7 @@ def estimate(
     shape: ModelConfig = read_config(SHAPE, "config.json")
     model = CausalLM(shape)
     add_adapter(model, config)
-    return estimate_memory(model, config, device, dtype, labels), count_parameters(model)
+    return estimate_memory(model, config, device, dtype, labels, ranks), count_parameters(model)
 
 
 def test_weights_and_optimizer_are_counted_to_the_byte() -> None:
@@ -54,7 +55,18 @@ def test_weights_and_optimizer_are_counted_to_the_byte() -> None:
     assert accumulated.optimizer == 12 * trained
     everything, (trained, total) = estimate(lora=None)
     assert trained == total
-    assert (everything.weights, everything.optimizer) == (4 * total, 8 * total)
+    assert (everything.weights, everything.optimizer, everything.gradients) == (4 * total, 8 * total, 4 * total)
+
+
+def test_moments_that_are_shared_out_are_counted_once() -> None:
+    shared, (trained, _) = estimate(ranks=4, train={"shard_optimizer": True, "gradient_accumulation_steps": 2})
+    assert shared.optimizer == 8 * -(-trained // 4) + 4 * trained
+    alone, _ = estimate(train={"shard_optimizer": True})
+    apart, _ = estimate(ranks=4)
+    assert alone == apart == estimate()[0]
+    everything, _ = estimate(lora=None)
+    everything_shared, _ = estimate(lora=None, ranks=4, train={"shard_optimizer": True})
+    assert everything_shared.update < everything.update
 
 
 def test_what_grows_with_batch_length_and_labels() -> None:
@@ -70,17 +82,38 @@ def test_what_grows_with_batch_length_and_labels() -> None:
     assert more.activations > one.activations
     half, _ = estimate(device="Ascend", dtype="float16")
     assert half.activations < one.activations
-    assert (half.graph, half.tables) == (0, 0)
+    assert half.graph == 0
+
+
+def test_logits_are_those_of_one_block_unless_all_are_needed_at_a_time() -> None:
+    block = block_rows(SHAPE["vocab_size"])
+    full, _ = estimate(labels=block)
+    assert estimate(labels=3 * block)[0].logits == full.logits
+    for sections in ({"train": {"label_smoothing": 0.1}}, {"lora": {"target_modules": "(.*_proj|lm_head)"}}):
+        one, three = (estimate(labels=count, **sections)[0].logits for count in (block, 3 * block))
+        assert three == 3 * one
+    # The gradient of a trained matrix is summed over the blocks.
+    assert estimate(labels=block, lora=None)[0].logits > full.logits
+
+
+def test_recomputed_layers_keep_their_input_and_one_of_them_is_there_as_a_whole() -> None:
+    plain, first, second, third = (estimate(train={"recompute": wish})[0] for wish in (False, 1, 2, True))
+    tokens, width = 2 * 32, 4 * SHAPE["hidden_size"]
+    assert first.activations == plain.activations + tokens * width
+    layer = plain.activations + 2 * tokens * width - second.activations
+    assert 2 * layer == plain.activations + 3 * tokens * width - third.activations
+    assert plain.scores == first.scores > second.scores > third.scores
+    assert plain.graph < third.graph
 
 
 def test_the_smaller_of_backward_pass_and_update_does_not_count() -> None:
     small, _ = estimate(lora=None, data={"max_length": 16}, train={"batch_size": 1}, labels=1)
     names = [name for name, _ in small.parts()]
-    assert "gradients" in names
+    assert "update" in names
     assert "activations" not in names
     large, _ = estimate(lora=None, data={"max_length": 512}, train={"batch_size": 8})
     names = [name for name, _ in large.parts()]
-    assert "gradients" not in names
+    assert "update" not in names
     assert large.total == sum(size for _, size in large.parts())
     assert large.total > large.activations + large.scores + large.logits
 
