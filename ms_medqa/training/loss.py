@@ -189,6 +189,13 @@ class TokenScores(TokenLoss):
         """Two float32 scalars; arguments as of `TokenLoss`."""
         hidden = self.model.hidden(input_ids, position_ids, segment_ids)
         hidden, labelled = self.labelled_hidden(hidden, label_places, labels)
-        logits = self.model.head(hidden)
-        right = ops.cast(ops.equal(ops.cast(ops.argmax(logits, 1), ms.int32), labels), ms.float32)
-        return self.total(logits, labels, labelled), right.sum()
+        entries, size = hidden.shape[0], block_rows(self.model.config.vocab_size)
+        total, right = ops.zeros((), ms.float32), ops.zeros((), ms.float32)
+        for number in range(-(-entries // size)):
+            block = slice(number * size, min((number + 1) * size, entries))
+            # Otherwise the blocks would be computed side by side.
+            logits = self.model.head(ops.depend(hidden[block], total))
+            known = labels[block]
+            total = total + self.total(logits, known, labelled[block])
+            right = right + ops.cast(ops.equal(ops.cast(ops.argmax(logits, 1), ms.int32), known), ms.float32).sum()
+        return total, right

@@ -21,10 +21,11 @@ _SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Adapters, gradients, moments and everything else that an update passes through.
 _FLOAT32 = 4
 
-# Measured on a CPU, MindSpore 2.10: the process with its libraries, tokenizer and log writers; what compiler and the
-# runtime keep for a layer, forward, backward and in validation, for an adapter, and for a layer that is recomputed.
+# Measured on a CPU, MindSpore 2.10: the process with its libraries, tokenizer and log writers; what compiler and
+# runtime keep for a layer, forward, backward and in validation, and for an adapter; where a layer is recomputed, for
+# the layer once more, and as much again for its adapters.
 _PROCESS = 690e6
-_GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER, _GRAPH_OF_RECOMPUTED = 18e6, 2.3e6, 17e6
+_GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER, _GRAPH_OF_RECOMPUTED = 18e6, 2.3e6, 10e6
 # Assumed: what CANN, or CUDA, and the communication buffers take of a card.
 _CARD = 2e9
 # Logits of a block, the softmax inside the kernel, their gradient, and on a CPU, measured, gaps in its pool: so many
@@ -110,7 +111,8 @@ def estimate_memory(
     # Of a layer, float32 scores after softmax, and a copy in the type of the values. The mask, and four gradients.
     score = _FLOAT32 + (size if size != _FLOAT32 else 0)
     graph = shape.num_hidden_layers * _GRAPH_OF_LAYER + len(adapters) * _GRAPH_OF_ADAPTER
-    graph += recomputed * _GRAPH_OF_RECOMPUTED
+    adapters_again = len(adapters) * recomputed / shape.num_hidden_layers
+    graph += recomputed * _GRAPH_OF_RECOMPUTED + adapters_again * _GRAPH_OF_ADAPTER
     # Noise of dropout is drawn once for each width.
     noise = {shape.hidden_size} if train.neftune_alpha else set()
     noise |= set(adapters) if config.lora is not None and config.lora.dropout > 0 else set()

@@ -13,7 +13,8 @@ from mindspore import Tensor
 
 from ms_medqa.data.dataset import Rows, model_inputs
 from ms_medqa.models import load_model
-from ms_medqa.training.loss import TokenLoss
+from ms_medqa.training import loss as loss_module
+from ms_medqa.training.loss import TokenLoss, TokenScores
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -122,3 +123,22 @@ def test_gradient_is_that_of_the_formula(parts: Setup) -> None:
             assert values[place] == pytest.approx(slope, rel=2e-3, abs=2e-6), (parameter.name, place)
             seen += abs(slope) > 1e-3
     assert seen > 12
+
+
+def test_validation_takes_blocks_of_logits_and_counts_each_label_once(
+    parts: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, rows, weights = parts
+    indices = [0, 3, 5, 1]
+    expected = sum(windows.record_losses(rows, weights, windows.CONFIG, index)[0] for index in indices)
+    inputs = model_inputs(rows.batch(indices), int(rows.label_counts[indices].sum()) + 5)
+    monkeypatch.setattr(loss_module, "_BLOCK_BYTES", 0)
+    found = []
+    # One block, several with a rest, and blocks of fillers alone.
+    for block in (1000, 7, 2):
+        monkeypatch.setattr(loss_module, "_BLOCK_ROWS", block)
+        scores = TokenScores(cell.model)
+        scores.set_train(False)
+        found.append([score.asnumpy().item() for score in scores(*map(Tensor, inputs))])
+    assert all(total == pytest.approx(expected, rel=1e-5) for total, _ in found)
+    assert len({right for _, right in found}) == 1
