@@ -93,10 +93,6 @@ class CompileCache:
                     if found:
                         say(f"note: MindSpore did not take {entry.path}: compiled anew")
                     entry.keep(work)
-                # Among several ranks, one that sends the start weights round, which are constants of it: it must not be
-                # kept, and MindSpore, which has looked for it in vain, will take no other either.
-                if any(number > entry.number for _, number in work.graphs()):
-                    self._folder = None
         # Anything: what MindSpore raises over a cache is not documented. A fault of the cell itself comes again below.
         except Exception as error:
             self._give_up(entry, error)

@@ -54,11 +54,18 @@ def graph_key(run: Run, most_labels: int) -> dict[str, Any]:
         "steps per epoch": plan.steps_per_epoch,
         "ranks": run.world.size,
         "device": run.device.name,
+        "machine": platform.machine(),
+        **versions(),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes a run."""
+    return {
         "mindspore": ms.__version__,
         "python": platform.python_version(),
-        "machine": platform.machine(),
         "source": source_digest(Path(ms_medqa.__file__).parent),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
     }
 
 

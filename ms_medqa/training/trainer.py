@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ms_medqa.backend.distributed import any_rank, check_same_weights
+from ms_medqa.backend.distributed import any_rank, check_same_start, check_same_weights
 from ms_medqa.config.console import progress, say
 from ms_medqa.config.errors import RunError, Stopped, UserError
 from ms_medqa.models.loading import assign
@@ -26,7 +26,7 @@ from ms_medqa.training.build import Run, build_step, restore
 from ms_medqa.training.callbacks import Callback
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState, load_checkpoint, load_weights
 from ms_medqa.training.feed import MicroBatch, micro_batches
-from ms_medqa.training.graph_key import compile_cache
+from ms_medqa.training.graph_key import compile_cache, versions
 from ms_medqa.training.metrics import MetricsLog
 from ms_medqa.training.stop import StopRequest
 from ms_medqa.training.validation import METRICS, Validation, is_better
@@ -86,6 +86,7 @@ class Trainer:
         if self.run.world.is_main:
             self.log = MetricsLog(self.output, self.state.step)
         try:
+            check_same_start(self._parts(), self.run.world)
             self._check_ranks("at the start")
             self._call("on_train_begin")
             with StopRequest() as request:
@@ -155,8 +156,6 @@ class Trainer:
         self, epoch: int, step: int, micro: int, take: Callable[[], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
         number = (epoch * self.plan.steps_per_epoch + step) * self.plan.accumulation + micro
-        # The step is compiled by now: among several ranks MindSpore ends a compilation with sending all of rank 0's
-        # parameters round, these too.
         for keys in self.run.draws:
             keys.renew(self.run.config.train.seed, number, self.run.world.rank)
         return take()
@@ -262,6 +261,12 @@ class Trainer:
             return False
         self.saved_step = self.state.step
         return True
+
+    def _parts(self) -> dict[str, object]:
+        """What every rank must have alike; the trained weights, which are compared by themselves, follow from it."""
+        settings = run_settings(self.run)
+        found = {name: settings.pop(name) for name in ("model", "base weights", "training data")}
+        return found | {"settings": settings, "versions": versions()}
 
     def _check_ranks(self, when: str) -> None:
         check_same_weights((parameter.asnumpy() for parameter in self.parameters), self.run.world, when)

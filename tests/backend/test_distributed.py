@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import pytest
 
 from ms_medqa.backend import distributed
-from ms_medqa.backend.distributed import World, check_same_weights, start, sum_over_ranks
+from ms_medqa.backend.distributed import World, check_same_start, check_same_weights, start, sum_over_ranks
 from ms_medqa.config import RunError, UserError
+
+T = TypeVar("T")
 
 
 @pytest.mark.parametrize("size", [None, "", "1"])
@@ -21,6 +26,7 @@ def test_a_process_alone(monkeypatch: pytest.MonkeyPatch, size: str | None) -> N
     values = np.array([1.5, -2.0])
     assert np.array_equal(sum_over_ranks(values, world), values)
     check_same_weights([values], world, "now")
+    check_same_start({"settings": 1}, world)
 
 
 def test_ranks_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,36 +106,51 @@ def test_processes_of_msrun_and_openmpi_need_no_table(
     assert start() == World(3, 8)
 
 
-def pretend_ranks(monkeypatch: pytest.MonkeyPatch, weights: list[list[np.ndarray]]) -> list[bool]:
-    """Run the check as every rank in turn; True where it stopped that rank."""
+def pretend_ranks(monkeypatch: pytest.MonkeyPatch, check: Callable[[T, World], None], given: list[T]) -> list[str]:
+    """Run a check as every rank in turn, each with its own; what it said to each, nothing where it let pass."""
     sent: list[np.ndarray] = []
     monkeypatch.setattr(distributed, "sum_over_ranks", lambda values, world: (sent.append(values), values)[1])
-    for own in weights:
+    for own in given:
         with pytest.raises(RunError):  # the sum is not yet that of all ranks
-            check_same_weights(own, World(0, len(weights)), "first")
+            check(own, World(0, len(given)))
     total = np.sum(sent, axis=0, dtype=np.float32)
     monkeypatch.setattr(distributed, "sum_over_ranks", lambda values, world: total)
-    said = [""] * len(weights)
-    for rank, own in enumerate(weights):
+    said = [""] * len(given)
+    for rank, own in enumerate(given):
         try:
-            check_same_weights(own, World(rank, len(weights)), "at step 7")
+            check(own, World(rank, len(given)))
         except RunError as error:
             said[rank] = str(error)
-    assert all(f"the weights of the {len(weights)} ranks differ at step 7" in text for text in said if text)
-    return [bool(text) for text in said]
+    return said
+
+
+def weights_at_step_7(own: list[np.ndarray], world: World) -> None:
+    check_same_weights(own, world, "at step 7")
 
 
 @pytest.mark.parametrize("ranks", [2, 8, 256])
 def test_ranks_with_the_same_weights_go_on(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
     weights = [np.arange(12, dtype=np.float32).reshape(3, 4).T, np.float16([1, 2])]
-    assert pretend_ranks(monkeypatch, [weights] * ranks) == [False] * ranks
+    assert pretend_ranks(monkeypatch, weights_at_step_7, [weights] * ranks) == [""] * ranks
 
 
 def test_one_bit_in_one_weight_of_one_rank_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
     same = [np.ones((3, 4), np.float32), np.zeros(2, np.float32)]
     other = [same[0].copy(), same[1]]
     other[0][2, 3] = np.nextafter(np.float32(1), np.float32(2))
-    assert pretend_ranks(monkeypatch, [same, other]) == [True, True]
+    for said in pretend_ranks(monkeypatch, weights_at_step_7, [same, other]):
+        assert said == "the weights of the 2 ranks differ at step 7: they are not training together"
+
+
+def test_a_host_with_other_data_is_named_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {"base weights": "8f3a", "training data": "11", "settings": {"train.seed": 42, "data.max_length": 512}}
+    assert pretend_ranks(monkeypatch, check_same_start, [same] * 8) == [""] * 8
+    other = same | {"training data": "12"}
+    for said in pretend_ranks(monkeypatch, check_same_start, [same, other, same]):
+        assert said.startswith("the 3 ranks do not start with the same training data: every host needs")
+    other = same | {"base weights": None, "settings": {"train.seed": 43, "data.max_length": 512}}
+    for said in pretend_ranks(monkeypatch, check_same_start, [other, same]):
+        assert said.startswith("the 2 ranks do not start with the same base weights, settings: ")
 
 
 def test_ranks_that_were_never_connected_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
