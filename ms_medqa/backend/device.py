@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ms_medqa.backend.cores import take_cores
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.schema import RuntimeSection
 from ms_medqa.config.scratch import redirect_droppings
@@ -79,7 +80,7 @@ def setup(
         device_id: the card; None takes DEVICE_ID of the environment (msrun and rank-table starts set it), else 0.
         mode: `graph` or `pynative`.
         dtype: `auto`, `float32`, `float16` or `bfloat16`.
-        threads: CPU threads for operators; None leaves MindSpore's default.
+        threads: on a CPU, cores for this process (`cores.take_cores`).
 
     Raises:
         UserError: the device that was asked for is not here, DEVICE_ID is no number, or `threads` is not that of an
@@ -105,8 +106,10 @@ def setup(
     except RuntimeError as error:
         raise RunError(f"MindSpore cannot use device {name}: {str(error).splitlines()[0]}") from error
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
-    if name == "CPU" and threads is not None:
-        _set_threads(threads)
+    if name == "CPU":
+        if threads is not None:
+            _set_threads(threads)
+        take_cores(threads)
     resolved, notice = resolve_dtype(dtype, name)
     return Device(name, resolved, notice)
 

@@ -217,7 +217,11 @@ class RuntimeSection(Section):
         description="Arithmetic that one device is sold with, in TFLOPS of the compute type: what MFU is a share of; "
         "empty: no MFU.",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads of operators; empty: all cores.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Cores of a CPU that a process computes on; empty: all, an even share for each rank.",
+    )
     compile_cache: str | None = Field(
         None,
         description="Folder that keeps the compiled graphs of trainings, so that a later run of the same training "

@@ -45,8 +45,8 @@ def msrun_command(
     ]
 
 
-def worker_environment(pid_folder: str, node_rank: int = 0) -> dict[str, str]:
-    """The environment of msrun and its workers: `python` is this interpreter there."""
+def worker_environment(pid_folder: str, processes: int, node_rank: int = 0) -> dict[str, str]:
+    """The environment of msrun and its workers, `processes` on this host: `python` is this interpreter there."""
     path = os.environ.get("PATH", os.defpath)
     return {
         "GLOG_v": "3",
@@ -55,6 +55,7 @@ def worker_environment(pid_folder: str, node_rank: int = 0) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "MS_MEDQA_PID_FOLDER": pid_folder,
         "MS_MEDQA_NODE_RANK": str(node_rank),
+        "MS_MEDQA_LOCAL_PROCESSES": str(processes),
     }
 
 

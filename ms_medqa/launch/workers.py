@@ -75,7 +75,7 @@ def run_workers(
         command = msrun_command(script, arguments, device_num, log_dir, rank_table, nodes)
         process = subprocess.Popen(
             command,
-            env=worker_environment(pid_folder, nodes.rank),
+            env=worker_environment(pid_folder, len(ranks), nodes.rank),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

@@ -74,6 +74,7 @@ class TestSetup:
             calls.append(number)
 
         monkeypatch.setattr(device_module, "_threads", None)
+        monkeypatch.setattr(device_module, "take_cores", lambda count: None)
         monkeypatch.setattr(ms.device_context.cpu.op_tuning, "threads_num", threads_num)
         setup("CPU", threads=3)
         setup("CPU", threads=3)
