@@ -59,6 +59,7 @@ class RMSNormPortable(nn.Cell):
         # Primitives: functions of `ops` that both passes call get lost where a layer's graph is compiled once for all.
         self.mean = ops.ReduceMean(keep_dims=True)
         self.sum = ops.ReduceSum()
+        self.tile = ops.Tile()
 
     def construct(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         scaled = self.scaled(ops.cast(x, ms.float32), eps)[0]
@@ -72,11 +73,11 @@ class RMSNormPortable(nn.Cell):
 
     def rows(self, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(H,) for a product with (N, H): see `costly_broadcast`."""
-        return ops.tile(ops.reshape(weight, (1, -1)), (shape[0], 1)) if self.equal_shapes else weight
+        return self.tile(ops.reshape(weight, (1, -1)), (shape[0], 1)) if self.equal_shapes else weight
 
     def columns(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(N, 1) for a product with (N, H)."""
-        return ops.tile(values, (1, shape[1])) if self.equal_shapes else values
+        return self.tile(values, (1, shape[1])) if self.equal_shapes else values
 
     def bprop(self, x: Tensor, weight: Tensor, eps: float, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, float]:
         """With n = x r and g = dout w: dx = r (g - n mean(g n)), dw = sum over rows of dout n."""

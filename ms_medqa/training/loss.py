@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ms_medqa.models.decoder import CausalLM
@@ -12,6 +13,9 @@ from ms_medqa.models.decoder import CausalLM
 # Bytes of float32 logits that are there at a time, but at least so many rows: each block reads the vocabulary matrix
 # anew, and fewer would wait for it.
 _BLOCK_BYTES, _BLOCK_ROWS = 64 * 2**20, 128
+
+# The smallest share whose logarithm is taken, that of MindSpore's own loss kernel: float32's smallest normal number.
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def block_rows(vocabulary: int) -> int:
@@ -35,8 +39,8 @@ class VocabularyLoss(nn.Cell):
         self.to_vocabulary = ops.MatMul(transpose_b=True)
         self.to_hidden = ops.MatMul()
         self.to_weight = ops.MatMul(transpose_a=True)
-        self.mean_loss = ops.SparseSoftmaxCrossEntropyWithLogits()
-        self.mean_loss_gradient = ops.SparseSoftmaxCrossEntropyWithLogits(is_grad=True)
+        self.softmax = ops.Softmax()
+        self.pick, self.rows, self.less = ops.GatherD(), ops.Gather(), ops.TensorScatterSub()
 
     def construct(
         self, hidden: Tensor, weight: Tensor, labels: Tensor, factor: Tensor
@@ -61,22 +65,21 @@ class VocabularyLoss(nn.Cell):
             if number > 0:
                 # Otherwise the blocks would be computed side by side.
                 rows = ops.depend(rows, to_hidden[number - 1])
-            count = rows.shape[0]
-            known = labels[start : start + size]
-            logits = ops.cast(self.to_vocabulary(rows, weight), ms.float32)
-            total = total + self.mean_loss(logits, known) * count
-            share = factor * count
-            gradient = self.mean_loss_gradient(logits, known)
-            if hidden.dtype == ms.float32:
-                to_rows = self.to_hidden(gradient, weight) * share
-            else:
-                # Before the cast: what is left out of float16 without the loss scale would be lost.
-                gradient = ops.cast(gradient * share, hidden.dtype)
-                to_rows = self.to_hidden(gradient, weight)
-            to_hidden = (*to_hidden, to_rows)
+            known = ops.reshape(labels[start : start + size], (-1, 1))
+            shares = self.softmax(ops.cast(self.to_vocabulary(rows, weight), ms.float32))
+            total = total - ops.log(ops.maximum(self.pick(shares, 1, known), _SMALLEST)).sum()
+            if hidden.dtype == ms.float32 and not self.trained:
+                # shares - 1 at the label, times the matrix, without a copy of the shares.
+                own = self.rows(weight, ops.reshape(known, (-1,)), 0)
+                to_hidden = (*to_hidden, (self.to_hidden(shares, weight) - own) * factor)
+                continue
+            places = ops.concat((ops.reshape(ops.arange(rows.shape[0]), (-1, 1)), known), 1)
+            gradient = self.less(shares, places, ops.ones((rows.shape[0],), ms.float32))
+            # Before the cast: what is left out of float16 without the loss scale would be lost.
+            gradient = ops.cast(gradient * factor, hidden.dtype)
+            to_hidden = (*to_hidden, self.to_hidden(gradient, weight))
             if self.trained:
                 part = self.to_weight(gradient, rows)
-                part = part * share if hidden.dtype == ms.float32 else part
                 to_weight = part if number == 0 else to_weight + part
         return total * factor, to_hidden[0] if len(to_hidden) == 1 else ops.concat(to_hidden, 0), to_weight
 
