@@ -98,10 +98,29 @@ def softmax_broadcast(scores: Tensor) -> Tensor:
     return ms.grad(_plain_softmax_square)(scores)
 
 
+def copies_own(x: Tensor) -> Tensor:
+    """The gradient of copies of keys for a group of query heads, by a product."""
+    return ms.grad(_copies_square)(x)
+
+
+def copies_plain(x: Tensor) -> Tensor:
+    """The same by a reduction."""
+    return ms.grad(_plain_copies_square)(x)
+
+
+_COPIES, _PLAIN_COPIES = backend_ops.RepeatByProduct(HEADS // 2), backend_ops.Repeat(HEADS // 2)
 _SOFTMAX = backend_ops.SoftmaxEqualShapes()
 _NORM = backend_ops.RMSNormPortable()
 _ACTIVATION = backend_ops.SwiGLU()
 _BLOCKS, _TRANSPOSED = backend_ops.HeadsByBlocks(HEADS), backend_ops.HeadsByTranspose(HEADS)
+
+
+def _copies_square(x: Tensor) -> Tensor:
+    return ops.square(_COPIES(x)).sum()
+
+
+def _plain_copies_square(x: Tensor) -> Tensor:
+    return ops.square(_PLAIN_COPIES(x)).sum()
 
 
 def _plain_norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -128,10 +147,12 @@ def cases() -> list[tuple[str, Callable[..., Tensor], tuple, str, Callable[..., 
     labels = Tensor(np.arange(ROWS, dtype=np.int32) % VOCABULARY)
     wide, table, narrow = random(ROWS, HEADS, WIDTH), random(ROWS, HEADS, WIDTH), random(ROWS, 1, WIDTH)
     rows, weight, scores = random(ROWS, HEADS * WIDTH), random(HEADS * WIDTH), random(4, 2, 7 * 256, 256)
+    keys = random(2, ROWS, WIDTH)
     return [
         ("norm, own gradient", norm_own, (rows, weight), "norm, its own", norm_plain, (rows, weight)),
         ("SwiGLU, own gradient", activation_own, (wide, table), "SwiGLU, its own", activation_plain, (wide, table)),
         ("heads by blocks", heads_by_blocks, (rows,), "by transposing", heads_by_transpose, (rows,)),
+        ("copies, own gradient", copies_own, (keys,), "copies, their own", copies_plain, (keys,)),
         ("softmax, equal shapes", softmax_equal_shapes, (scores,), "softmax, its own", softmax_broadcast, (scores,)),
         ("rotary by product", rotate_by_product, (heads, turn), "by cat", rotate_by_concatenation, (heads, turn)),
         ("averaging loss kernel", mean_loss, (logits, labels), "ops.cross_entropy", general_loss, (logits, labels)),

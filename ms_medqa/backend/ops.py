@@ -159,6 +159,34 @@ class HeadsByBlocks(nn.Cell):
         return self.back(ops.reshape(x, (-1, x.shape[2])))
 
 
+class Repeat(nn.Cell):
+    """Each of the G blocks of x so many times, one after the other: (G, …) -> (G, times, n)."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.tile = ops.Tile()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.tile(ops.reshape(x, (x.shape[0], 1, -1)), (1, self.times, 1))
+
+
+class RepeatByProduct(Repeat):
+    """The same; the sum over the copies that is its gradient is a product with ones, not a reduction.
+
+    For 7 copies of 2 x 128 x 64 numbers a CPU takes 0.03 ms instead of 0.34.
+    """
+
+    def __init__(self, times: int) -> None:
+        super().__init__(times)
+        self.product = ops.BatchMatMul()
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        """The sum over the copies."""
+        ones = ops.ones((x.shape[0], 1, self.times), dout.dtype)
+        return (ops.reshape(self.product(ones, dout), x.shape),)
+
+
 class Softmax(nn.Cell):
     """Softmax over the last axis."""
 
@@ -167,15 +195,25 @@ class Softmax(nn.Cell):
 
 
 class SoftmaxEqualShapes(nn.Cell):
-    """The same, with a gradient that broadcasts nothing: see `costly_broadcast`. Scores have four axes."""
+    """The same, with a gradient that broadcasts nothing: see `costly_broadcast`.
+
+    A sum over the last axis is taken as a mean of rows, for which the CPU has a kernel of its own: 0.05 ms instead of
+    0.7 for 14 heads of 128 x 128.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = ops.ReduceMean(keep_dims=True)
+        self.tile = ops.Tile()
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.softmax(x, -1)
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
         """d softmax = out * (dout - sum(out * dout))."""
-        inner = ops.sum(out * dout, -1, True)
-        return (out * (dout - ops.tile(inner, (1, 1, 1, x.shape[-1]))),)
+        width = x.shape[-1]
+        inner = self.tile(self.mean(ops.reshape(out * dout, (-1, width)), -1) * width, (1, width))
+        return (out * (dout - ops.reshape(inner, x.shape)),)
 
 
 def softmax_cell() -> nn.Cell:
@@ -188,6 +226,11 @@ def heads_cell(heads: int) -> nn.Cell:
     # A single block has nothing to be cut.
     on_cpu = ms.get_context("device_target") == "CPU"
     return HeadsByBlocks(heads) if on_cpu and heads > 1 else HeadsByTranspose(heads)
+
+
+def repeat_cell(times: int) -> nn.Cell:
+    """The form that suits the device."""
+    return RepeatByProduct(times) if ms.get_context("device_target") == "CPU" else Repeat(times)
 
 
 def rms_norm_cell() -> nn.Cell:

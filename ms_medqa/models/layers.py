@@ -88,6 +88,8 @@ class Attention(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
         self.softmax = backend_ops.softmax_cell()
+        group = self.heads // self.kv_heads
+        self.repeat = backend_ops.repeat_cell(group) if group > 1 else None
 
     def project(self, x: Tensor, rope: RopeTables | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (N, heads * D), keys and values (N, kv_heads * D), positions applied; `rope` is None without any."""
@@ -125,10 +127,7 @@ class Attention(nn.Cell):
 
     def for_each_query_head(self, x: Tensor, length: int) -> Tensor:
         """(kv_heads, batch * L, D) -> (heads * batch, L, D): each group of query heads has its keys in common."""
-        group = self.heads // self.kv_heads
-        if group > 1:
-            x = ops.tile(ops.reshape(x, (self.kv_heads, 1, -1)), (1, group, 1))
-        return ops.reshape(x, (-1, length, self.head_dim))
+        return ops.reshape(x if self.repeat is None else self.repeat(x), (-1, length, self.head_dim))
 
     def attend_step(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """Attention of one query a sequence to a cache.

@@ -93,6 +93,19 @@ def test_heads_are_parted_and_joined(form: type, heads: int) -> None:
     assert np.array_equal(found, 2 * OUTER.asnumpy())
 
 
+@pytest.mark.parametrize("form", [backend_ops.Repeat, backend_ops.RepeatByProduct])
+def test_keys_are_repeated_for_a_group_and_gradients_summed(form: type) -> None:
+    blocks = X.reshape(2, 3, 8)
+    outer = np.arange(144, dtype=np.float32).reshape(2, 3, 24)
+    cell = form(3)
+    assert np.array_equal(cell(Tensor(blocks)).asnumpy(), np.repeat(blocks.reshape(2, 1, 24), 3, axis=1))
+
+    def weighed(x: Tensor) -> Tensor:
+        return (cell(x) * Tensor(outer)).sum()
+
+    assert np.array_equal(ms.grad(weighed)(Tensor(blocks)).asnumpy(), outer.sum(1).reshape(2, 3, 8))
+
+
 def test_softmax_and_its_gradient() -> None:
     scores = X.reshape(1, 2, 3, 8)
     cell = backend_ops.softmax_cell()
