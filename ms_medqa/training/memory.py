@@ -28,9 +28,9 @@ _PROCESS = 690e6
 _GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER, _GRAPH_OF_RECOMPUTED = 18e6, 2.3e6, 10e6
 # Assumed: what CANN, or CUDA, and the communication buffers take of a card.
 _CARD = 2e9
-# Logits of a block, the softmax inside the kernel, their gradient, and on a CPU, measured, gaps in its pool: so many
-# times the float32 logits of a block.
-_LOGITS_ON_CPU, _LOGITS_ON_CARD = 4.5, 3.0
+# Logits of a block, their softmax, its copy where that is cast, and on a CPU, measured, gaps in its pool: so many times
+# the float32 logits of a block.
+_LOGITS_ON_CPU, _LOGITS_ON_CARD = 3.5, 3.0
 # Of the largest bucket, while it is updated: both moments, the direction, and on a CPU as much of gaps.
 _UPDATE_ON_CPU, _UPDATE_ON_CARD = 4, 3
 

@@ -124,8 +124,7 @@ class Trainer:
                     continue
                 self.state.step += 1
                 record = self._record(epoch, step, outputs, time.perf_counter() - began)
-                loss = "not finite" if record["loss"] is None else f"{record['loss']:.3f}"
-                bar.set_postfix_str(f"loss {loss}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False)
+                bar.set_postfix_str(self.watch.beside_bar(record), refresh=False)
                 bar.update()
                 if self.log is not None and self.state.step % self.run.config.train.logging_steps == 0:
                     self._write(record)
@@ -266,7 +265,8 @@ class Trainer:
         """What every rank must have alike; the trained weights, which are compared by themselves, follow from it."""
         settings = run_settings(self.run)
         found = {name: settings.pop(name) for name in ("model", "base weights", "training data")}
-        return found | {"settings": settings, "versions": versions()}
+        # Of hosts that do not share their folder, only one finds the checkpoint.
+        return found | {"checkpoint": self.state.step, "settings": settings, "versions": versions()}
 
     def _check_ranks(self, when: str) -> None:
         check_same_weights((parameter.asnumpy() for parameter in self.parameters), self.run.world, when)

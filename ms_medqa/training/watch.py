@@ -59,6 +59,23 @@ class Watch:
             figures["mfu"] = round(done / seconds / (peak * 1e12 * self.run.world.size), 6)
         return figures
 
+    @staticmethod
+    def beside_bar(record: Mapping[str, Any]) -> str:
+        """A record for the progress bar; a narrow terminal cuts its end off."""
+        parts = [
+            f"loss {_number(record['loss'], '.3f')}",
+            f"{record['tokens_per_second']:,.0f} tokens/s",
+            f"{record['samples_per_second']:,.1f} samples/s",
+            f"lr {record['learning_rate']:.2e}",
+            f"norm {_number(record['grad_norm'], '.2f')}",
+            f"epoch {record['epoch']:.2f}",
+            f"{record['peak_memory'] / 1e9:.1f} GB",
+            f"padding {100 * record['padding']:.0f} %",
+            f"scale {record['loss_scale']:g}",
+            f"skipped {record['skipped']}",
+        ]
+        return ", ".join(parts)
+
     def line(self, record: Mapping[str, Any]) -> str:
         """A record of `metrics.jsonl` in the form that users of MindSpore Transformers search their logs for."""
         run, step = self.run, record["step"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import re
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -68,6 +73,38 @@ def test_nothing_but_our_own_lines_reaches_the_terminal_and_all_commands_run(tmp
     for command in commands:
         done = run(tmp_path, [*medqa(command), *short.get(shlex.split(command)[1], [])])
         assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [240, 70])
+def test_the_bar_of_a_terminal_tells_all_figures_as_far_as_there_is_room(tmp_path: Path, width: int) -> None:
+    config = trainable.write_config(tmp_path / "out", train={"max_steps": 2})
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    command = [sys.executable, "-m", "ms_medqa.cli.main", "train", str(config)]
+    environment = os.environ | {"PYTHONPATH": str(trainable.ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        while chunk := _read(ours):
+            said += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    # Each state of the bar; colours and moves of the cursor left out.
+    states = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said.decode()).replace("\r", "\n").splitlines()
+    last = [state for state in states if state.startswith("training:")][-1]
+    assert re.search(r"2/2 \[00:\d\d<00:00, .*, loss \d", last), last
+    assert len(last) <= width
+    if width > 200:
+        figures = ("tokens/s", "samples/s", "lr ", "norm ", "epoch ", " GB", "padding ", "scale 1", "skipped 0")
+        assert [name for name in figures if name not in last] == []
+
+
+def _read(end: int) -> bytes:
+    try:
+        return os.read(end, 65536)
+    except OSError:  # Linux says so when the other end is closed
+        return b""
 
 
 @pytest.mark.slow
