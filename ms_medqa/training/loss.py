@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ms_medqa.models.decoder import CausalLM
@@ -13,9 +12,6 @@ from ms_medqa.models.decoder import CausalLM
 # Bytes of float32 logits that are there at a time, but at least so many rows: each block reads the vocabulary matrix
 # anew, and fewer would wait for it.
 _BLOCK_BYTES, _BLOCK_ROWS = 64 * 2**20, 128
-
-# The smallest share whose logarithm is taken, that of MindSpore's own loss kernel: float32's smallest normal number.
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def block_rows(vocabulary: int) -> int:
@@ -67,7 +63,8 @@ class VocabularyLoss(nn.Cell):
                 rows = ops.depend(rows, to_hidden[number - 1])
             known = ops.reshape(labels[start : start + size], (-1, 1))
             shares = self.softmax(ops.cast(self.to_vocabulary(rows, weight), ms.float32))
-            total = total - ops.log(ops.maximum(self.pick(shares, 1, known), _SMALLEST)).sum()
+            # Infinite where the label's share is below 1e-38, as MindSpore's own loss is.
+            total = total - ops.log(self.pick(shares, 1, known)).sum()
             if hidden.dtype == ms.float32 and not self.trained:
                 # shares - 1 at the label, times the matrix, without a copy of the shares.
                 own = self.rows(weight, ops.reshape(known, (-1,)), 0)

@@ -28,9 +28,8 @@ _PROCESS = 690e6
 _GRAPH_OF_LAYER, _GRAPH_OF_ADAPTER, _GRAPH_OF_RECOMPUTED = 18e6, 2.3e6, 10e6
 # Assumed: what CANN, or CUDA, and the communication buffers take of a card.
 _CARD = 2e9
-# Logits of a block, their softmax, its copy where that is cast, and on a CPU, measured, gaps in its pool: so many times
-# the float32 logits of a block.
-_LOGITS_ON_CPU, _LOGITS_ON_CARD = 3.5, 3.0
+# Logits of a block, their softmax, and on a CPU, measured, gaps in its pool: so many times the float32 logits.
+_LOGITS_ON_CPU, _LOGITS_ON_CARD = 3.5, 2.0
 # Of the largest bucket, while it is updated: both moments, the direction, and on a CPU as much of gaps.
 _UPDATE_ON_CPU, _UPDATE_ON_CARD = 4, 3
 
@@ -165,8 +164,10 @@ def _logits(model: CausalLM, config: Config, device: str, size: int, labels: int
         copies = (5 if smoothed else 3) * _FLOAT32 + (size if size != _FLOAT32 else 0)
         return labels * vocabulary * copies
     rows = min(labels, block_rows(vocabulary))
-    # In the type of the model there are the logits as they come and their scaled gradient.
-    times = _LOGITS_ON_CPU if device == "CPU" else _LOGITS_ON_CARD
+    # The gradient of the logits is an array of its own where it is cast, or the matrix trained. In the model's type
+    # there are the logits as they come and their scaled gradient.
+    apart = size != _FLOAT32 or head.requires_grad
+    times = (_LOGITS_ON_CPU if device == "CPU" else _LOGITS_ON_CARD) + apart
     copies = times * _FLOAT32 + (2 * size if size != _FLOAT32 else 0)
     # The gradient of a trained matrix is a sum over the blocks: it, and what is added.
     matrix = 2 * head.size * _FLOAT32 if head.requires_grad else 0

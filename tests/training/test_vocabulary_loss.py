@@ -49,6 +49,18 @@ def test_loss_and_gradients(monkeypatch: pytest.MonkeyPatch, block: int, trained
     np.testing.assert_allclose(to_weight.asnumpy(), weight_gradient if trained else 0 * WEIGHT, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
+def test_a_loss_that_is_no_number_shows(trained: bool) -> None:
+    """It is what a step is skipped for."""
+    cell = loss.VocabularyLoss(trained)
+    broken = HIDDEN.astype(np.float32)
+    broken[3, 2] = np.nan
+    found = cell(Tensor(broken), Tensor(WEIGHT.astype(np.float32)), Tensor(LABELS.astype(np.int32)), Tensor(FACTOR))
+    assert np.isnan(found[0].asnumpy())
+    assert np.isnan(found[1].asnumpy()[3]).all()
+    assert np.isfinite(np.delete(found[1].asnumpy(), 3, 0)).all()
+
+
 def test_a_factor_keeps_small_gradients_in_float16() -> None:
     """Unscaled, every gradient of this sum is below the smallest number that float16 has."""
     cell = loss.VocabularyLoss(trained=False)
