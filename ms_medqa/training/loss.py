@@ -36,6 +36,7 @@ class VocabularyLoss(nn.Cell):
         self.to_hidden = ops.MatMul()
         self.to_weight = ops.MatMul(transpose_a=True)
         self.softmax = ops.Softmax()
+        self.times_log = ops.Xlogy()
         self.pick, self.rows, self.less = ops.GatherD(), ops.Gather(), ops.TensorScatterSub()
 
     def construct(
@@ -63,8 +64,10 @@ class VocabularyLoss(nn.Cell):
                 rows = ops.depend(rows, to_hidden[number - 1])
             known = ops.reshape(labels[start : start + size], (-1, 1))
             shares = self.softmax(ops.cast(self.to_vocabulary(rows, weight), ms.float32))
-            # Infinite where the label's share is below 1e-38, as MindSpore's own loss is.
-            total = total - ops.log(self.pick(shares, 1, known)).sum()
+            # Infinite where the label's share is below 1e-38, as MindSpore's own loss is. Not `ops.log`: its last bit
+            # depends on how threads happen to share the numbers out.
+            share = self.pick(shares, 1, known)
+            total = total - self.times_log(ops.ones_like(share), share).sum()
             if hidden.dtype == ms.float32 and not self.trained:
                 # shares - 1 at the label, times the matrix, without a copy of the shares.
                 own = self.rows(weight, ops.reshape(known, (-1,)), 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_medqa.backend.ops import on_ascend
+from ms_medqa.backend.ops import on_ascend, square_sum_cell
 from ms_medqa.training.loss import TokenLoss
 from ms_medqa.training.optimizer import AdamW
 from ms_medqa.training.recompute import RecomputedGradients
@@ -49,6 +49,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
         self.max_grad_norm = max_grad_norm
         # The parent's check asks for the NPU's status registers on everything that is no GPU.
         self.ascend = on_ascend()
+        self.square_sum = square_sum_cell()
         if recomputed:
             self.loss_and_gradients = RecomputedGradients(loss, self.weights, recomputed)
         else:
@@ -76,7 +77,7 @@ class TrainStep(nn.TrainOneStepWithLossScaleCell):
     def _square_norm(self, gradients):  # type: ignore[no-untyped-def]
         total = 0.0
         for gradient in gradients:
-            total = total + ops.sum(ops.square(gradient))
+            total = total + self.square_sum(gradient)
         return total
 
     def construct(

@@ -106,6 +106,21 @@ def test_keys_are_repeated_for_a_group_and_gradients_summed(form: type) -> None:
     assert np.array_equal(ms.grad(weighed)(Tensor(blocks)).asnumpy(), outer.sum(1).reshape(2, 3, 8))
 
 
+@pytest.mark.parametrize("form", [backend_ops.SquareSum, backend_ops.SquareSumByProduct])
+@pytest.mark.parametrize("size", [1, 1000, 1_474_560])
+def test_squares_are_summed(form: type, size: int) -> None:
+    values = np.random.default_rng(3).normal(size=size).astype(np.float32)
+    found = form()(Tensor(values))
+    assert found.shape == ()
+    np.testing.assert_allclose(found.asnumpy(), (values.astype(np.float64) ** 2).sum(), rtol=1e-5)
+
+
+def test_the_norm_of_many_gradients_is_the_same_to_the_bit_each_time() -> None:
+    values = Tensor(np.random.default_rng(3).normal(size=1_474_560).astype(np.float32))
+    cell = backend_ops.square_sum_cell()
+    assert len({cell(values).asnumpy().item() for _ in range(200)}) == 1
+
+
 def test_softmax_and_its_gradient() -> None:
     scores = X.reshape(1, 2, 3, 8)
     cell = backend_ops.softmax_cell()
