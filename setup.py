@@ -41,7 +41,7 @@ CORE = [
     "rouge-chinese>=1.0.3,<2",
 ]
 EXTRAS = {
-    "test": ["pytest>=8,<10", "pytest-xdist>=3.5,<4", "ruff>=0.17,<0.18"],
+    "test": ["pytest>=8,<10", "pytest-xdist>=3.7,<4", "ruff>=0.17,<0.18"],
     "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1", "tiktoken>=0.7,<1"],
     # Reads PyTorch pickles with its loader for plain weights; earlier releases let code through that loader.
     "import-bin": ["torch>=2.10,<3"],

@@ -13,5 +13,6 @@ if [ "${MS_MEDQA_PARITY:-0}" = 1 ]; then
 fi
 install_into_venv "$extras"
 cd "$ROOT"
-# A process for each core, at most four: each takes up to 3 GB. The tests of a file stay together, for they share models.
-exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+# A process for each core, at most four: each takes up to 3 GB. The tests of a file stay together, for they share models;
+# files are dealt out in the order of tests/conftest.py.
+exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

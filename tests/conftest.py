@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,12 @@ _TEXT = (
     "基于以下医学知识回答问题:\n知识:布洛芬可以退热和止痛。\n问题:布洛芬有什么作用？\n回答:退热和止痛。",
     "What is a normal body temperature? About 36.5 degrees.",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first: begun last, one of them would keep a core busy while the others idle."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
