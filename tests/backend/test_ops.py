@@ -112,7 +112,8 @@ def test_squares_are_summed(form: type, size: int) -> None:
     values = np.random.default_rng(3).normal(size=size).astype(np.float32)
     found = form()(Tensor(values))
     assert found.shape == ()
-    np.testing.assert_allclose(found.asnumpy(), (values.astype(np.float64) ** 2).sum(), rtol=1e-5)
+    # The product of MindSpore 2.7 adds one number after the other in float32: 4e-5 off for the largest.
+    np.testing.assert_allclose(found.asnumpy(), (values.astype(np.float64) ** 2).sum(), rtol=1e-4)
 
 
 def test_the_norm_of_many_gradients_is_the_same_to_the_bit_each_time() -> None:
