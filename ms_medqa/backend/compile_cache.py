@@ -23,11 +23,15 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
-from mindspore.graph import api
 
 from ms_medqa.backend.graphs import return_free_memory, structure
 from ms_medqa.config.console import say
 from ms_medqa.config.scratch import scratch_folder
+
+try:
+    from mindspore.graph import api
+except ImportError:  # where MindSpore 2.7 has it
+    from mindspore.common import api
 
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _MARK = "entry.json"
