@@ -16,6 +16,11 @@ def on_ascend() -> bool:
     return ms.get_context("device_target") == "Ascend"
 
 
+def on_cpu() -> bool:
+    """Whether the current device is a CPU."""
+    return ms.get_context("device_target") == "CPU"
+
+
 def costly_broadcast() -> bool:
     """Whether operators should be given equal shapes.
 
@@ -23,7 +28,7 @@ def costly_broadcast() -> bool:
     and keeps it as long as the graph. LoRA on a model of 120 million parameters, 8 rows of 128 tokens, took 5.9 GB with
     such operators in norms, softmax and masks, and 3.9 GB without. Copies take no longer (`benchmarks/operators.py`).
     """
-    return ms.get_context("device_target") == "CPU"
+    return on_cpu()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -247,18 +252,17 @@ def softmax_cell() -> nn.Cell:
 def heads_cell(heads: int) -> nn.Cell:
     """The form that suits the device."""
     # A single block has nothing to be cut.
-    on_cpu = ms.get_context("device_target") == "CPU"
-    return HeadsByBlocks(heads) if on_cpu and heads > 1 else HeadsByTranspose(heads)
+    return HeadsByBlocks(heads) if on_cpu() and heads > 1 else HeadsByTranspose(heads)
 
 
 def repeat_cell(times: int) -> nn.Cell:
     """The form that suits the device."""
-    return RepeatByProduct(times) if ms.get_context("device_target") == "CPU" else Repeat(times)
+    return RepeatByProduct(times) if on_cpu() else Repeat(times)
 
 
 def square_sum_cell() -> nn.Cell:
     """The form that suits the device."""
-    return SquareSumByProduct() if ms.get_context("device_target") == "CPU" else SquareSum()
+    return SquareSumByProduct() if on_cpu() else SquareSum()
 
 
 def rms_norm_cell() -> nn.Cell:

@@ -86,7 +86,8 @@ class Trainer:
         if self.run.world.is_main:
             self.log = MetricsLog(self.output, self.state.step)
         try:
-            check_same_start(self._parts(), self.run.world)
+            if self.run.world.size > 1:
+                check_same_start(self._parts(), self.run.world)
             self._check_ranks("at the start")
             self._call("on_train_begin")
             with StopRequest() as request:

@@ -100,7 +100,7 @@ def test_a_resumed_run_loads_graphs_that_were_compiled_with_other_weights(filled
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", ["train.learning_rate=0.02", "lora.dropout=0.2"])
+@pytest.mark.parametrize("override", ["train.learning_rate=0.02", "lora.alpha=16", "lora.dropout=0.2"])
 def test_a_changed_constant_of_the_graph_is_compiled_anew(copy: Path, override: str) -> None:
     assert about_cache(train(config_of(copy, "cached"), override)) == []
     train(config_of(copy, "plain"), override, "runtime.compile_cache=null")
