@@ -1,8 +1,4 @@
-"""Choice of the next token on the host: repetition penalty, temperature, top-k, top-p, then a seeded draw.
-
-Order and meaning are those of Hugging Face's logits processors, so a setting means the same here and there. One
-difference is wanted: padding is never part of a prompt here, so it is never penalised.
-"""
+"""Choice of the next token on the host: penalties and filters (`processors`), then a seeded draw."""
 
 from __future__ import annotations
 
@@ -13,39 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.generation.params import SamplingParams as SamplingParams
+from ms_medqa.generation.processors import History, candidates, likeliest
 
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen; the defaults are those of the `generate` section of the config.
-
-    Attributes:
-        temperature: logits are divided by it; 0 takes the likeliest token (after the repetition penalty).
-        top_p: keep the smallest set of likeliest tokens whose probability reaches this; 1 keeps all.
-        top_k: keep the K likeliest tokens (and those equal to the K-th); 0 keeps all.
-        repetition_penalty: a logit of a token seen in prompt or answer is divided by this when positive, multiplied
-            when negative (Keskar et al. 2019, "CTRL", section 4.1).
-    """
-
-    temperature: float = 0.2
-    top_p: float = 0.9
-    top_k: int = 50
-    repetition_penalty: float = 1.1
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UserError(f"temperature = {self.temperature}: must be at least 0", "0 takes the likeliest token")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p = {self.top_p}: must be above 0 and at most 1")
-        if self.top_k < 0:
-            raise UserError(f"top_k = {self.top_k}: must be at least 0", "0 keeps all tokens")
-        if not self.repetition_penalty > 0:
-            raise UserError(f"repetition_penalty = {self.repetition_penalty}: must be above 0", "1 penalises nothing")
-
-    @property
-    def greedy(self) -> bool:
-        """True where no draw is made."""
-        return self.temperature == 0
+# Most tokens whose log-probabilities can be asked for beside the chosen one's, as in the OpenAI API.
+MAX_LOGPROBS = 20
+# Tokens that a draw puts in order; those behind them are hardly ever drawn, and to order them all takes 12 ms.
+_ORDERED = 1024
 
 
 def draw_seed() -> int:
@@ -59,43 +29,103 @@ def row_generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def penalise_repetition(logits: np.ndarray, seen: np.ndarray, penalty: float) -> None:
-    """Lower the logits of `seen` token ids in place. logits: float32 (V,); seen: unique int ids."""
-    if penalty != 1.0 and seen.size:
-        values = logits[seen]
-        logits[seen] = np.where(values < 0, values * penalty, values / penalty)
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token.
+
+    Attributes:
+        token: its id.
+        logprob: natural logarithm of its probability in the model's own distribution, before penalty, temperature and
+            filters; None where it was not asked for.
+        top: (id, log-probability) of the likeliest tokens, likeliest first, as many as asked for; tokens that the
+            model rules out (a logit of -inf) are not among them.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
-def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens that may be drawn and their probabilities, likeliest first.
+class TokenSampler:
+    """Chooses the tokens of one answer, and remembers them.
 
     Args:
-        logits: float32 (V,), after the repetition penalty.
-        params: a temperature above 0.
-
-    Returns:
-        int64 ids (K,) and float64 probabilities (K,) whose sum is 1; at least one token.
+        params: how to choose.
+        prompt: token ids without padding; they count as seen.
+        seed, stream: the draws are a function of these two alone.
     """
-    vocab_size = logits.shape[0]
-    if 0 < params.top_k < vocab_size:
-        threshold = np.partition(logits, vocab_size - params.top_k)[vocab_size - params.top_k]
-        ids = np.flatnonzero(logits >= threshold)
-    else:
-        ids = np.arange(vocab_size)
-    # A stable order makes ties fall to the lower id, as argmax does.
-    ids = ids[np.argsort(-logits[ids], kind="stable")]
-    scores = logits[ids].astype(np.float64)
-    # Subtracted before the division: a temperature near 0 would make infinities of which no difference can be taken.
-    with np.errstate(over="ignore"):
-        weights = np.exp((scores - scores[0]) / params.temperature)
-    probabilities = weights / weights.sum()
-    if params.top_p < 1:
-        before = np.cumsum(probabilities) - probabilities
-        keep = before < params.top_p
-        keep[0] = True
-        ids, probabilities = ids[keep], probabilities[keep]
-        probabilities = probabilities / probabilities.sum()
-    return ids, probabilities
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], seed: int, stream: int = 0) -> None:
+        self.params = params
+        self._history = History(prompt, params.no_repeat_ngram_size)
+        self._generator = row_generator(seed, stream)
+
+    def choose(self, logits: np.ndarray, logprobs: int | None = None) -> Choice:
+        """Choose the next token.
+
+        Args:
+            logits: float32 (V,); not changed.
+            logprobs: None: no log-probabilities; 0: that of the chosen token; K: those of the K likeliest as well.
+
+        Raises:
+            RunError: the logits are not finite.
+            UserError: `logprobs` is out of range.
+        """
+        if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
+            raise UserError(f"logprobs = {logprobs}: must be from 0 to {MAX_LOGPROBS}")
+        logits = np.asarray(logits, dtype=np.float32)
+        _check_finite(logits)
+        scores = logits.copy()
+        self._history.penalise(scores, self.params.repetition_penalty)
+        self._history.forbid(scores)
+        # A penalty far from 1 may have made an infinity.
+        _check_finite(scores)
+        if self.params.greedy:
+            token = int(scores.argmax())
+        else:
+            token = draw(*candidates(scores, self.params), self._generator.random())
+        self._history.add(token)
+        if logprobs is None:
+            return Choice(token)
+        return Choice(token, *log_probabilities(logits, token, logprobs))
+
+
+def draw(ids: np.ndarray, scores: np.ndarray, point: float) -> int:
+    """The token at `point` of the tokens' probabilities laid end to end, the likeliest first (lower id first on ties).
+
+    Of more than a thousand tokens, those behind the likeliest thousand lie in the order of their ids.
+
+    Args:
+        ids: int (K,), ascending.
+        scores: float32 (K,) log-probabilities up to a constant, the largest finite.
+        point: in [0, 1).
+    """
+    head = likeliest(scores, _ORDERED)
+    order = head[np.argsort(-scores[head], kind="stable")]
+    if head.size < scores.size:
+        tail = np.ones(scores.size, dtype=bool)
+        tail[head] = False
+        order = np.concatenate([order, np.flatnonzero(tail)])
+    sums = np.cumsum(np.exp(scores[order] - scores[order[0]]), dtype=np.float64)
+    # Short of the end, so that what is found has a probability above 0, whatever the rounding.
+    place = np.searchsorted(sums, min(point * sums[-1], np.nextafter(sums[-1], 0)), side="right")
+    return int(ids[order[place]])
+
+
+def log_probabilities(logits: np.ndarray, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The log-softmax of `logits`, float32 (V,), at `token`, and (id, value) where it is greatest, lower id on ties."""
+    top = logits.max()
+    total = float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
+
+    def value(place: int) -> float:
+        # In this order, for beside a large logit the logarithm would be rounded away.
+        return float(logits[place]) - float(top) - total
+
+    # One at least, for `likeliest` cannot look for none.
+    ids = likeliest(logits, max(count, 1))
+    ids = ids[np.argsort(-logits[ids], kind="stable")][:count]
+    ids = ids[np.isfinite(logits[ids])]
+    return value(token), tuple((int(i), value(i)) for i in ids)
 
 
 class Sampler:
@@ -119,8 +149,9 @@ class Sampler:
         assert len(streams) == len(prompts), "one stream a row"
         self.params = params
         self.seed = draw_seed() if seed is None else seed
-        self._seen = [set(map(int, prompt)) for prompt in prompts]
-        self._generators = [row_generator(self.seed, stream) for stream in streams]
+        self._rows = [
+            TokenSampler(params, prompt, self.seed, stream) for prompt, stream in zip(prompts, streams, strict=True)
+        ]
 
     def __call__(self, logits: np.ndarray, active: Sequence[bool] | np.ndarray) -> np.ndarray:
         """Choose one token for each active row.
@@ -135,23 +166,13 @@ class Sampler:
         Raises:
             RunError: a row's logits are not finite.
         """
-        chosen = np.full(len(self._seen), -1, dtype=np.int64)
+        chosen = np.full(len(self._rows), -1, dtype=np.int64)
         for row in np.flatnonzero(active):
-            scores = np.array(logits[row], dtype=np.float32)
-            # max() hands a NaN through, and an overflow shows as infinity.
-            if not np.isfinite(scores.max()):
-                raise RunError("the model gave logits that are not finite; try runtime.dtype=float32")
-            seen = self._seen[row]
-            seen_ids = np.fromiter(seen, dtype=np.int64, count=len(seen))
-            penalise_repetition(scores, seen_ids, self.params.repetition_penalty)
-            if self.params.greedy:
-                token = int(scores.argmax())
-            else:
-                ids, probabilities = candidates(scores, self.params)
-                point = self._generators[row].random()
-                # The last sum may fall short of 1 by rounding, so the index is clipped.
-                place = min(int(np.searchsorted(np.cumsum(probabilities), point, side="right")), len(ids) - 1)
-                token = int(ids[place])
-            seen.add(token)
-            chosen[row] = token
+            chosen[row] = self._rows[row].choose(logits[row]).token
         return chosen
+
+
+def _check_finite(logits: np.ndarray) -> None:
+    # max() hands a NaN through, and an overflow shows as infinity.
+    if not np.isfinite(logits.max()):
+        raise RunError("the model gave logits that are not finite; try runtime.dtype=float32")

@@ -1,12 +1,14 @@
-"""The next token: each rule against a plain re-computation, and against Hugging Face's own processors."""
+"""The next token of an answer: the draws, their seeds, and the log-probabilities that go with them."""
 
 from __future__ import annotations
+
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from ms_medqa.config import RunError, UserError
-from ms_medqa.generation.sampling import Sampler, SamplingParams, candidates, penalise_repetition
+from ms_medqa.generation.sampling import Choice, Sampler, SamplingParams, TokenSampler, draw
 
 VOCAB = 50
 
@@ -14,63 +16,6 @@ VOCAB = 50
 @pytest.fixture
 def logits() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 3, (4, VOCAB)).astype(np.float32)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    weights = np.exp(scores - scores.max())
-    return weights / weights.sum()
-
-
-def plain_candidates(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> dict[int, float]:
-    """The definition, one token at a time."""
-    scores = {i: float(logit) / temperature for i, logit in enumerate(logits)}
-    if top_k:
-        kth = sorted(scores.values(), reverse=True)[min(top_k, len(scores)) - 1]
-        scores = {i: s for i, s in scores.items() if s >= kth}
-    ids = sorted(scores, key=lambda i: (-scores[i], i))
-    probabilities = softmax(np.array([scores[i] for i in ids]))
-    kept, total = {}, 0.0
-    for i, p in zip(ids, probabilities, strict=True):
-        if total >= top_p and kept:
-            break
-        kept[i] = float(p)
-        total += float(p)
-    norm = sum(kept.values())
-    return {i: p / norm for i, p in kept.items()}
-
-
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.2, 50, 0.9), (0.7, 5, 1.0), (2.0, 0, 0.5), (1.5, 10, 0.8), (1.0, 3, 1e-6), (1.0, 500, 0.99)],
-)
-def test_candidates_are_those_of_the_definition(
-    logits: np.ndarray, temperature: float, top_k: int, top_p: float
-) -> None:
-    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
-    for row in logits:
-        ids, probabilities = candidates(row, params)
-        expected = plain_candidates(row, temperature, top_k, top_p)
-        assert list(ids) == list(expected)
-        np.testing.assert_allclose(probabilities, list(expected.values()), rtol=1e-5)
-        assert probabilities.sum() == pytest.approx(1)
-
-
-def test_a_temperature_near_zero_takes_the_likeliest_token(logits: np.ndarray) -> None:
-    for temperature in (1e-6, 5e-324):
-        for row in logits:
-            ids, probabilities = candidates(row, SamplingParams(temperature=temperature, top_p=1))
-            assert (ids[0], probabilities[0]) == (row.argmax(), 1.0)
-
-
-def test_tokens_equal_to_the_kth_are_kept() -> None:
-    ids, _ = candidates(np.array([1, 3, 3, 3, 0], np.float32), SamplingParams(temperature=1, top_k=2, top_p=1))
-    assert list(ids) == [1, 2, 3]
-
-
-def test_repetition_penalty_lowers_positive_and_negative_logits() -> None:
-    logits = np.array([2.0, -2.0, 4.0, 0.0], np.float32)
-    penalise_repetition(logits, np.array([0, 1, 3]), 2.0)
-    np.testing.assert_array_equal(logits, np.array([1.0, -4.0, 4.0, 0.0], np.float32))
 
 
 def test_greedy_applies_the_repetition_penalty_to_prompt_and_answer() -> None:
@@ -140,10 +85,16 @@ def test_masked_logits_of_minus_infinity_are_never_drawn() -> None:
     [
         {"temperature": -0.1},
         {"temperature": float("nan")},
+        {"temperature": float("inf")},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"top_k": -1},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("inf")},
+        {"min_p": -0.1},
+        {"min_p": 1.5},
+        {"min_p": float("nan")},
+        {"no_repeat_ngram_size": -1},
     ],
 )
 def test_a_setting_out_of_range_is_a_clear_error(bad: dict[str, float]) -> None:
@@ -152,28 +103,99 @@ def test_a_setting_out_of_range_is_a_clear_error(bad: dict[str, float]) -> None:
         SamplingParams(**bad)
 
 
-@pytest.mark.parity
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p", "penalty"),
-    [(0.2, 50, 0.9, 1.1), (1.0, 0, 0.7, 1.5), (0.8, 7, 1.0, 0.8), (3.0, 20, 0.95, 1.0), (0.5, 5, 0.3, 2.0)],
-)
-def test_same_candidates_as_transformers(temperature: float, top_k: int, top_p: float, penalty: float) -> None:
-    torch = pytest.importorskip("torch")
-    process = pytest.importorskip("transformers.generation.logits_process")
-    logits = np.random.default_rng(5).normal(0, 4, (8, 2000)).astype(np.float32)
-    seen = np.random.default_rng(6).integers(0, 2000, (8, 60))
-    chain = [process.RepetitionPenaltyLogitsProcessor(penalty), process.TemperatureLogitsWarper(temperature)]
-    chain += [process.TopKLogitsWarper(top_k)] if top_k else []
-    chain += [process.TopPLogitsWarper(top_p)] if top_p < 1 else []
-    scores = torch.tensor(logits)
-    for processor in chain:
-        scores = processor(torch.tensor(seen), scores)
-    expected = torch.softmax(scores.double(), -1).numpy()
-    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty)
-    for row in range(8):
-        mine = logits[row].copy()
-        penalise_repetition(mine, np.unique(seen[row]), penalty)
-        ids, probabilities = candidates(mine, params)
-        full = np.zeros(2000)
-        full[ids] = probabilities
-        np.testing.assert_allclose(full, expected[row], rtol=1e-4, atol=1e-9)
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    scores = logits.astype(np.float64)
+    return scores - np.log(np.exp(scores).sum())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_log_probabilities_are_the_models_own(logits: np.ndarray, temperature: float) -> None:
+    # Settings that change the distribution a lot: nothing of that may show.
+    params = SamplingParams(temperature, top_p=0.9, top_k=3, repetition_penalty=2.0, no_repeat_ngram_size=1)
+    sampler = TokenSampler(params, list(range(0, VOCAB, 2)), seed=1)
+    for row in logits:
+        expected = log_softmax(row)
+        choice = sampler.choose(row, logprobs=5)
+        assert choice.logprob == pytest.approx(expected[choice.token], abs=1e-6)
+        assert [i for i, _ in choice.top] == np.argsort(-expected)[:5].tolist()
+        assert [p for _, p in choice.top] == pytest.approx(np.sort(expected)[::-1][:5], abs=1e-6)
+
+
+def test_log_probabilities_are_given_as_asked_for(logits: np.ndarray) -> None:
+    row = logits[0]
+
+    def choose(logprobs: int | None) -> Choice:
+        return TokenSampler(SamplingParams(), [1, 2], seed=5).choose(row, logprobs)
+
+    assert choose(None) == Choice(choose(3).token)
+    assert choose(0) == Choice(choose(3).token, choose(3).logprob)
+    assert choose(3).top == choose(20).top[:3]
+    assert len(choose(20).top) == 20
+    for bad in (-1, 21):
+        with pytest.raises(UserError, match="logprobs"):
+            choose(bad)
+
+
+def test_log_probabilities_of_few_tokens_and_of_large_logits() -> None:
+    row = np.array([1e30, 1e30, -np.inf, 0.0], np.float32)
+    choice = TokenSampler(SamplingParams(temperature=0), [], seed=0).choose(row, logprobs=20)
+    assert choice == Choice(0, pytest.approx(-np.log(2)), choice.top)
+    # A token that cannot be has no number that JSON could hold.
+    assert [i for i, _ in choice.top] == [0, 1, 3]
+    assert choice.top[2][1] == pytest.approx(-1e30)
+
+
+def test_greedy_takes_the_lowest_id_on_ties() -> None:
+    row = np.array([0.0, 7.0, 7.0, 7.0], np.float32)
+    sampler = TokenSampler(SamplingParams(temperature=0, repetition_penalty=1.0, no_repeat_ngram_size=1), [], seed=0)
+    assert [sampler.choose(row, 2).top for _ in range(2)] == [((1, pytest.approx(-1.0989, abs=1e-3)), (2, ANY))] * 2
+    assert [sampler.choose(row).token for _ in range(2)] == [3, 0]
+
+
+def test_greedy_never_says_an_ngram_twice(logits: np.ndarray) -> None:
+    params = SamplingParams(temperature=0, repetition_penalty=1.0, no_repeat_ngram_size=3)
+    prompt = [int(logits[0].argmax())] * 3
+    sampler = TokenSampler(params, prompt, seed=0)
+    said = prompt + [sampler.choose(logits[0]).token for _ in range(40)]
+    ngrams = list(zip(said, said[1:], said[2:], strict=False))
+    assert len(set(ngrams)) == len(ngrams)
+
+
+def test_an_answer_depends_on_seed_and_stream_alone(logits: np.ndarray) -> None:
+    params = SamplingParams(temperature=5.0, top_k=0, top_p=1.0)
+
+    def answer(seed: int, stream: int, logprobs: int | None = None) -> list[int]:
+        sampler = TokenSampler(params, [3], seed, stream)
+        return [sampler.choose(row, logprobs).token for row in logits for _ in range(4)]
+
+    assert answer(1, 2) == answer(1, 2, logprobs=4)
+    assert answer(1, 2) != answer(2, 2)
+    assert answer(1, 2) != answer(1, 3)
+    batch = Sampler(params, [[3], [3]], seed=1, streams=[2, 3])
+    steps = [batch(np.stack([row, row]), [True, True]).tolist() for row in logits for _ in range(4)]
+    assert [list(row) for row in zip(*steps, strict=True)] == [answer(1, 2), answer(1, 3)]
+
+
+def test_a_draw_lays_the_likeliest_first_end_to_end() -> None:
+    ids, scores = np.array([3, 5, 8, 9]), np.log(np.array([0.2, 0.4, 0.2, 0.2])).astype(np.float32)
+    assert [draw(ids, scores, point) for point in (0, 0.39, 0.41, 0.59, 0.61, 0.79, 0.81)] == [5, 5, 3, 3, 8, 8, 9]
+    assert draw(ids, scores, np.nextafter(1, 0)) == 9
+
+
+def test_a_draw_from_many_tokens_follows_their_probabilities() -> None:
+    scores = np.random.default_rng(1).normal(0, 2, 5000).astype(np.float32)
+    scores[[7, 4999]] = -np.inf
+    # Evenly spaced points meet each token as often as its probability says, give or take the two at its ends.
+    points = 20_000
+    counts = np.bincount([draw(np.arange(5000), scores, (i + 0.5) / points) for i in range(points)], minlength=5000)
+    probabilities = np.exp(scores.astype(np.float64))
+    assert np.abs(counts - points * probabilities / probabilities.sum()).max() < 1.01
+    assert draw(np.arange(5000), scores, np.nextafter(1, 0)) == 4998
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_answer_stops_at_logits_that_are_not_finite(bad: float) -> None:
+    row = np.zeros(VOCAB, np.float32)
+    row[VOCAB - 1] = bad
+    with pytest.raises(RunError, match="not finite"):
+        TokenSampler(SamplingParams(), [], seed=0).choose(row)
