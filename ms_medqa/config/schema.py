@@ -12,6 +12,9 @@ from ms_medqa.config.data_section import DataSection as DataSection
 from ms_medqa.config.data_section import MixSource as MixSource
 from ms_medqa.config.section import Section
 
+# Texts that can end an answer: each is looked for in every piece of it.
+MAX_STOPS = 16
+
 
 class ModelSection(Section):
     """The base model."""
@@ -187,10 +190,29 @@ class GenerateSection(Section):
     temperature: float = Field(0.2, ge=0, description="0 is greedy.")
     top_p: float = Field(0.9, gt=0, le=1, description="Smallest set of tokens whose probability reaches this.")
     top_k: int = Field(50, ge=0, description="Only the K likeliest tokens; 0 is all.")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Only tokens at least this many times as likely as the likeliest; 0 is all."
+    )
     repetition_penalty: float = Field(1.1, gt=0, description="Above 1 makes repeated tokens less likely.")
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, description="No sequence of so many tokens comes twice in prompt and answer; 0: any may."
+    )
+    stop: list[str] = Field(
+        default_factory=list,
+        description="Texts that end an answer, at most 16; the answer ends before the first that comes.",
+    )
     max_new_tokens: int = Field(200, ge=1, description="Longest answer.")
     batch_size: int = Field(8, ge=1, description="Questions answered together in a batch file.")
     seed: int | None = Field(None, ge=0, description="Repeats an answer exactly; empty: a new draw each time.")
+
+    @field_validator("stop")
+    @classmethod
+    def _check_stop(cls, value: list[str]) -> list[str]:
+        if len(value) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} texts, not {len(value)}")
+        if "" in value:
+            raise ValueError("an empty text would end every answer at once")
+        return value
 
 
 class RuntimeSection(Section):

@@ -207,7 +207,14 @@ class MedicalQA:
 
 def sampling_params(settings: GenerateSection) -> SamplingParams:
     """The part of the config's `generate` section that chooses tokens."""
-    return SamplingParams(settings.temperature, settings.top_p, settings.top_k, settings.repetition_penalty)
+    return SamplingParams(
+        settings.temperature,
+        settings.top_p,
+        settings.top_k,
+        settings.repetition_penalty,
+        settings.min_p,
+        settings.no_repeat_ngram_size,
+    )
 
 
 def find_tokenizer(model: CausalLM, folders: Sequence[Path]) -> Tokenizer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from ms_medqa.config import RunError, UserError
+from ms_medqa.config.schema import GenerateSection
+from ms_medqa.generation.qa import sampling_params
 from ms_medqa.generation.sampling import Choice, Sampler, SamplingParams, TokenSampler, draw
 
 VOCAB = 50
@@ -199,3 +202,10 @@ def test_one_answer_stops_at_logits_that_are_not_finite(bad: float) -> None:
     row[VOCAB - 1] = bad
     with pytest.raises(RunError, match="not finite"):
         TokenSampler(SamplingParams(), [], seed=0).choose(row)
+
+
+def test_settings_of_the_config_reach_the_sampler() -> None:
+    settings = {"temperature": 0.3, "top_p": 0.4, "top_k": 5, "repetition_penalty": 1.6, "min_p": 0.07}
+    settings["no_repeat_ngram_size"] = 8
+    assert asdict(sampling_params(GenerateSection(**settings))) == settings
+    assert sampling_params(GenerateSection()) == SamplingParams()
