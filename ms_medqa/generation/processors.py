@@ -18,6 +18,8 @@ from ms_medqa.generation.params import SamplingParams
 
 # Tokens of which only the likeliest is looked at before the k likeliest of a vocabulary are sought.
 _GROUP = 16
+# Ranges of scores among which the border of top-p is sought.
+_RANGES = 2048
 
 
 class History:
@@ -128,16 +130,21 @@ def nucleus(scores: np.ndarray, top_p: float) -> np.ndarray:
     """
     rest = np.float32(1 - top_p)
     probabilities = _softmax(scores)
-    # Even if all tokens were as likely as this, they would go. The others are few, as a rule, and only they are sorted.
-    open_ = probabilities > rest / (2 * scores.size)
-    values = np.sort(scores[open_])
-    gone = probabilities[~open_].sum(dtype=np.float64)
-    sums = gone + np.cumsum(np.sort(probabilities[open_]), dtype=np.float64)
+    # Summed up in narrow ranges, the unlikeliest first, they tell in which range the border lies: only that is sorted.
+    # Beyond the last range all go: even if all tokens were as likely as those, they would have too little together.
+    top, span = scores.max(), np.float32(np.log(2 * scores.size / rest))
+    depths = ((top - np.maximum(scores, top - span)) * (_RANGES / span)).astype(np.int32)
+    np.minimum(depths, _RANGES - 1, out=depths)
+    below = np.cumsum(np.bincount(depths, weights=probabilities, minlength=_RANGES)[::-1])
+    border = min(int(np.searchsorted(below.astype(np.float32), rest, side="right")), _RANGES - 1)
+    near = np.flatnonzero(depths == _RANGES - 1 - border)
+    values = np.sort(scores[near])
+    sums = (below[border - 1] if border else 0.0) + np.cumsum(np.sort(probabilities[near]), dtype=np.float64)
     removed = min(int(np.searchsorted(sums.astype(np.float32), rest, side="right")), values.size - 1)
     kept = scores >= values[removed]
     surplus = removed - int(np.searchsorted(values, values[removed]))
     if surplus:
-        kept[np.flatnonzero(scores == values[removed])[-surplus:]] = False
+        kept[near[scores[near] == values[removed]][-surplus:]] = False
     return kept
 
 
@@ -159,13 +166,14 @@ def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, 
     """
     scores = divide(logits, params.temperature)
     ids = likeliest(scores, params.top_k or scores.size)
-    scores = scores[ids]
+    if ids.size < scores.size:
+        scores = scores[ids]
     if params.top_p < 1:
-        kept = nucleus(scores, params.top_p)
-        ids, scores = ids[kept], scores[kept]
+        places = np.flatnonzero(nucleus(scores, params.top_p))
+        ids, scores = ids[places], scores[places]
     if params.min_p > 0:
-        kept = likely_enough(scores, params.min_p)
-        ids, scores = ids[kept], scores[kept]
+        places = np.flatnonzero(likely_enough(scores, params.min_p))
+        ids, scores = ids[places], scores[places]
     return ids, scores
 
 
@@ -191,6 +199,13 @@ def process(logits: np.ndarray, params: SamplingParams, history: History) -> np.
     return scores
 
 
+def weigh(scores: np.ndarray) -> np.ndarray:
+    """Probabilities as multiples of the largest: float32 (N,) for float32 scores (N,), the largest finite."""
+    # A score may be further from the largest than a float32 can tell.
+    with np.errstate(over="ignore"):
+        return np.exp(scores - scores.max())
+
+
 def _softmax(scores: np.ndarray) -> np.ndarray:
-    weights = np.exp(scores - scores.max())
+    weights = weigh(scores)
     return weights / weights.sum()

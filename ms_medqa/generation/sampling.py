@@ -10,7 +10,7 @@ import numpy as np
 
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.generation.params import SamplingParams as SamplingParams
-from ms_medqa.generation.processors import History, candidates, likeliest
+from ms_medqa.generation.processors import History, candidates, likeliest, weigh
 
 # Most tokens whose log-probabilities can be asked for beside the chosen one's, as in the OpenAI API.
 MAX_LOGPROBS = 20
@@ -106,7 +106,7 @@ def draw(ids: np.ndarray, scores: np.ndarray, point: float) -> int:
         tail = np.ones(scores.size, dtype=bool)
         tail[head] = False
         order = np.concatenate([order, np.flatnonzero(tail)])
-    sums = np.cumsum(np.exp(scores[order] - scores[order[0]]), dtype=np.float64)
+    sums = np.cumsum(weigh(scores)[order], dtype=np.float64)
     # Short of the end, so that what is found has a probability above 0, whatever the rounding.
     place = np.searchsorted(sums, min(point * sums[-1], np.nextafter(sums[-1], 0)), side="right")
     return int(ids[order[place]])
@@ -115,7 +115,7 @@ def draw(ids: np.ndarray, scores: np.ndarray, point: float) -> int:
 def log_probabilities(logits: np.ndarray, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
     """The log-softmax of `logits`, float32 (V,), at `token`, and (id, value) where it is greatest, lower id on ties."""
     top = logits.max()
-    total = float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
+    total = float(np.log(weigh(logits).sum(dtype=np.float64)))
 
     def value(place: int) -> float:
         # In this order, for beside a large logit the logarithm would be rounded away.

@@ -54,7 +54,7 @@ class AnswerText:
         # Until it is known whether a stop string begins before the one that was found, the answer goes on.
         certain = found if last else min(found, self._first_beginning(text))
         self.stopped = certain == found < len(text)
-        self._held = "" if self.stopped or last else text[certain:]
+        self._held = "" if last else text[certain:]
         return text[:certain]
 
     def _first_beginning(self, text: str) -> int:

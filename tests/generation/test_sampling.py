@@ -139,13 +139,16 @@ def test_log_probabilities_are_given_as_asked_for(logits: np.ndarray) -> None:
             choose(bad)
 
 
+@pytest.mark.filterwarnings("error")
 def test_log_probabilities_of_few_tokens_and_of_large_logits() -> None:
-    row = np.array([1e30, 1e30, -np.inf, 0.0], np.float32)
+    row = np.array([3e38, 3e38, -np.inf, 0.0, -3e38], np.float32)
     choice = TokenSampler(SamplingParams(temperature=0), [], seed=0).choose(row, logprobs=20)
     assert choice == Choice(0, pytest.approx(-np.log(2)), choice.top)
     # A token that cannot be has no number that JSON could hold.
-    assert [i for i, _ in choice.top] == [0, 1, 3]
-    assert choice.top[2][1] == pytest.approx(-1e30)
+    assert [i for i, _ in choice.top] == [0, 1, 3, 4]
+    assert [p for _, p in choice.top[2:]] == pytest.approx([-3e38, -6e38])
+    drawn = {TokenSampler(SamplingParams(1.0, top_k=0), [], seed).choose(row).token for seed in range(20)}
+    assert drawn == {0, 1}
 
 
 def test_greedy_takes_the_lowest_id_on_ties() -> None:
