@@ -103,6 +103,17 @@ def test_repetition_penalty_lowers_positive_and_negative_logits() -> None:
     np.testing.assert_array_equal(logits, np.array([1.0, -4.0, 4.0, 0.0], np.float32))
 
 
+def test_every_token_of_a_long_prompt_and_its_answer_is_penalised_once() -> None:
+    said = [*range(3, 1000, 2), *range(3, 50, 2)]
+    history = History(said[:300])
+    for token in said[300:]:
+        history.add(token)
+    logits = np.full(1000, 4.0, np.float32)
+    history.penalise(logits, 2.0)
+    assert np.flatnonzero(logits == 2.0).tolist() == list(range(3, 1000, 2))
+    assert (logits == 4.0).sum() == 1000 - len(set(said))
+
+
 def banned_by_scan(tokens: list[int], size: int) -> set[int]:
     """The definition: what followed each earlier occurrence of the last size - 1 tokens."""
     if len(tokens) < size:
