@@ -10,7 +10,7 @@ import numpy as np
 
 from ms_medqa import models
 from ms_medqa.config.errors import UserError
-from ms_medqa.generation.engine import Engine, bucket
+from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.many import decode_many
 from ms_medqa.generation.sampling import SamplingParams
 from ms_medqa.models.decoder import CausalLM
@@ -93,10 +93,7 @@ def generate(
         raise UserError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
     ends = model.config.eos_token_ids if eos_token_id is None else np.atleast_1d(eos_token_id).tolist()
     engine = Engine.of(model)
-    for prompt in prompts:
-        engine.check(prompt, max_new_tokens)
-    # Rounded up, or three prompts would run as two and one.
-    size = bucket(max(1, len(prompts)))
+    size = max(1, len(prompts))
     answers = decode_many(engine, prompts, params, max_new_tokens, frozenset(ends), batch_size=size, seed=seed)
     return [answer.tokens for answer in answers]
 

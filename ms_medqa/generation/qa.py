@@ -13,11 +13,13 @@ from ms_medqa.config.schema import GenerateSection
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
-from ms_medqa.data.tokenizer import TextStream, Tokenizer, has_tokenizer
+from ms_medqa.data.tokenizer import Tokenizer, has_tokenizer
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter, load_model
 from ms_medqa.generation.many import decode_many
-from ms_medqa.generation.sampling import SamplingParams
+from ms_medqa.generation.request import Request
+from ms_medqa.generation.sampling import SamplingParams, draw_seed
+from ms_medqa.generation.stops import AnswerText
 from ms_medqa.models.decoder import CausalLM
 
 DEFAULT_PROMPT = "medqa"
@@ -154,7 +156,14 @@ class MedicalQA:
         """Answers to prompts that `encode` has made; otherwise as `answer_batch`."""
         # Stream 0 is that of a single question. Without a seed nothing can be repeated, and each has its own draws.
         streams = None if settings.seed is None else [0] * len(prompts)
-        generated = decode_many(
+        texts = [AnswerText(self.tokenizer, settings.stop) for _ in prompts]
+        pieces: list[list[str]] = [[] for _ in prompts]
+
+        def stopped(index: int, token: int) -> bool:
+            pieces[index].append(texts[index].push(token))
+            return texts[index].stopped
+
+        decode_many(
             self.engine,
             prompts,
             sampling_params(settings),
@@ -163,9 +172,10 @@ class MedicalQA:
             batch_size=settings.batch_size,
             seed=settings.seed,
             streams=streams,
+            stopped=stopped,
             on_answer=on_answer,
         )
-        return [self.tokenizer.decode(answer.tokens) for answer in generated]
+        return ["".join(parts) + text.flush() for parts, text in zip(pieces, texts, strict=True)]
 
     def encode(
         self, question: str, context: str | None = None, *, history: History = (), max_new_tokens: int = 1
@@ -195,12 +205,14 @@ class MedicalQA:
             raise UserError(f"generate.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
 
     def _stream(self, prompt: list[int], settings: GenerateSection) -> Iterator[str]:
-        text = TextStream(self.tokenizer)
-        for tokens in self.engine.decode(
-            [prompt], sampling_params(settings), settings.max_new_tokens, self.end_ids, seed=settings.seed
-        ):
-            if piece := text.push(int(tokens[0])):
+        text = AnswerText(self.tokenizer, settings.stop)
+        seed = draw_seed() if settings.seed is None else settings.seed
+        request = Request(prompt, sampling_params(settings), settings.max_new_tokens, self.end_ids, seed)
+        for output in self.engine.stream(request):
+            if output.choice and (piece := text.push(output.choice.token)):
                 yield piece
+            if text.stopped:
+                break
         if piece := text.flush():
             yield piece
 

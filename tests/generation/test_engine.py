@@ -13,12 +13,13 @@ import tiny
 from safetensors.numpy import load_file, save_file
 
 from ms_medqa.config import RunError, UserError
-from ms_medqa.generation import SamplingParams, generate, limits, load_model
-from ms_medqa.generation import engine as engine_module
-from ms_medqa.generation.engine import Engine, bucket
+from ms_medqa.generation import SamplingParams, generate, load_model, scheduler
+from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter
 from ms_medqa.generation.many import decode_many
+from ms_medqa.generation.request import Request
 from ms_medqa.generation.sampling import Sampler
+from ms_medqa.generation.scheduler import bucket
 from ms_medqa.models.loading import assign
 
 PROMPTS = [list(range(5, 45)), [7, 8, 9], [300, 20, 301, 21, 302], list(range(100, 119))]
@@ -150,29 +151,32 @@ def test_finished_tells_an_end_from_a_cut(greedy: list[list[int]]) -> None:
 
 def test_answers_streamed_side_by_side_do_not_mix(greedy: list[list[int]]) -> None:
     engine = Engine.of(tiny.model())
-    streams = [engine.decode([PROMPTS[row]], GREEDY, 5, frozenset()) for row in (0, 1)]
+    streams = [engine.stream(Request(PROMPTS[row], GREEDY, 5)) for row in (0, 1)]
     pairs = list(zip(*streams, strict=True))
-    assert [int(first[0]) for first, _ in pairs] == greedy[0][:5]
-    assert [int(second[0]) for _, second in pairs] == greedy[1][:5]
+    assert [first.choice.token for first, _ in pairs] == greedy[0][:5]
+    assert [second.choice.token for _, second in pairs] == greedy[1][:5]
 
 
 def test_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    class Counted(engine_module.CachedDecoder):
+    class Counted(scheduler.CachedDecoder):
         def __init__(self, *args: object) -> None:
             made.append(args[1:])
             super().__init__(*args)
 
-    monkeypatch.setattr(engine_module, "CachedDecoder", Counted)
+    monkeypatch.setattr(scheduler, "CachedDecoder", Counted)
     generate(tiny.model(), PROMPTS, max_new_tokens=2)
     first = len(made)
     generate(tiny.model(), [prompt[::-1] for prompt in PROMPTS[:3]], max_new_tokens=3)
-    # An answer that nobody finishes to read must give its decoder back as well.
-    stream = Engine.of(tiny.model()).decode(PROMPTS, SamplingParams(), 4, frozenset())
-    next(stream)
-    stream.close()
     generate(tiny.model(), PROMPTS, max_new_tokens=2)
+    assert len(made) == first
+    # An answer that nobody finishes to read must give its decoder back as well.
+    for _ in range(2):
+        stream = Engine.of(tiny.model()).stream(Request(PROMPTS[0], GREEDY, 4))
+        next(stream)
+        stream.close()
+        made, first = made[:first], len(made[: first + 1])
     assert len(made) == first
 
 
@@ -254,14 +258,3 @@ def test_no_rows_give_no_answers() -> None:
 @pytest.mark.parametrize(("size", "expected"), [(1, 32), (32, 32), (33, 64), (200, 256)])
 def test_sizes_are_rounded_up_to_powers_of_two(size: int, expected: int) -> None:
     assert bucket(size, 32) == expected
-
-
-def test_a_batch_too_large_for_memory_is_split_and_answers_the_same(
-    greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny.model().config
-    # Two rows of 64 tokens, the width of the longest prompt, and eight of 32.
-    monkeypatch.setattr(limits, "MAX_SCORES", 2 * config.num_hidden_layers * config.num_attention_heads * 64 * 64)
-    assert [limits.rows_that_fit(config, width, 16) for width in (256, 64, 32)] == [1, 2, 8]
-    answers = generate(tiny.model(), PROMPTS, max_new_tokens=NEW, greedy=True, repetition_penalty=1.0, eos_token_id=[])
-    assert answers == greedy

@@ -13,7 +13,9 @@ from ms_medqa import MedicalQA, load_model
 from ms_medqa.config import UserError
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.generation import SamplingParams
 from ms_medqa.generation.qa import find_tokenizer
+from ms_medqa.generation.request import Request
 
 QUESTIONS = ["感冒了怎么办？", "高血压患者的饮食注意事项有哪些？", "What is fever?"]
 CONTEXTS = [None, "高血压患者应低盐饮食。", None]
@@ -64,18 +66,25 @@ def test_context_and_history_reach_the_model() -> None:
 
 def test_an_answer_ends_at_the_prompts_end_token_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     qa = tiny.qa()
-    full = [int(t[0]) for t in _tokens(qa, frozenset())]
+    full = _tokens(qa)
     end = full[5]
     monkeypatch.setattr(qa, "end_ids", frozenset([end]))
     cut = full[: full.index(end)]
     assert qa.answer(QUESTIONS[0], repetition_penalty=1.0, **GREEDY) == qa.tokenizer.decode(cut)
 
 
-def _tokens(qa: MedicalQA, end_ids: frozenset[int]) -> list:
-    from ms_medqa.generation.sampling import SamplingParams
+def test_a_stop_string_ends_an_answer_alone_streamed_and_in_a_batch() -> None:
+    qa = tiny.qa()
+    whole = qa.answer_batch(QUESTIONS, CONTEXTS, **GREEDY)
+    stop = whole[1][3:5]
+    cut = [answer.partition(stop)[0] for answer in whole]
+    assert qa.answer_batch(QUESTIONS, CONTEXTS, stop=[stop], **GREEDY) == cut != whole
+    assert "".join(qa.stream(QUESTIONS[1], CONTEXTS[1], stop=[stop, "never"], **GREEDY)) == cut[1]
 
-    params = SamplingParams(temperature=0, repetition_penalty=1.0)
-    return list(qa.engine.decode([qa.encode(QUESTIONS[0])], params, 10, end_ids))
+
+def _tokens(qa: MedicalQA) -> list[int]:
+    request = Request(qa.encode(QUESTIONS[0]), SamplingParams(temperature=0, repetition_penalty=1.0), 10)
+    return [output.choice.token for output in qa.engine.stream(request)]
 
 
 def test_the_end_tokens_of_prompt_and_model_both_count() -> None:

@@ -1,0 +1,74 @@
+"""What is asked of the decoder, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ms_medqa.generation.sampling import Choice, SamplingParams, TokenSampler
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to be continued.
+
+    Attributes:
+        prompt: token ids, at least 1.
+        params: how tokens are chosen.
+        max_new_tokens: most tokens of the answer, at least 1.
+        end_ids: tokens that end it; they are not handed out.
+        seed, stream: of the draws, see `TokenSampler`.
+        logprobs: None for none; k for the chosen token's log-probability and those of the k likeliest.
+    """
+
+    prompt: Sequence[int]
+    params: SamplingParams
+    max_new_tokens: int
+    end_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    stream: int = 0
+    logprobs: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """A request on its way.
+
+    Attributes:
+        request: what was asked.
+        sampler: chooses its tokens.
+        tokens: the answer so far.
+        read: tokens of the prompt that the cache holds.
+        shared: how many of those were taken from another prompt that begins alike.
+        finish: `stop` for an end token, `length` where `max_new_tokens` cut the answer off, None while it runs.
+    """
+
+    request: Request
+    sampler: TokenSampler
+    tokens: list[int] = field(default_factory=list)
+    read: int = 0
+    shared: int = 0
+    finish: Finish | None = None
+
+    @property
+    def cached(self) -> int:
+        """Tokens of prompt and answer that the cache holds: all but the newest."""
+        return self.read + max(0, len(self.tokens) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a step did for one request.
+
+    Attributes:
+        running: the request.
+        choice: the new token; None where an end token was drawn.
+        finish: why it ended with this, None where it goes on.
+    """
+
+    running: Running
+    choice: Choice | None
+    finish: Finish | None

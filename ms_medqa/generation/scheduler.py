@@ -1,0 +1,273 @@
+"""Decoding of many requests that come and go: each takes a row of a static cache, and one step serves all rows.
+
+A new shape costs a compilation (seconds on a CPU, minutes on an NPU), so rows, cache and pieces of prompts are rounded
+up to powers of two, and what has been compiled is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mindspore as ms
+import numpy as np
+
+from ms_medqa.config.errors import UserError
+from ms_medqa.generation.request import Output, Request, Running
+from ms_medqa.generation.sampling import TokenSampler
+from ms_medqa.models.cache import CachedDecoder
+from ms_medqa.models.decoder import CausalLM
+
+SMALLEST_PIECE = 32
+# Tokens of prompts that are read between two steps: the answers that run wait no longer than this takes.
+LARGEST_PIECE = 512
+SMALLEST_CACHE = 128
+# A shorter common start is read again: finding and copying it would not pay.
+SHORTEST_SHARED = 16
+MAX_IDLE_DECODERS = 7
+
+
+def bucket(size: int, smallest: int = 1) -> int:
+    """The next power of two from `smallest` up."""
+    assert size > 0, size
+    width = smallest
+    while width < size:
+        width *= 2
+    return width
+
+
+class Scheduler:
+    """Runs up to `max_rows` requests side by side. Not for several threads at once.
+
+    A prompt that begins as something that a row holds (a system text, a context, an earlier turn) is not read again
+    from the start.
+
+    Args:
+        model: its weights must not change while requests run; call `forget` after they have.
+        max_rows: requests at a time.
+    """
+
+    def __init__(self, model: CausalLM, max_rows: int) -> None:
+        self.model = model
+        self.max_rows = max_rows
+        self._decoder: CachedDecoder | None = None
+        self._idle: list[CachedDecoder] = []
+        self._rows: list[Running | None] = []
+        self._held: list[np.ndarray] = []
+
+    @property
+    def free(self) -> int:
+        """Requests that can be added now."""
+        return self.max_rows - self.running
+
+    @property
+    def running(self) -> int:
+        """Requests on their way."""
+        return sum(one is not None for one in self._rows)
+
+    def check(self, request: Request) -> None:
+        """Raise UserError where a request cannot be answered: empty, too long, or of another vocabulary."""
+        check_prompt(self.model, request.prompt, request.max_new_tokens)
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Have room for so many requests of so many tokens, prompt and answer, so that nothing is compiled twice."""
+        self._make_room(min(rows, self.max_rows), length)
+
+    def add(self, request: Request) -> Running:
+        """Take a request in; the next step begins with it.
+
+        Raises:
+            UserError: see `check`.
+        """
+        self.check(request)
+        assert self.free, "no free row"
+        self._make_room(self.running + 1, len(request.prompt) + request.max_new_tokens)
+        sampler = TokenSampler(request.params, request.prompt, request.seed, request.stream)
+        running = Running(request, sampler)
+        prompt = np.asarray(request.prompt, np.int32)
+        spare = [row for row, one in enumerate(self._rows) if one is None]
+        # The row that holds its start already, else the one whose loss costs least.
+        row = max(spare, key=lambda row: (_common(self._held[row], prompt), -len(self._held[row])))
+        self._rows[row] = running
+        return running
+
+    def remove(self, running: Running) -> None:
+        """Let a request go, whether it has ended or not; its row is free at once."""
+        if running in self._rows:
+            row = self._rows.index(running)
+            self._hold(row)
+            self._rows[row] = None
+
+    def forget(self) -> None:
+        """Drop all requests and whatever rows hold; compiled graphs stay."""
+        self._rows = [None] * len(self._rows)
+        self._held = [_nothing()] * len(self._rows)
+
+    def step(self) -> list[Output]:
+        """One token for each request whose prompt has been read, then some of the prompts that wait.
+
+        Raises:
+            RunError: the model gave logits that are not finite; all requests and caches are dropped.
+        """
+        try:
+            outputs = [*self._decode(), *self._read()]
+        except Exception:
+            # A run that failed may have left NaN in the cache, which no mask hides from the next answer.
+            self._decoder, self._rows, self._held = None, [], []
+            raise
+        for output in outputs:
+            if output.finish:
+                self.remove(output.running)
+        self._shrink()
+        return outputs
+
+    def _decode(self) -> Iterator[Output]:
+        rows = [row for row, one in enumerate(self._rows) if one is not None and one.tokens]
+        if not rows:
+            return
+        assert self._decoder is not None
+        newest = np.zeros(self._decoder.batch, np.int32)
+        # A row that waits or rests writes behind what it holds.
+        positions = np.array([len(held) for held in self._held], np.int32)
+        for row, running in enumerate(self._rows):
+            if running is not None and running.read:
+                positions[row] = running.cached
+                newest[row] = running.tokens[-1] if running.tokens else 0
+        logits = self._decoder.step(ms.Tensor(newest), ms.Tensor(positions)).asnumpy()
+        for row in rows:
+            yield self._choose(row, logits[row])
+
+    def _read(self) -> Iterator[Output]:
+        budget = LARGEST_PIECE
+        for row, running in enumerate(self._rows):
+            if running is None or running.tokens or budget <= 0:
+                continue
+            prompt = running.request.prompt
+            if not running.read:
+                running.read = running.shared = self._share(row, np.asarray(prompt, np.int32))
+            while budget > 0 and not running.tokens:
+                piece = min(len(prompt) - running.read, LARGEST_PIECE)
+                logits = self._read_piece(row, running, piece)
+                budget -= piece
+                if running.read == len(prompt):
+                    yield self._choose(row, logits)
+                    break
+
+    def _read_piece(self, row: int, running: Running, piece: int) -> np.ndarray:
+        assert self._decoder is not None
+        width = bucket(piece, SMALLEST_PIECE)
+        while running.read + width > self._decoder.length:
+            width //= 2
+        piece = min(piece, width)
+        prompt = running.request.prompt
+        tokens = prompt[running.read : running.read + piece]
+        logits = self._decoder.read(tokens, row, running.read, width, len(prompt)).asnumpy()[0]
+        running.read += piece
+        return logits
+
+    def _choose(self, row: int, logits: np.ndarray) -> Output:
+        running = self._rows[row]
+        assert running is not None
+        choice = running.sampler.choose(logits, running.request.logprobs)
+        if choice.token in running.request.end_ids:
+            running.finish = "stop"
+            return Output(running, None, "stop")
+        running.tokens.append(choice.token)
+        if len(running.tokens) == running.request.max_new_tokens:
+            running.finish = "length"
+        return Output(running, choice, running.finish)
+
+    def _share(self, row: int, prompt: np.ndarray) -> int:
+        """Take over what some row holds of a prompt's start; the last token is always read, for its logits."""
+        for other, one in enumerate(self._rows):
+            if one is not None and other != row:
+                self._hold(other)
+        source = max(range(len(self._held)), key=lambda other: (_common(self._held[other], prompt), other == row))
+        common = min(_common(self._held[source], prompt), len(prompt) - 1)
+        if common < SHORTEST_SHARED:
+            self._held[row] = _nothing()
+            return 0
+        if source != row:
+            assert self._decoder is not None
+            self._decoder.copy_row(source, row)
+        self._held[row] = prompt[:common]
+        return common
+
+    def _hold(self, row: int) -> None:
+        """Note what a row's cache holds now."""
+        running = self._rows[row]
+        assert running is not None
+        if not running.read:
+            return
+        assert self._decoder is not None
+        tokens = [*running.request.prompt[: running.read], *running.tokens[:-1]]
+        # The last slot is where a resting row writes.
+        self._held[row] = np.asarray(tokens, np.int32)[: self._decoder.length - 1]
+
+    def _make_room(self, rows: int, length: int) -> None:
+        now = self._decoder
+        if now is not None and rows <= now.batch and length <= now.length:
+            return
+        limit = self.model.config.position_limit
+        rows = bucket(max(rows, now.batch if now and self.running else 1))
+        length = min(bucket(length, SMALLEST_CACHE), limit)
+        self._move(rows, max(length, now.length) if now and self.running else length)
+
+    def _shrink(self) -> None:
+        """Go on in a smaller decoder that is there already, where few rows are left."""
+        running = self.running
+        if self._decoder is None or not running or self._decoder.batch < 2 * bucket(running):
+            return
+        needed = max(len(one.request.prompt) + one.request.max_new_tokens for one in self._rows if one is not None)
+        fitting = [one for one in self._idle if running <= one.batch < self._decoder.batch and one.length >= needed]
+        if fitting:
+            smallest = min(fitting, key=lambda one: (one.batch, one.length))
+            self._move(smallest.batch, smallest.length)
+
+    def _move(self, rows: int, length: int) -> None:
+        """Go on in a decoder of this size; what fits of the rows goes along."""
+        before = self._decoder
+        found = [one for one in self._idle if rows <= one.batch < 2 * rows and one.length >= length]
+        decoder = min(found, key=lambda one: (one.batch, one.length), default=None)
+        if decoder is None:
+            decoder = CachedDecoder(self.model, rows, length)
+        else:
+            self._idle.remove(decoder)
+        kept = sorted(range(len(self._rows)), key=lambda row: (self._rows[row] is None, -len(self._held[row])))
+        kept = [row for row in kept[: decoder.batch] if self._rows[row] is not None or len(self._held[row])]
+        if before is not None:
+            if kept:
+                decoder.take_over(before, kept)
+            self._idle = [*self._idle, before][-MAX_IDLE_DECODERS:]
+        spare = decoder.batch - len(kept)
+        self._held = [self._held[row][: decoder.length - 1] for row in kept] + [_nothing()] * spare
+        self._rows = [self._rows[row] for row in kept] + [None] * spare
+        self._decoder = decoder
+
+
+def check_prompt(model: CausalLM, prompt: Sequence[int], max_new_tokens: int) -> None:
+    """Raise UserError where a model cannot answer a prompt: empty, too long, or of another vocabulary."""
+    config = model.config
+    if not len(prompt):
+        raise UserError("a prompt has no tokens")
+    if len(prompt) + max_new_tokens > config.position_limit:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model holds "
+            f"{config.position_limit} positions",
+            "shorten the question or its context, or lower max_new_tokens",
+        )
+    if min(prompt) < 0 or max(prompt) >= config.vocab_size:
+        raise UserError(
+            f"a prompt has the token id {max(prompt)}, but the model's vocabulary has {config.vocab_size}",
+            "use the model's own tokenizer",
+        )
+
+
+def _nothing() -> np.ndarray:
+    return np.zeros(0, np.int32)
+
+
+def _common(held: np.ndarray, prompt: np.ndarray) -> int:
+    """How many tokens two sequences have in common from the start."""
+    size = min(len(held), len(prompt))
+    different = np.flatnonzero(held[:size] != prompt[:size])
+    return int(different[0]) if len(different) else size

@@ -1,0 +1,154 @@
+"""A decoder layer whose weights are arguments: one compiled graph reads a prompt through all layers of a model."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_medqa.backend import ops as backend_ops
+from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.layers import DecoderLayer
+
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class CachedLayer(nn.Cell):
+    """What the layers of one make have in common, without their weights.
+
+    A `ms.jit` graph is compiled for each set of Parameters, but once for all Tensors of equal shapes. So a layer's
+    weights come as arguments, in the order that `weights_of` gives them. With 24 layers, reading a prompt for the first
+    time takes 1 s instead of 5, and memory for one layer's results instead of for those of 24.
+
+    Args:
+        model: its attention is used, but for the weights.
+        layer: one layer of the make.
+    """
+
+    def __init__(self, model: CausalLM, layer: DecoderLayer) -> None:
+        super().__init__(auto_prefix=False)
+        config = model.config
+        self.attention = model.model.layers[0].self_attn
+        self.mask = model.model.mask
+        self.group = config.num_attention_heads // config.num_key_value_heads
+        self.heads, self.kv_heads, self.head_dim = self.attention.heads, self.attention.kv_heads, config.head_dim
+        self.eps = config.rms_norm_eps
+        self.norm = layer.input_layernorm.norm
+        self.activation = layer.mlp.activation
+        self.qk_norm = config.qk_norm
+        self.rotary = self.attention.rotary is not None
+        self.ropes = 4 if self.rotary else 0
+        places, count = [], 4 if config.qk_norm else 2
+        for linear in _linears(layer):
+            bias, lora = linear.bias is not None, hasattr(linear, "lora_a")
+            places.append((count, bias, lora, float(getattr(linear, "scaling", 0.0))))
+            count += 1 + bias + 2 * lora
+        self.places = tuple(places)
+        self.count = count
+
+    @staticmethod
+    def weights_of(layer: DecoderLayer) -> list[Parameter]:
+        """A layer's weights in the order of the arguments."""
+        attention = layer.self_attn
+        weights = [layer.input_layernorm.weight, layer.post_attention_layernorm.weight]
+        if attention.q_norm is not None:
+            weights += [attention.q_norm.weight, attention.k_norm.weight]
+        for linear in _linears(layer):
+            weights.append(linear.weight)
+            if linear.bias is not None:
+                weights.append(linear.bias)
+            if hasattr(linear, "lora_a"):
+                weights += [linear.lora_a, linear.lora_b]
+        return weights
+
+    def linear(self, which: int, x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        """One of the layer's products: (N, in) -> (N, out)."""
+        place, bias, lora, scaling = self.places[which]
+        out = backend_ops.linear(x, weights[place], weights[place + 1] if bias else None)
+        if lora:
+            a, b = weights[place + 1 + bias], weights[place + 2 + bias]
+            inner = backend_ops.linear(ops.cast(x, ms.float32), a, None)
+            out = out + ops.cast(backend_ops.linear(inner, b, None) * scaling, out.dtype)
+        return out
+
+    def project(
+        self, x: Tensor, rope: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, heads * D), keys and values (N, kv_heads * D) of hidden states (N, H), positions applied."""
+        x = self.norm(x, weights[0], self.eps)
+        query, key = self.linear(0, x, weights), self.linear(1, x, weights)
+        if self.qk_norm:
+            query, key = self.by_head(query, weights[2]), self.by_head(key, weights[3])
+        if self.rotary:
+            query = self.attention.rotary(query, rope[0], rope[1])
+            key = self.attention.rotary(key, rope[2], rope[3])
+        return query, key, self.linear(2, x, weights)
+
+    def by_head(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Norm each head of (N, heads * D) by itself."""
+        return ops.reshape(self.norm(ops.reshape(x, (-1, self.head_dim)), weight, self.eps), x.shape)
+
+    def finish(self, x: Tensor, attended: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        """The layer's output (N, H), from its input and what attention has found."""
+        x = x + self.linear(3, attended, weights)
+        inner = self.norm(x, weights[1], self.eps)
+        inner = self.activation(self.linear(4, inner, weights), self.linear(5, inner, weights))
+        return x + self.linear(6, inner, weights)
+
+    @ms.jit
+    def begin(self, x: Tensor, mask: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read the start of a prompt.
+
+        Args:
+            x: (W, H).
+            mask: float32 (1 or heads, 1, W, W).
+            others: rotary tables, if any, and the weights.
+
+        Returns:
+            The layer's output (W, H), and keys and values (kv_heads * W, D).
+        """
+        rope, weights = others[: self.ropes], others[self.ropes :]
+        query, key, value = self.project(x, rope, weights)
+        key, value = self.attention.key_heads(key), self.attention.key_heads(value)
+        x = self.finish(x, self.attention.attend(query, key, value, mask), weights)
+        return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
+
+    @ms.jit
+    def go_on(
+        self, x: Tensor, mask: Tensor, keys: Tensor, values: Tensor, row: Tensor, *others: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read on, behind what the cache holds of a row.
+
+        Args:
+            x: (W, H).
+            mask: float32 (kv_heads, group, W, T + W), or with 1 for the first two.
+            keys, values: the layer's caches (rows * kv_heads * T, D).
+            row: int32 (1,).
+            others: rotary tables, if any, and the weights.
+
+        Returns:
+            As for `begin`.
+        """
+        rope, weights = others[: self.ropes], others[self.ropes :]
+        query, key, value = self.project(x, rope, weights)
+        key, value = self.attention.key_heads(key), self.attention.key_heads(value)
+        width, length = x.shape[0], mask.shape[3] - x.shape[0]
+        seen_keys = ops.concat((self.of_row(keys, row, length), key), 1)
+        seen_values = ops.concat((self.of_row(values, row, length), value), 1)
+        rows = self.attention.query_heads(query * self.attention.scale)
+        scores = self.attention.scores(ops.reshape(rows, (self.kv_heads, -1, self.head_dim)), seen_keys)
+        scores = ops.cast(ops.reshape(scores, (self.kv_heads, self.group, width, length + width)), ms.float32)
+        shares = ops.cast(self.attention.softmax(scores + mask), value.dtype)
+        out = self.attention.mix(ops.reshape(shares, (self.kv_heads, -1, length + width)), seen_values)
+        out = self.attention.query_heads.merge(ops.reshape(out, (self.heads, width, self.head_dim)))
+        x = self.finish(x, out, weights)
+        return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
+
+    def of_row(self, cache: Tensor, row: Tensor, length: int) -> Tensor:
+        """(rows * kv_heads * T, D) -> (kv_heads, T, D)."""
+        blocks = ops.reshape(cache, (-1, self.kv_heads * length * self.head_dim))
+        return ops.reshape(ops.gather(blocks, row, 0), (self.kv_heads, length, self.head_dim))
+
+
+def _linears(layer: DecoderLayer) -> list[nn.Cell]:
+    """A layer's linear cells; `nn.Cell` finds a cell by its name alone, whatever class stands there."""
+    return [getattr(layer.self_attn if name in _LINEAR[:4] else layer.mlp, name) for name in _LINEAR]

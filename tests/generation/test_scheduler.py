@@ -1,0 +1,224 @@
+"""Requests that come and go while others run: each gets the answer that it would get alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import tiny
+
+from ms_medqa.config import UserError
+from ms_medqa.generation import SamplingParams, generate, scheduler
+from ms_medqa.generation.request import Output, Request, Running
+from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.models.cache import CachedDecoder
+
+GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
+RNG = np.random.default_rng(7)
+SHARED = RNG.integers(5, 400, 40).tolist()
+
+
+def prompt(length: int, start: Sequence[int] = ()) -> list[int]:
+    """Tokens that no other prompt has, behind a common start."""
+    return [*start, *RNG.integers(5, 400, length - len(start)).tolist()]
+
+
+def request(tokens: list[int], new: int = 8) -> Request:
+    return Request(tokens, GREEDY, new)
+
+
+def alone(tokens: list[int], new: int = 8) -> list[int]:
+    """The answer of an engine that has nothing else to do."""
+    return generate(tiny.model(), [tokens], max_new_tokens=new, greedy=True, eos_token_id=[])[0]
+
+
+def run(scheduler: Scheduler) -> list[Output]:
+    """Step until nothing runs."""
+    outputs = []
+    while scheduler.running:
+        outputs += scheduler.step()
+    return outputs
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """What is read of prompts: (row, start, tokens), in order."""
+    pieces: list[tuple[int, int, int]] = []
+    real = CachedDecoder.read
+
+    def counted(self: CachedDecoder, tokens: Sequence[int], row: int, start: int, *others: int) -> object:
+        pieces.append((row, start, len(tokens)))
+        return real(self, tokens, row, start, *others)
+
+    monkeypatch.setattr(CachedDecoder, "read", counted)
+    return pieces
+
+
+def test_requests_that_come_and_go_get_the_answers_they_get_alone() -> None:
+    lengths, news = (3, 40, 17, 90, 5, 33, 64, 12, 100), (9, 4, 12, 6, 1, 15, 3, 8, 5)
+    prompts = [prompt(length) for length in lengths]
+    expected = [alone(tokens, new) for tokens, new in zip(prompts, news, strict=True)]
+    batch = Scheduler(tiny.model(), 4)
+    waiting = [request(tokens, new) for tokens, new in zip(prompts, news, strict=True)][::-1]
+    running: list[Running] = []
+    steps = 0
+    while waiting or batch.running:
+        # One more at each second step, so that all meet others at different places.
+        if waiting and batch.free and steps % 2 == 0:
+            running.append(batch.add(waiting.pop()))
+        batch.step()
+        steps += 1
+    assert [one.tokens for one in running] == expected
+    assert {one.finish for one in running} == {"length"}
+
+
+def test_an_end_token_ends_an_answer_and_is_not_handed_out() -> None:
+    tokens = prompt(20)
+    answer = alone(tokens)
+    batch = Scheduler(tiny.model(), 2)
+    running = batch.add(Request(tokens, GREEDY, 8, frozenset([answer[4]])))
+    outputs = run(batch)
+    kept = answer[: answer.index(answer[4])]
+    assert [output.choice.token for output in outputs if output.choice] == kept == running.tokens
+    assert (outputs[-1].choice, outputs[-1].finish, running.finish) == (None, "stop", "stop")
+
+
+def test_a_request_that_is_removed_leaves_the_others_alone_and_its_row_to_the_next() -> None:
+    prompts = [prompt(30), prompt(31), prompt(32)]
+    batch = Scheduler(tiny.model(), 2)
+    first, second = batch.add(request(prompts[0])), batch.add(request(prompts[1]))
+    batch.step()
+    batch.step()
+    assert batch.free == 0
+    batch.remove(first)
+    assert batch.free == 1
+    third = batch.add(request(prompts[2]))
+    run(batch)
+    assert len(first.tokens) < 8
+    assert [second.tokens, third.tokens] == [alone(prompts[1]), alone(prompts[2])]
+
+
+def test_a_common_start_is_read_once(read: list[tuple[int, int, int]]) -> None:
+    prompts = [prompt(60, SHARED), prompt(50, SHARED), prompt(55, SHARED)]
+    expected = [alone(tokens) for tokens in prompts]
+    read.clear()
+    batch = Scheduler(tiny.model(), 4)
+    running = [batch.add(request(tokens)) for tokens in prompts]
+    run(batch)
+    assert [one.tokens for one in running] == expected
+    assert [(start, tokens) for _, start, tokens in read] == [(0, 60), (40, 10), (40, 15)]
+    assert [one.shared for one in running] == [0, 40, 40]
+
+
+def test_a_later_turn_reads_what_is_new(read: list[tuple[int, int, int]]) -> None:
+    first = prompt(30)
+    batch = Scheduler(tiny.model(), 2)
+    batch.reserve(2, 100)
+    answer = batch.add(request(first))
+    run(batch)
+    # Another request beside it must not wear off what the first one's row still holds.
+    batch.add(request(prompt(20), 20))
+    for _ in range(10):
+        batch.step()
+    second = [*first, *answer.tokens, *prompt(10)]
+    read.clear()
+    running = batch.add(request(second))
+    run(batch)
+    # All but the answer's last token, which no step has read.
+    assert read == [(0, 37, 11)]
+    assert running.tokens == alone(second)
+
+
+def test_the_same_prompt_again_is_read_from_its_last_token(read: list[tuple[int, int, int]]) -> None:
+    tokens = prompt(30)
+    batch = Scheduler(tiny.model(), 4)
+    running = [batch.add(Request(tokens, SamplingParams(1.0, 1.0, 0, 1.0), 8, seed=3, stream=n)) for n in range(3)]
+    run(batch)
+    assert [(start, count) for _, start, count in read] == [(0, 30), (29, 1), (29, 1)]
+    assert len({tuple(one.tokens) for one in running}) == 3
+
+
+def test_nothing_is_remembered_when_told_to_forget(read: list[tuple[int, int, int]]) -> None:
+    tokens = prompt(30)
+    batch = Scheduler(tiny.model(), 2)
+    for _ in range(2):
+        batch.add(request(tokens, 1))
+        run(batch)
+        batch.forget()
+    assert [(start, count) for _, start, count in read] == [(0, 30), (0, 30)]
+
+
+def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others(
+    monkeypatch: pytest.MonkeyPatch, read: list[tuple[int, int, int]]
+) -> None:
+    short, long = prompt(20), prompt(150)
+    expected = [alone(short, 20), alone(long)]
+    monkeypatch.setattr(scheduler, "LARGEST_PIECE", 64)
+    read.clear()
+    batch = Scheduler(tiny.model(), 2)
+    quick = batch.add(request(short, 20))
+    batch.step()
+    slow = batch.add(request(long))
+    told = []
+    while not slow.tokens:
+        told.append(len(batch.step()))
+    assert [count for _, _, count in read] == [20, 64, 64, 22]
+    assert told == [1, 1, 2]
+    run(batch)
+    assert [quick.tokens, slow.tokens] == expected
+
+
+def test_the_last_position_of_the_model_can_be_used() -> None:
+    limit = tiny.model().config.position_limit
+    tokens = prompt(limit - 2)
+    batch = Scheduler(tiny.model(), 2)
+    running = batch.add(request(tokens, 2))
+    # What is shared leaves a piece to read that ends at the last slot.
+    again = batch.add(request([*tokens[:-3], 9, 9, 9], 2))
+    run(batch)
+    assert [running.tokens, again.tokens] == [alone(tokens, 2), alone([*tokens[:-3], 9, 9, 9], 2)]
+
+
+def test_a_cache_that_grows_keeps_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+
+    class Counted(CachedDecoder):
+        def __init__(self, model: object, batch: int, length: int) -> None:
+            made.append((batch, length))
+            super().__init__(model, batch, length)
+
+    monkeypatch.setattr(scheduler, "CachedDecoder", Counted)
+    small, large, third = prompt(20), prompt(150), prompt(25)
+    batch = Scheduler(tiny.model(), 4)
+    for _ in range(2):
+        running = [batch.add(request(small, 40))]
+        for _ in range(5):
+            batch.step()
+        running.append(batch.add(request(large, 10)))
+        for _ in range(3):
+            batch.step()
+        running.append(batch.add(request(third, 12)))
+        run(batch)
+        assert [one.tokens for one in running] == [alone(small, 40), alone(large, 10), alone(third, 12)]
+    # The second time everything is there.
+    assert made == [(1, 128), (2, 256), (4, 256)]
+
+
+def test_room_that_is_reserved_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(scheduler, "CachedDecoder", lambda *size: made.append(size[1:]) or CachedDecoder(*size))
+    batch = Scheduler(tiny.model(), 3)
+    batch.reserve(3, 200)
+    for length in (10, 150, 20):
+        batch.add(request(prompt(length)))
+    run(batch)
+    assert made == [(4, 256)]
+
+
+@pytest.mark.parametrize(("tokens", "words"), [([], "no tokens"), ([1, 400], "400"), ([5] * 250, "256 positions")])
+def test_a_request_that_cannot_be_answered_takes_no_row(tokens: list[int], words: str) -> None:
+    batch = Scheduler(tiny.model(), 1)
+    with pytest.raises(UserError, match=words):
+        batch.add(request(tokens))
+    assert (batch.free, batch.step()) == (1, [])
