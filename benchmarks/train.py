@@ -21,16 +21,12 @@ same weights and rows and nothing else (`benchmarks/train_sides.py`).
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from sides import Side, show
 from train_sides import R, operations
 
 from ms_medqa.data.dataset import build_rows
@@ -40,52 +36,6 @@ from ms_medqa.models.checkpoint import load_config
 
 _BATCHES = 8
 CASES = ("equal-1x128", "equal-2x256", "labels-1x128", "labels-2x256", "small-8x128")
-
-
-class Side:
-    """A process that trains on demand.
-
-    Args:
-        script: is started with `arguments`, and the path of a JSON file that holds `spec`.
-        place: a folder for that file and the process's log.
-        threads: of the process.
-    """
-
-    def __init__(self, script: Path, argument: str, spec: dict[str, Any], place: Path, threads: int) -> None:
-        path = place / f"{spec['side']}.json"
-        path.write_text(json.dumps(spec), encoding="utf-8")
-        count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        self.log = (place / f"{spec['side']}.log").open("w+", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), argument, str(path)],
-            env={**os.environ, **count, "GLOG_v": "3"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-        )
-        self.start = self._answer()
-
-    def ask(self, steps: int) -> dict[str, Any]:
-        """Let it train some steps; returns what it says of them."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("@"):
-                return json.loads(line[1:])
-        self.log.seek(0)
-        raise SystemExit(f"a side ended:\n{self.log.read()[-2000:]}")
 
 
 def equal_batches(batch: int, length: int, vocabulary: int) -> dict[str, np.ndarray]:
@@ -156,11 +106,6 @@ def measure(case: str, model: Path, batches: dict[str, np.ndarray], rounds: int,
         f"   {first:.1f} s   {100 * most / tokens:.0f} %",
         flush=True,
     )
-
-
-def show(values: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:

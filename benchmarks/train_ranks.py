@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 import yaml
-from train import show
+from sides import show
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _START_SECONDS, _TURN_SECONDS = 300.0, 120.0

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train import Side, show
-from train_sides import ALPHA, DECAY, MAX_NORM, RATE, TARGETS, R, answer
+from sides import Side, answer, show
+from train_sides import ALPHA, DECAY, MAX_NORM, RATE, TARGETS, R
 
 from ms_medqa.data.dataset import build_rows
 from ms_medqa.data.manifest import load_split

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from sides import answer
 
 from ms_medqa.backend.device import peak_memory
 from ms_medqa.models.config import ModelConfig
@@ -188,10 +188,6 @@ def main() -> None:
             loss = run(number)
             seconds.append(time.perf_counter() - began)
         answer({"seconds": seconds, "loss": loss, "peak": peak_memory("CPU")})
-
-
-def answer(values: dict[str, Any]) -> None:
-    print("@" + json.dumps(values), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from train import show
+from sides import show
 
 _COMPILED = re.compile(r"compiled the training step in ([\d.]+) s")
 
