@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("ms_medqa.cli.train", "train as a config says"),
     "eval": ("ms_medqa.cli.eval", "measure a model on questions with known answers"),
     "ask": ("ms_medqa.cli.ask", "answer a question, a dialogue or a file of questions"),
+    "serve": ("ms_medqa.cli.serve", "answer over HTTP, with the interface of OpenAI"),
     "export": ("ms_medqa.cli.export", "write a model, an adapter merged into it, for other tools"),
     "merge": ("ms_medqa.cli.merge", "merge an adapter into its base: short for export --format hf"),
     "import-bin": ("ms_medqa.cli.import_bin", "turn PyTorch's *.bin weights into safetensors"),

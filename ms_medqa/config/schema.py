@@ -11,6 +11,7 @@ from ms_medqa.config.data_section import Columns as Columns
 from ms_medqa.config.data_section import DataSection as DataSection
 from ms_medqa.config.data_section import MixSource as MixSource
 from ms_medqa.config.section import Section
+from ms_medqa.config.serve_section import ServeSection as ServeSection
 
 # Texts that can end an answer: each is looked for in every piece of it.
 MAX_STOPS = 16
@@ -260,5 +261,6 @@ class Config(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     generate: GenerateSection = Field(default_factory=GenerateSection)
+    serve: ServeSection = Field(default_factory=ServeSection)
     runtime: RuntimeSection = Field(default_factory=RuntimeSection)
     output_dir: str = Field("output", description="Folder of the run.")

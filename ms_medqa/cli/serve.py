@@ -1,0 +1,145 @@
+"""Serve a model and its adapters over HTTP, with the interface of OpenAI."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ms_medqa.config import Config, load_config
+from ms_medqa.config.errors import UserError
+
+if TYPE_CHECKING:
+    from ms_medqa.serving.service import Service
+
+KEY_VARIABLE = "MS_MEDQA_API_KEY"
+_LIBRARIES = ("fastapi", "uvicorn")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# A key goes into a header.
+_KEY = re.compile(r"[!-~]+")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys, such as serve.max_queue=16")
+    parser.add_argument("--model", metavar="DIR", help="model folder or name of a shipped model (default: medqa-tiny)")
+    parser.add_argument(
+        "--adapter", metavar="NAME=DIR", action="append", default=[], help="adapter and its name; may be repeated"
+    )
+    parser.add_argument("--host", metavar="H", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--port", type=int, metavar="P", help="port (default: 8000)")
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--api-key", metavar="KEY", help="what clients must show; others here can read it in `ps`")
+    key.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help=f"file that holds it; the environment variable {KEY_VARIABLE} will do too",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML config; its sections `serve` and `generate` count")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    config = load_config(args.config, args.overrides + _option_overrides(args))
+    adapters = _adapters(args.adapter)
+    key = read_key(args.api_key, args.api_key_file)
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"serving needs {' and '.join(missing)}", "pip install 'ms_medqa[serve]'")
+    from ms_medqa.serving.run import bind, serve
+
+    # Before the model is loaded, which takes long.
+    listener = bind(config.serve.host, config.serve.port, key is not None)
+    with listener:
+        service = _load(args.model or config.model.path, adapters, config)
+        service.worker.start()
+        _set_up_log()
+        if config.serve.log_text:
+            print("serve.log_text: prompts and answers are written into the log", file=sys.stderr)
+        serve(service, key, listener, lambda: _announce(service, listener))
+    if not service.worker.stop(seconds=1.0):
+        # A step that does not end would keep the process.
+        sys.stdout.flush()
+        os._exit(0)
+    return 0
+
+
+def read_key(key: str | None, file: str | None) -> str | None:
+    """The key that clients must show: from the option, the file or the environment; None where there is none.
+
+    Raises:
+        UserError: an empty key, or one with other characters than visible ASCII ones.
+    """
+    if key is not None:
+        source = "--api-key"
+    elif file is not None:
+        source = f"--api-key-file {file}"
+        try:
+            key = Path(file).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            raise UserError(f"{source}: not UTF-8 text") from None
+    elif (key := os.environ.get(KEY_VARIABLE)) is not None:
+        source = KEY_VARIABLE
+    else:
+        return None
+    if not _KEY.fullmatch(key):
+        raise UserError(
+            f"{source}: a key is one word of visible ASCII characters", "such as `openssl rand -hex 32` makes"
+        )
+    return key
+
+
+def _option_overrides(args: argparse.Namespace) -> list[str]:
+    options = {"serve.host": args.host, "serve.port": args.port}
+    return [f"{name}={value}" for name, value in options.items() if value is not None]
+
+
+def _adapters(arguments: list[str]) -> dict[str, str]:
+    adapters: dict[str, str] = {}
+    for argument in arguments:
+        name, separator, folder = argument.partition("=")
+        if not separator or not folder or not _NAME.fullmatch(name):
+            raise UserError(
+                f"--adapter {argument}: not of the form NAME=DIR",
+                "a name has letters, digits, dots, hyphens and underscores, at most 64",
+            )
+        if name in adapters:
+            raise UserError(f"--adapter {argument}: the name {name} is taken")
+        adapters[name] = folder
+    return adapters
+
+
+def _load(path: str, adapters: dict[str, str], config: Config) -> Service:
+    from ms_medqa.backend.device import setup_runtime
+
+    device = setup_runtime(config.runtime, mode="pynative")
+    if device.notice:
+        print(device.notice, file=sys.stderr)
+
+    from ms_medqa.serving.build import load_service
+
+    return load_service(path, adapters, config)
+
+
+def _set_up_log() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, level in (("ms_medqa.serving", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+
+
+def _announce(service: Service, listener: socket.socket) -> None:
+    from ms_medqa.serving.front import DISCLAIMER
+
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(DISCLAIMER, file=sys.stderr)
+    print(f"serving {', '.join(service.models)} on http://{shown}:{port}", file=sys.stderr, flush=True)

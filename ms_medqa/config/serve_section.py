@@ -1,0 +1,58 @@
+"""The config's section `serve`."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from ms_medqa.config.section import Section
+
+
+class ServeSection(Section):
+    """The HTTP server. How answers are sampled where a request does not say is the section `generate`."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; one that is not this machine's alone needs a key."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one, which the first line tells.")
+    model_name: str | None = Field(
+        None, description="Name of the base model in requests; empty: the last part of its folder's path."
+    )
+    max_batch: int = Field(8, ge=1, description="Answers that are made at the same time, each a row of the batch.")
+    max_queue: int = Field(
+        64, ge=0, description="Answers that may wait for a row; a request beyond that is told to come back (429)."
+    )
+    request_seconds: float = Field(300.0, gt=0, description="Longest time of a request, its wait included.")
+    drain_seconds: float = Field(
+        30.0, ge=0, description="After SIGTERM, time for running answers; what is not done by then is broken off."
+    )
+    max_body_bytes: int = Field(1_048_576, ge=1, description="Largest body of a request.")
+    max_messages: int = Field(100, ge=1, description="Most messages of a dialogue.")
+    max_prompt_tokens: int = Field(8192, ge=1, description="Longest prompt; the model's own limit holds as well.")
+    max_tokens: int = Field(2048, ge=1, description="Longest answer that a request may ask for.")
+    max_n: int = Field(8, ge=1, description="Most answers that one request may ask for.")
+    cors_origins: list[str] = Field(
+        default_factory=list,
+        description="Origins whose pages a browser lets read answers, such as `https://example.org`; `*` is any.",
+    )
+    closing: str | None = Field(
+        None, description="Sentence that is put behind every answer, after an empty line; empty: none."
+    )
+    log_text: bool = Field(
+        False, description="Write prompts and answers into the log: they may hold what patients have told."
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if origin != "*" and (not origin.startswith(("http://", "https://")) or origin.count("/") != 2):
+                raise ValueError(f"{origin!r} is no origin, which is a scheme, a host and perhaps a port")
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, value: str) -> str:
+        # To a socket an empty name is every address.
+        if not value.strip():
+            raise ValueError("input should name an address, such as 127.0.0.1")
+        return value

@@ -1,0 +1,1 @@
+"""An HTTP server with the interface of OpenAI: requests join the running batch at its next step."""

@@ -1,0 +1,179 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp
+
+from ms_medqa import __version__
+from ms_medqa.serving.bodies import ChatBody, CompletionBody, GenerationBody, check_body
+from ms_medqa.serving.errors import ApiError, internal
+from ms_medqa.serving.formats import ChatFormat, Format, TextFormat
+from ms_medqa.serving.front import CLIENT_LEFT, Front, Gate
+from ms_medqa.serving.json_body import read_json
+from ms_medqa.serving.responses import (
+    ClientGone,
+    Follower,
+    StreamedResponse,
+    WholeResponse,
+    error_response,
+    while_connected,
+)
+from ms_medqa.serving.service import ServedModel, Service
+
+log = logging.getLogger("ms_medqa.serving")
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def build_app(service: Service, key: str | None = None) -> ASGIApp:
+    """The server as an ASGI application.
+
+    Args:
+        service: its worker has been started.
+        key: what clients must show; None serves this machine alone.
+    """
+    # The pages for reading the schema load their scripts from elsewhere.
+    app = FastAPI(title="ms_medqa", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    _add_routes(app, service)
+    app.add_exception_handler(ApiError, _tell_api_error)
+    app.add_exception_handler(HTTPException, _tell_http_error)
+    app.add_exception_handler(RequestValidationError, _tell_validation_error)
+    app.add_exception_handler(ClientGone, _tell_nobody)
+    app.add_exception_handler(ClientDisconnect, _tell_nobody)
+    app.add_exception_handler(Exception, _tell_other_error)
+    settings = service.settings
+    outer: ASGIApp = Gate(app, key, LOOPBACK_NAMES | {settings.host.lower()})
+    if settings.cors_origins:
+        # Outside the gate: what a browser asks beforehand carries no key.
+        outer = CORSMiddleware(
+            outer,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["X-Medical-Disclaimer"],
+        )
+    return Front(outer, service.metrics)
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    @app.api_route("/health", methods=["GET", "HEAD"])
+    async def health() -> Response:
+        ready = service.ready
+        body = {"status": "ok" if ready else "stopping", "ready": ready, "model": next(iter(service.models))}
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return JSONResponse(
+            {"object": "list", "data": [_describe(service, model) for model in service.models.values()]}
+        )
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> Response:
+        return JSONResponse(_describe(service, service.model(name)))
+
+    @app.post("/v1/chat/completions", openapi_extra=_body_schema(ChatBody))
+    async def chat_completions(request: Request) -> Response:
+        body = check_body(ChatBody, await _read(request, service))
+        if body.top_logprobs is not None and not body.logprobs:
+            raise ApiError(400, "top_logprobs goes with logprobs: true", param="top_logprobs")
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        limit = (
+            ("max_tokens", body.max_tokens)
+            if body.max_completion_tokens is None
+            else ("max_completion_tokens", body.max_completion_tokens)
+        )
+        return await _respond(
+            service, request, body, ChatFormat, limit, logprobs, lambda model: service.encode_chat(model, body), 1
+        )
+
+    @app.post("/v1/completions", openapi_extra=_body_schema(CompletionBody))
+    async def completions(request: Request) -> Response:
+        body = check_body(CompletionBody, await _read(request, service))
+        return await _respond(
+            service,
+            request,
+            body,
+            TextFormat,
+            ("max_tokens", body.max_tokens),
+            body.logprobs,
+            lambda model: service.encode_texts(model, body),
+            len(body.prompt),
+        )
+
+
+async def _read(request: Request, service: Service) -> dict[str, Any]:
+    service.check_open()
+    return await read_json(request, service.settings.max_body_bytes, service.settings.request_seconds)
+
+
+async def _respond(
+    service: Service,
+    request: Request,
+    body: GenerationBody,
+    form_type: type[Format],
+    limit: tuple[str, int | None],
+    logprobs: int | None,
+    encode: Callable[[ServedModel], list[list[int]]],
+    prompt_count: int,
+) -> Response:
+    model = service.model(body.model)
+    max_tokens = service.check_counts(body, prompt_count, limit)
+    # A long text takes a second, in which others' tokens must go out.
+    prompts = await asyncio.to_thread(encode, model)
+    if service.settings.log_text:
+        log.info("prompts: %s", [model.tokenizer.decode(prompt, skip_special=False) for prompt in prompts])
+    form = form_type(model.name, model.tokenizer, logprobs is not None, logprobs or 0)
+    ticket = service.ticket(model, body, prompts, max_tokens, logprobs)
+    follower = Follower(service, ticket, form, sum(map(len, prompts)))
+    await while_connected(request.receive, follower.accept())
+    return StreamedResponse(follower, body.usage_in_stream) if body.stream else WholeResponse(follower)
+
+
+def _describe(service: Service, model: ServedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": service.created, "owned_by": "ms_medqa"}
+
+
+def _body_schema(kind: type[GenerationBody]) -> dict[str, Any]:
+    # Written out whole: references would point into a place that this schema does not have.
+    fields = {name: {"description": "see OpenAI's reference"} for name in kind.model_fields}
+    schema = {"type": "object", "properties": fields, "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def _tell_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error)
+
+
+async def _tell_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {404: "there is no such route", 405: "the route does not take this method"}
+    message = messages.get(error.status_code, str(error.detail))
+    return error_response(ApiError(error.status_code, message, headers=error.headers))
+
+
+async def _tell_validation_error(request: Request, error: Exception) -> Response:
+    return error_response(ApiError(400, "the request is not valid"))
+
+
+async def _tell_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_LEFT)
+
+
+async def _tell_other_error(request: Request, error: Exception) -> Response:
+    return error_response(internal())

@@ -1,0 +1,151 @@
+"""The JSON of answers, whole and in chunks, as each of the two endpoints has it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ms_medqa.data.byte_level import BYTE_NAMES
+from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.serving.job import Scored
+
+_BYTES = {name: value for value, name in BYTE_NAMES.items()}
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+_NO_PROBABILITY = -9999.0
+
+Json = dict[str, Any]
+
+
+def usage(prompt_tokens: int, made: int) -> Json:
+    """The tokens of a request."""
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": made, "total_tokens": prompt_tokens + made}
+
+
+class Format:
+    """One response.
+
+    Args:
+        model: name that the request gave.
+        tokenizer: of the answer.
+        scored: log-probabilities were asked for.
+        top: how many of the likeliest tokens.
+    """
+
+    prefix = ""
+    whole = ""
+    chunk = ""
+
+    def __init__(self, model: str, tokenizer: Tokenizer, scored: bool, top: int) -> None:
+        self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._tokenizer = tokenizer
+        self._scored = scored
+        self._top = top
+
+    def answer(self, choices: Sequence[Json], tokens: Json) -> Json:
+        """The whole response."""
+        return {**self._head, "object": self.whole, "choices": list(choices), "usage": tokens}
+
+    def part(self, choices: Sequence[Json], tokens: Json | None, usage_wanted: bool) -> Json:
+        """A chunk of a stream; where usage is wanted, all but the last say null."""
+        part = {**self._head, "object": self.chunk, "choices": list(choices)}
+        return {**part, "usage": tokens} if usage_wanted else part
+
+    def opening(self, index: int) -> Json | None:
+        """The choice with which an answer's stream begins."""
+        return None
+
+    def choice(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
+        """A whole answer."""
+        raise NotImplementedError
+
+    def delta(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
+        """A part of an answer."""
+        raise NotImplementedError
+
+    def _token(self, token: int) -> tuple[str, list[int] | None]:
+        """A token's text and bytes; a part of a character is spelt `bytes:\\xe9\\xab`."""
+        text = self._tokenizer.decode([token], skip_special=False)
+        if "\ufffd" not in text:
+            return text, list(text.encode())
+        name = self._tokenizer.id_to_token(token) or ""
+        if match := _BYTE_TOKEN.fullmatch(name):
+            values = [int(match[1], 16)]
+        elif name and all(letter in _BYTES for letter in name):
+            values = [_BYTES[letter] for letter in name]
+        else:
+            return text, None
+        return "bytes:" + "".join(f"\\x{value:02x}" for value in values), values
+
+
+class ChatFormat(Format):
+    """`/v1/chat/completions`."""
+
+    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def opening(self, index: int) -> Json | None:
+        return {
+            "index": index,
+            "delta": {"role": "assistant", "content": ""},
+            "logprobs": None,
+            "finish_reason": None,
+        }
+
+    def choice(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {"index": index, "message": message, "logprobs": self._logprobs(scored), "finish_reason": finish}
+
+    def delta(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
+        delta = {"content": text} if text else {}
+        logprobs = self._logprobs(scored) if scored else None
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+
+    def _logprobs(self, scored: Sequence[Scored]) -> Json | None:
+        if not self._scored:
+            return None
+        content = [
+            {
+                **self._one(item.choice.token, item.choice.logprob),
+                "top_logprobs": [self._one(token, value) for token, value in item.choice.top[: self._top]],
+            }
+            for item in scored
+        ]
+        return {"content": content, "refusal": None}
+
+    def _one(self, token: int, value: float | None) -> Json:
+        text, values = self._token(token)
+        return {"token": text, "logprob": finite(value), "bytes": values}
+
+
+class TextFormat(Format):
+    """`/v1/completions`."""
+
+    prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
+
+    def choice(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
+        return {"index": index, "text": text, "logprobs": self._logprobs(scored), "finish_reason": finish}
+
+    def delta(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
+        logprobs = self._logprobs(scored) if scored else None
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    def _logprobs(self, scored: Sequence[Scored]) -> Json | None:
+        if not self._scored:
+            return None
+        tops = [
+            {self._token(token)[0]: finite(value) for token, value in item.choice.top[: self._top]} for item in scored
+        ]
+        return {
+            "tokens": [self._token(item.choice.token)[0] for item in scored],
+            "token_logprobs": [finite(item.choice.logprob) for item in scored],
+            "top_logprobs": tops if self._top else None,
+            "text_offset": [item.start for item in scored],
+        }
+
+
+def finite(value: float | None) -> float:
+    """A log-probability as JSON can spell it: like OpenAI's, -9999 stands for no probability at all."""
+    # Not max(), which may hand a NaN through.
+    return float(value) if value is not None and value > _NO_PROBABILITY else _NO_PROBABILITY

@@ -1,0 +1,219 @@
+"""Responses that follow a ticket: whole, or as a stream of server-sent events. Both end where the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from ms_medqa.serving.errors import ApiError
+from ms_medqa.serving.formats import Format, Json, usage
+from ms_medqa.serving.job import Accepted, Piece, Scored, Ticket
+from ms_medqa.serving.service import Service
+
+log = logging.getLogger("ms_medqa.serving")
+_Result = TypeVar("_Result")
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+async def while_connected(receive: Receive, work: Awaitable[_Result]) -> _Result:
+    """The result of `work`, which is broken off where the client leaves.
+
+    Raises:
+        ClientGone: it has left.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+            # A task that is cancelled still has to end its own clean-up.
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await each
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Follower:
+    """Runs a ticket and puts what it tells into a format.
+
+    Args:
+        service: whose worker runs it.
+        ticket: not submitted yet.
+        form: of the endpoint.
+        prompt_tokens: of all its prompts.
+    """
+
+    def __init__(self, service: Service, ticket: Ticket, form: Format, prompt_tokens: int) -> None:
+        self._service = service
+        self._ticket = ticket
+        self._form = form
+        self._prompt_tokens = prompt_tokens
+        self._deadline = ticket.began + service.settings.request_seconds
+        self._made = [0] * len(ticket.jobs)
+        self._texts = [""] * len(ticket.jobs)
+
+    async def accept(self) -> None:
+        """Submit the ticket and wait until the core has looked at it.
+
+        Raises:
+            ApiError: it is refused.
+        """
+        self._service.check_open()
+        self._service.worker.submit(self._ticket)
+        try:
+            event = await self._next()
+        except BaseException:
+            self.leave()
+            raise
+        assert isinstance(event, Accepted)
+
+    def leave(self) -> None:
+        """Give the rows back; no harm where the request is over."""
+        self._service.worker.cancel(self._ticket)
+
+    async def whole(self) -> Json:
+        """The whole response.
+
+        Raises:
+            ApiError: it failed, or took too long.
+        """
+        scored: list[list[Scored]] = [[] for _ in self._made]
+        finish: list[str | None] = [None] * len(self._made)
+        try:
+            async for piece in self._pieces():
+                scored[piece.index] += piece.scored
+                finish[piece.index] = piece.finish
+        finally:
+            self.leave()
+        choices = [
+            self._form.choice(i, self._texts[i] + self._service.closing, scored[i], finish[i])
+            for i in range(len(self._made))
+        ]
+        return self._form.answer(choices, self._usage())
+
+    async def chunks(self, usage_wanted: bool) -> AsyncIterator[Json]:
+        """The response in chunks.
+
+        Raises:
+            ApiError: it failed, or took too long.
+        """
+        form, closing = self._form, self._service.closing
+        try:
+            for index in range(len(self._made)):
+                if (opening := form.opening(index)) is not None:
+                    yield form.part([opening], None, usage_wanted)
+            async for piece in self._pieces():
+                if piece.text or piece.scored:
+                    yield form.part([form.delta(piece.index, piece.text, piece.scored, None)], None, usage_wanted)
+                if piece.finish is not None:
+                    if closing:
+                        yield form.part([form.delta(piece.index, closing, (), None)], None, usage_wanted)
+                    yield form.part([form.delta(piece.index, "", (), piece.finish)], None, usage_wanted)
+            if usage_wanted:
+                yield form.part([], self._usage(), True)
+        finally:
+            self.leave()
+
+    async def _pieces(self) -> AsyncIterator[Piece]:
+        open_answers = len(self._made)
+        while open_answers:
+            event = await self._next()
+            assert isinstance(event, Piece)
+            self._made[event.index] = event.made
+            self._texts[event.index] += event.text
+            open_answers -= event.finish is not None
+            yield event
+        if self._service.settings.log_text:
+            log.info("answers: %s", json.dumps(self._texts, ensure_ascii=False))
+
+    async def _next(self) -> Accepted | Piece:
+        try:
+            event = await asyncio.wait_for(self._ticket.next(), max(0.0, self._deadline - time.monotonic()))
+        except (asyncio.TimeoutError, TimeoutError):
+            raise ApiError(504, f"not done within {self._service.settings.request_seconds:g} seconds") from None
+        if isinstance(event, ApiError):
+            raise event
+        return event
+
+    def _usage(self) -> Json:
+        return usage(self._prompt_tokens, sum(self._made))
+
+
+class WholeResponse(Response):
+    """A response that is sent when all of it is there. The ticket is accepted."""
+
+    def __init__(self, follower: Follower) -> None:
+        super().__init__()
+        self._follower = follower
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await while_connected(receive, self._follower.whole())
+        except ClientGone:
+            return
+        except ApiError as error:
+            response = error_response(error)
+        else:
+            response = JSONResponse(body)
+        finally:
+            self._follower.leave()
+        await response(scope, receive, send)
+
+
+class StreamedResponse(Response):
+    """A stream of server-sent events. The ticket is accepted, so its status is 200; a later error is an event."""
+
+    def __init__(self, follower: Follower, usage_wanted: bool) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        # The length that the empty body would have.
+        del self.headers["content-length"]
+        self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        self._follower = follower
+        self._usage_wanted = usage_wanted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._send(send))
+        except ClientGone:
+            return
+        finally:
+            self._follower.leave()
+
+    async def _send(self, send: Send) -> None:
+        async def event(text: str, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": f"data: {text}\n\n".encode(), "more_body": more})
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        chunks = self._follower.chunks(self._usage_wanted)
+        try:
+            async for chunk in chunks:
+                await event(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+        except ApiError as error:
+            await event(error.to_json())
+        finally:
+            await chunks.aclose()
+        await event("[DONE]", more=False)
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    """An error as a response."""
+    return JSONResponse(error.to_dict(), status_code=error.status, headers=error.headers)

@@ -1,0 +1,213 @@
+"""What the routes share: the models by name, the limits, and the way from a request's body to a ticket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ms_medqa.config.errors import UserError
+from ms_medqa.config.schema import Config
+from ms_medqa.data.example import Example
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.generation.sampling import SamplingParams, draw_seed
+from ms_medqa.serving.bodies import ChatBody, CompletionBody, GenerationBody, Message
+from ms_medqa.serving.core import Core, Request
+from ms_medqa.serving.errors import ApiError, invalid, stopping
+from ms_medqa.serving.job import Job, Ticket
+from ms_medqa.serving.metrics import Metrics
+from ms_medqa.serving.worker import Worker
+
+# Between the answer and what is put behind it.
+_GAP = "\n\n"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that a request may name.
+
+    Attributes:
+        name: in requests.
+        adapter: registered name, None for the base model.
+        prompt: renders dialogues; its tokenizer is the model's.
+        end_ids: tokens that end an answer.
+    """
+
+    name: str
+    adapter: str | None
+    prompt: Prompt
+    end_ids: frozenset[int]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of prompt and answer."""
+        return self.prompt.tokenizer
+
+
+class Service:
+    """A server's models and its worker.
+
+    Args:
+        models: the base model first.
+        make_core: makes the core, on the thread that will own it.
+        config: its sections `serve` (limits) and `generate` (how answers are sampled by default) count.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], make_core: Callable[[], Core], config: Config) -> None:
+        self.models: Mapping[str, ServedModel] = {model.name: model for model in models}
+        if len(self.models) != len(models):
+            raise UserError("two models have the same name", "give the adapter another one, or set serve.model_name")
+        self.settings = config.serve
+        self.defaults = config.generate
+        self.created = int(time.time())
+        self.metrics = Metrics()
+        self.worker = Worker(make_core, self.settings.max_queue, self.metrics)
+        self.draining = False
+        closing = (self.settings.closing or "").strip()
+        self.closing = f"{_GAP}{closing}" if closing else ""
+
+    @property
+    def ready(self) -> bool:
+        """Requests are taken."""
+        return self.worker.alive and not self.draining
+
+    def model(self, name: str) -> ServedModel:
+        """The model of that name.
+
+        Raises:
+            ApiError: 404, there is none.
+        """
+        model = self.models.get(name)
+        if model is None:
+            raise ApiError(
+                404, "there is no such model: GET /v1/models lists them", param="model", code="model_not_found"
+            )
+        return model
+
+    def check_open(self) -> None:
+        """Raise 503 where the server takes no more requests."""
+        if not self.ready:
+            raise stopping()
+
+    def encode_chat(self, model: ServedModel, body: ChatBody) -> list[list[int]]:
+        """The one prompt of a dialogue; control tokens in what users wrote stay text. Takes a while for a long text."""
+        if len(body.messages) > self.settings.max_messages:
+            raise invalid(f"more than {self.settings.max_messages} messages", "messages")
+        example = _example(body.messages, body.context, self.closing)
+        return [self._checked(_encoded(lambda: model.prompt.encode_prompt(example), "messages"), "messages")]
+
+    def encode_texts(self, model: ServedModel, body: CompletionBody) -> list[list[int]]:
+        """Plain prompts, without any template."""
+        start = list(model.tokenizer.prefix_ids)
+        prompts = []
+        for text in body.prompt:
+            if not text:
+                raise invalid("prompt: a text is empty", "prompt")
+            tokens = start + _encoded(lambda text=text: model.tokenizer.encode(text), "prompt")
+            prompts.append(self._checked(tokens, "prompt"))
+        return prompts
+
+    def check_counts(self, body: GenerationBody, prompts: int, max_tokens: tuple[str, int | None]) -> int:
+        """The number of tokens that each answer may have.
+
+        Args:
+            body: the request.
+            prompts: how many it has.
+            max_tokens: its own limit and that field's name.
+
+        Raises:
+            ApiError: 400, more answers or tokens than the server gives.
+        """
+        most = min(self.settings.max_n, self.worker.capacity)
+        if prompts * (body.n or 1) > most:
+            raise invalid(f"at most {most} answers to one request", "n" if prompts == 1 else "prompt")
+        name, wished = max_tokens
+        if wished is not None and wished > self.settings.max_tokens:
+            raise invalid(f"{name}: at most {self.settings.max_tokens}", name)
+        return wished or min(self.defaults.max_new_tokens, self.settings.max_tokens)
+
+    def ticket(
+        self,
+        model: ServedModel,
+        body: GenerationBody,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        logprobs: int | None,
+    ) -> Ticket:
+        """The jobs of a request: `n` answers to each prompt."""
+        params = self._params(body)
+        seed = draw_seed() if body.seed is None else body.seed % 2**64
+        jobs: list[Job] = []
+        for prompt in prompts:
+            for stream in range(body.n or 1):
+                request = Request(
+                    prompt, params, max_tokens, model.end_ids, seed, stream, adapter=model.adapter, logprobs=logprobs
+                )
+                jobs.append(Job(request, model.tokenizer, body.stop, index=len(jobs)))
+        return Ticket(jobs)
+
+    def _params(self, body: GenerationBody) -> SamplingParams:
+        known = {field.name for field in fields(SamplingParams)}
+        values: dict[str, Any] = {
+            name: value for name in known if (value := getattr(self.defaults, name, None)) is not None
+        }
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size"):
+            value = getattr(body, name)
+            if value is None:
+                continue
+            if name not in known:
+                if value:
+                    raise invalid(f"{name} is not supported", name)
+                continue
+            values[name] = max(value, 0)
+        try:
+            return SamplingParams(**values)
+        except UserError as error:
+            raise invalid(str(error)) from None
+
+    def _checked(self, prompt: list[int], param: str) -> list[int]:
+        most = self.settings.max_prompt_tokens
+        if len(prompt) > most:
+            raise invalid(
+                f"the prompt has {len(prompt)} tokens, and at most {most} are taken", param, "context_length_exceeded"
+            )
+        return prompt
+
+
+def _encoded(encode: Callable[[], list[int]], param: str) -> list[int]:
+    try:
+        return list(encode())
+    except UserError as error:
+        raise invalid(str(error), param) from None
+
+
+def _example(messages: Sequence[Message], context: str | None, closing: str) -> Example:
+    """A dialogue as the project's own record: system text, earlier rounds, the last question with its context."""
+    system = None
+    if messages[0].role in ("system", "developer"):
+        system = messages[0].content if messages[0].content.strip() else None
+        messages = messages[1:]
+    if not messages or messages[-1].role != "user":
+        raise invalid("the last message must be a user's", "messages")
+    for place, message in enumerate(messages):
+        if message.role != ("assistant" if place % 2 else "user"):
+            raise invalid(
+                "behind one system message, messages of user and assistant must take turns", "messages", "invalid_value"
+            )
+    if not messages[-1].content.strip():
+        raise invalid("the last message is empty", "messages")
+    # What the server has put behind an answer was not said by the model.
+    texts = [
+        message.content.removesuffix(closing) if place % 2 else message.content
+        for place, message in enumerate(messages)
+    ]
+    return Example(
+        id="",
+        question=texts[-1],
+        answer="",
+        context=context if context and context.strip() else None,
+        system=system,
+        history=tuple(zip(texts[:-1:2], texts[1::2], strict=True)),
+    )
