@@ -66,7 +66,7 @@ def build_app(service: Service, key: str | None = None) -> ASGIApp:
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)
     async def health() -> Response:
         ready = service.ready
         body = {"status": "ok" if ready else "stopping", "ready": ready, "model": next(iter(service.models))}

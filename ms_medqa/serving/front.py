@@ -62,7 +62,8 @@ def host_name(header: str) -> str:
     """The name in a Host header, without port and brackets."""
     header = header.strip().lower()
     if header.startswith("["):
-        return header[1:].partition("]")[0]
+        name, bracket, _ = header[1:].partition("]")
+        return name if bracket else ""
     return header.partition(":")[0]
 
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -26,6 +27,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Of the time for the end, what is kept for telling those who are broken off.
 _LAST_SHARE, _LAST_SECONDS = 0.25, 2.0
 _POLL_SECONDS = 0.05
+
+OnStart = Callable[[Callable[[], object]], object]
 
 
 def bind(host: str, port: int, has_key: bool) -> socket.socket:
@@ -58,19 +61,19 @@ def bind(host: str, port: int, has_key: bool) -> socket.socket:
     return listener
 
 
-def serve(service: Service, key: str | None, listener: socket.socket, on_start: Callable[[], object]) -> None:
+def serve(service: Service, key: str | None, listener: socket.socket, on_start: OnStart) -> None:
     """Serve until a signal; returns when what was running is done or `serve.drain_seconds` are over.
 
     Args:
         service: its worker has been started.
         key: see `build_app`.
         listener: from `bind`.
-        on_start: called when requests can come.
+        on_start: called when requests can come, with a function that does what a signal does, from any thread.
     """
     asyncio.run(_serve(service, key, listener, on_start))
 
 
-async def _serve(service: Service, key: str | None, listener: socket.socket, on_start: Callable[[], object]) -> None:
+async def _serve(service: Service, key: str | None, listener: socket.socket, on_start: OnStart) -> None:
     server = _Server(
         uvicorn.Config(
             build_app(service, key),
@@ -84,13 +87,13 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
             proxy_headers=False,
         )
     )
-    stop = asyncio.Event()
-    with _signals(asyncio.get_running_loop(), stop):
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    with _signals(loop, stop):
         running = asyncio.ensure_future(server.serve(sockets=[listener]))
         stopped = asyncio.ensure_future(stop.wait())
         while not (server.started or running.done()):
             await asyncio.sleep(0.01)
-        on_start()
+        on_start(partial(loop.call_soon_threadsafe, stop.set))
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not running.done():

@@ -1,0 +1,264 @@
+"""What is refused, and how it is said: every error has OpenAI's shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from serving_client import JSON, QUESTION, LocalClient, error_of, events
+
+Ask = Callable[..., LocalClient]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        ({"messages": [*QUESTION, *QUESTION]}, "messages"),
+        ({"messages": [*QUESTION, {"role": "system", "content": "x"}, *QUESTION]}, "messages"),
+        ({"messages": QUESTION * 7}, "messages"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"seed": 2**64}, "seed"),
+        ({"seed": "7"}, "seed"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 301}, "max_tokens"),
+        ({"max_completion_tokens": 301}, "max_completion_tokens"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"stop": 3}, "stop"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"presence_penalty": -1}, "presence_penalty"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"store": True}, "store"),
+        ({"made_up": 1}, "made_up"),
+        ({"model": None}, "model"),
+        ({"context": 1}, "context"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(ask: Ask, fields: dict[str, Any], param: str) -> None:
+    client = ask(max_messages=6, max_tokens=300)
+    assert error_of(client.chat(**fields), 400)["param"] == param
+    assert client.fixture.core.requests == []
+
+
+def test_what_changes_nothing_is_taken(ask: Ask) -> None:
+    harmless = {
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "logit_bias": {},
+        "user": "somebody",
+        "store": False,
+        "temperature": None,
+        "stop": None,
+        "n": None,
+        "stream": None,
+    }
+    client = ask()
+    assert client.chat(**harmless).status_code == 200
+    # An answer that is handed back as the official client dumps it.
+    answer = {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None, "annotations": []}
+    assert client.chat(messages=[*QUESTION, answer, *QUESTION]).status_code == 200
+
+
+def test_a_model_that_is_not_registered_is_not_found(ask: Ask) -> None:
+    client = ask(adapters=("tuned",))
+    for name in ("", "other", "../tuned", "/etc", "tuned/", "x" * 5000):
+        assert error_of(client.chat(model=name), 404)["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b"null", 400),
+        (b'"text"', 400),
+        (b"\xff\xfe{}", 400),
+        (b"\xef\xbb\xbf{}", 400),
+        (b'{"model": "base", "messages": NaN}', 400),
+        (b'{"model": "base", "temperature": 1e999}', 400),
+        (b'{"model": "base", "seed": ' + b"9" * 5000 + b"}", 400),
+        (b'{"model": "base", "messages": ' + b"[" * 33 + b"]" * 33 + b"}", 400),
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 50_000, 400),
+        (b'{"model": "base", "prompt": "\\ud83d"}', 400),
+        (b'{"\\udc00": 1}', 400),
+        (b" " * 200_001, 413),
+    ],
+)
+def test_a_body_that_is_none(ask: Ask, body: bytes, status: int) -> None:
+    client = ask(max_body_bytes=500_000 if status == 400 else 200_000)
+    error_of(client("POST", "/v1/completions", content=body, headers=JSON), status)
+
+
+def test_a_body_in_chunks_has_the_same_limit(ask: Ask) -> None:
+    async def chunks() -> Any:
+        for _ in range(30):
+            yield b" " * 1000
+
+    client = ask(max_body_bytes=20_000)
+    response = client("POST", "/v1/completions", content=chunks(), headers=JSON)
+    assert "content-length" not in response.request.headers
+    assert error_of(response, 413)["code"] == "body_too_large"
+    assert response.headers["connection"] == "close"
+
+
+def test_the_content_type_must_be_json(ask: Ask) -> None:
+    client = ask()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "json"):
+        error_of(client("POST", "/v1/chat/completions", content=b"{}", headers={"content-type": kind}), 415)
+    error_of(client("POST", "/v1/chat/completions"), 415)
+    response = client(
+        "POST", "/v1/completions", content=b"{}", headers={"content-type": "Application/JSON; charset=utf-8"}
+    )
+    assert error_of(response, 400)["code"] == "missing_required_parameter"
+
+
+def test_wrong_methods_and_paths(ask: Ask) -> None:
+    client = ask()
+    for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "MADEUP"):
+        response = client(method, "/v1/chat/completions")
+        assert response.headers["allow"] == "POST"
+        if method != "HEAD":
+            error_of(response, 405)
+    for path in ("/", "/docs", "/redoc", "/v1", "/v1/chat/completions/", "/v1//models", "/%ff", "/..%2f..%2fetc"):
+        error_of(client("GET", path), 404)
+    assert client("HEAD", "/health").status_code == 200
+    assert client("GET", "/openapi.json").status_code == 200
+
+
+def test_too_long_a_prompt(ask: Ask) -> None:
+    client = ask(max_prompt_tokens=50, max_tokens=8000)
+    assert error_of(client.complete("x " * 60), 400)["code"] == "context_length_exceeded"
+    assert error_of(client.complete(""), 400)["param"] == "prompt"
+    # The model's own limit is the core's to tell; a stream is refused as plainly as a whole answer.
+    for stream in (False, True):
+        assert "too long" in error_of(client.complete("x", max_tokens=5000, stream=stream), 400)["message"]
+    assert client.fixture.service.worker.reserved == 0
+
+
+def test_a_key_opens_all_routes_but_health(ask: Ask) -> None:
+    client = ask(key="secret-1")
+    assert client("GET", "/health").status_code == 200
+    for path in ("/metrics", "/v1/models", "/openapi.json", "/unknown", "/health/", "//health"):
+        for shown in (
+            None,
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer secret-2",
+            "Bearer secret-1x",
+            "Basic secret-1",
+            "secret-1",
+        ):
+            headers = {} if shown is None else {"authorization": shown}
+            response = client("GET", path, headers=headers)
+            assert error_of(response, 401)["code"] == "invalid_api_key"
+            assert response.headers["www-authenticate"] == "Bearer"
+    odd = client("GET", "/metrics", headers=[(b"authorization", b"Bearer \xff\xfe")])
+    error_of(odd, 401)
+    assert client("GET", "/metrics", headers={"authorization": "bearer secret-1"}).status_code == 200
+    # Behind a key, any name may lead here.
+    assert client("GET", "/metrics", headers={"authorization": "Bearer secret-1", "host": "x.org"}).status_code == 200
+
+
+def test_without_a_key_only_this_machines_names_lead_here(ask: Ask) -> None:
+    client = ask()
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
+        assert client("GET", "/v1/models", headers={"host": host}).status_code == 200
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "", "[::1"):
+        assert error_of(client("GET", "/v1/models", headers={"host": host}), 403)["code"] == "wrong_host"
+
+
+def test_other_origins_need_a_leave(ask: Ask) -> None:
+    origin = {"origin": "https://a.example"}
+    before = origin | {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    closed = ask(key="k")
+    assert "access-control-allow-origin" not in closed("GET", "/health", headers=origin).headers
+    error_of(closed("OPTIONS", "/v1/models", headers=before), 401)
+    opened = ask(key="k", cors_origins=["https://a.example"])
+    response = opened("OPTIONS", "/v1/chat/completions", headers=before)
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == "https://a.example"
+    # An error can be read there, too.
+    assert "access-control-allow-origin" in opened("GET", "/v1/models", headers=origin).headers
+    other = opened("GET", "/v1/models", headers={"origin": "https://b.example", "authorization": "Bearer k"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_full_queue_asks_to_come_back(ask: Ask) -> None:
+    client = ask(rows=2, seconds=0.01, max_queue=3)
+    body = {"model": "base", "prompt": "x", "temperature": 2.0, "max_tokens": 20}
+    responses = client.together(*(("POST", "/v1/completions", {"json": body}) for _ in range(12)))
+    refused = [response for response in responses if response.status_code != 200]
+    assert len(refused) == 7
+    for response in refused:
+        assert error_of(response, 429)["code"] == "queue_full"
+        assert int(response.headers["retry-after"]) > 0
+    assert client.fixture.core.most == 2
+    client.fixture.wait_idle()
+    assert client.complete("x").status_code == 200
+
+
+def test_a_request_that_takes_too_long_gives_its_row_back(ask: Ask) -> None:
+    client = ask(seconds=0.02, request_seconds=0.2)
+    assert error_of(client.complete("x", temperature=2.0), 504)["code"] == "timeout"
+    response = client.complete("x", temperature=2.0, stream=True)
+    assert response.status_code == 200
+    assert events(response.text)[-1]["error"]["code"] == "timeout"
+    client.fixture.wait_idle()
+
+
+def test_a_core_that_fails_loses_what_runs_and_nothing_else(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    client = ask(rows=2)
+    for stream in (False, True):
+        client.fixture.core.failures = [ZeroDivisionError("inside")]
+        response = client.complete("x", stream=stream)
+        error = events(response.text)[-1]["error"] if stream else error_of(response, 500)
+        assert error["type"] == "server_error"
+        assert "inside" not in error["message"]
+        client.fixture.wait_idle()
+        assert client.complete("x").json()["choices"][0]["text"] == "x"
+    assert "medqa_step_failures_total 2" in client("GET", "/metrics").text
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_texts_are_logged_only_where_that_is_wanted(ask: Ask, caplog: pytest.LogCaptureFixture, wanted: bool) -> None:
+    with caplog.at_level(logging.DEBUG):
+        client = ask(log_text=wanted)
+        client.chat(messages=[{"role": "user", "content": "Zebra"}])
+        client.complete("Zebra", stream=True)
+        client.complete("Zebra", temperature="Zebra")
+        client("GET", "/made%0Aup?question=Zebra")
+    own = [record for record in caplog.records if record.name.startswith("ms_medqa")]
+    assert any("POST /v1/chat/completions 200" in record.getMessage() for record in own)
+    assert any("Zebra" in record.getMessage() for record in own) == wanted
+    assert all("\n" not in record.getMessage() for record in own)
