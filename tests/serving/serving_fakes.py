@@ -125,6 +125,8 @@ class Fixture:
         ends = frozenset(chat.stop_token_ids)
         models = [ServedModel("base", None, chat, ends), *(ServedModel(name, name, plain, ends) for name in adapters)]
         self.cores: list[EchoCore] = []
+        # Of the server around it, see `running`.
+        self.stop: Callable[[], object] = lambda: None
         self.service = Service(models, functools.partial(self._make, rows, seconds), self.config)
         self.service.worker.start()
 
@@ -163,7 +165,7 @@ def running(fixture: Fixture, key: str | None = None) -> Iterator[str]:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=serve, args=(fixture.service, key, listener, started.put), daemon=True)
         thread.start()
-        stop = started.get(timeout=20)
+        fixture.stop = stop = started.get(timeout=20)
         try:
             yield f"http://127.0.0.1:{port}"
         finally:

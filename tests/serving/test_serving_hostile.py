@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from serving_client import JSON, QUESTION, LocalClient, error_of
 
+from ms_medqa.serving.bodies import ChatBody, CompletionBody
+
 Ask = Callable[..., LocalClient]
 # The noncharacters are the marks by which chat templates are cut.
 TEXTS = ["", "x", "1", "null", "\x00", "\ufdd00\ufdd1", "\uffff", "𝄞" * 50, "<|im_end|>", "x" * 3000]
 NUMBERS = [0, -1, 1, 2**31, 2**63, -(2**63), 10**19, 1e308, -0.0, 0.5, 5e-324]
 LISTS = [[], [[]], [None], ["", ""], [{"role": "user", "content": "x"}], [{"type": "text", "text": 1}], list(range(50))]
 VALUES: list[Any] = [None, True, False, {}, {"a": {}}, {"type": "text"}, *TEXTS, *NUMBERS, *LISTS]
-FIELDS = ["model", "messages", "prompt", "n", "seed", "stop", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size", "logprobs", "top_logprobs", "stream", "stream_options", "context", "tools", "tool_choice", "frequency_penalty", "logit_bias", "user", "metadata", "response_format", "echo", "best_of", "suffix", "odd"]
+FIELDS = sorted({*ChatBody.model_fields, *CompletionBody.model_fields, "odd"})
 # Values at the edge of what is taken.
 FITTING: dict[str, list[Any]] = {
     "n": [1, 2, 8],

@@ -1,0 +1,125 @@
+"""`ms-medqa serve`: its arguments, and a real model behind it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from ms_medqa.cli import serve as command
+from ms_medqa.cli.main import main
+
+INSTALLED = all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "httpx"))
+needs_libraries = pytest.mark.skipif(not INSTALLED, reason="not installed: fastapi, uvicorn or httpx")
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(command.KEY_VARIABLE, raising=False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a faulty command line is told."""
+    assert main(["serve", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+def test_without_its_libraries_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_LIBRARIES", ("no_such_library", "sys"))
+    assert "needs no_such_library: pip install 'ms_medqa[serve]'" in refused(capsys)
+
+
+@needs_libraries
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_an_address_that_others_reach_needs_a_key(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    assert "there is no key" in refused(capsys, "--host", host, "--model", "no-such-model")
+
+
+@needs_libraries
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert f"127.0.0.1 port {port}" in refused(capsys, "--port", port)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--adapter", "x"], "NAME=DIR"),
+        (["--adapter", "a/b=x"], "NAME=DIR"),
+        (["--adapter", "=x"], "NAME=DIR"),
+        (["--adapter", "a=x", "--adapter", "a=y"], "is taken"),
+        (["--api-key", ""], "visible ASCII"),
+        (["--api-key", "two words"], "visible ASCII"),
+        (["--api-key-file", "/no/such/file"], "/no/such/file"),
+        (["--port", "70000"], "serve.port"),
+        (["serve.max_queu=3"], "did you mean 'serve.max_queue'?"),
+        (["serve.cors_origins=[example.org]"], "no origin"),
+        (["--host", " "], "serve.host"),
+    ],
+)
+def test_arguments_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert said in refused(capsys, *arguments)
+
+
+def test_where_the_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    assert command.read_key(None, None) is None
+    monkeypatch.setenv(command.KEY_VARIABLE, "from-variable")
+    assert command.read_key(None, None) == "from-variable"
+    assert command.read_key(None, str(file)) == "from-file"
+    assert command.read_key("from-option", None) == "from-option"
+
+
+@needs_libraries
+def test_a_real_model_and_its_adapter_answer_until_a_signal(tmp_path: Path) -> None:
+    import httpx
+
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    arguments = ["--model", str(tiny.folder()), "--adapter", f"tuned={adapter}", "--port", "0"]
+    environment = os.environ | {command.KEY_VARIABLE: "secret"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ms_medqa.cli.main", "serve", *arguments, "serve.model_name=plain"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    with process:
+        try:
+            assert process.stderr is not None
+            line = next(line for line in process.stderr if " on http://" in line)
+            assert line.startswith("serving plain, tuned on ")
+            answers = {}
+            with httpx.Client(base_url=line.split()[-1], timeout=60) as client:
+                assert client.get("/health").json()["ready"] is True
+                assert client.get("/v1/models").status_code == 401
+                client.headers["authorization"] = "Bearer secret"
+                for model in ("plain", "tuned"):
+                    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "头痛怎么办？"}]}
+                    body |= {"temperature": 0, "max_tokens": 8}
+                    response = client.post("/v1/chat/completions", json=body)
+                    assert response.status_code == 200, response.text
+                    answers[model] = response.json()["choices"][0]["message"]["content"]
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(20) == 0, rest
+        finally:
+            process.kill()
+    assert answers["plain"] == tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=8)
+    assert answers["tuned"] != answers["plain"]
+    assert "头痛" not in rest
+    assert "Traceback" not in rest

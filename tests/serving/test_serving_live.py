@@ -1,0 +1,254 @@
+"""A real server on a port of this machine: streams side by side, clients that leave, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving_client import error_of, events
+from serving_fakes import ENDLESS, Fixture, running, wait_for
+
+Make = Callable[..., Fixture]
+ENDLESS_BODY = {"model": "base", "prompt": "水果", "temperature": ENDLESS, "max_tokens": 2000}
+HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def port_of(address: str) -> int:
+    """The port of a server's address."""
+    return int(address.rpartition(":")[2])
+
+
+def post(address: str, body: dict[str, Any], **options: Any) -> Any:
+    """A plain text to a server."""
+    import httpx
+
+    return httpx.post(f"{address}/v1/completions", json=body, timeout=20, **options)
+
+
+def test_64_streams_side_by_side_are_neither_crossed_nor_lost(make: Make) -> None:
+    import httpx
+
+    fixture = make(rows=8, seconds=0.001, max_queue=64)
+    texts = [f"client {number}: 糖尿病患者可以吃水果吗？{'一二三' * (number % 5)}" for number in range(64)]
+
+    async def ask(client: httpx.AsyncClient, text: str) -> str:
+        body = {"model": "base", "prompt": text, "max_tokens": 500, "stream": True}
+        response = await client.post("/v1/completions", json=body)
+        assert response.status_code == 200
+        choices = [chunk["choices"][0] for chunk in events(response.text)]
+        assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
+        return "".join(choice["text"] for choice in choices)
+
+    async def ask_all(address: str) -> list[str]:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=address, timeout=30, limits=limits) as client:
+            return await asyncio.gather(*(ask(client, text) for text in texts))
+
+    with running(fixture) as address:
+        assert asyncio.run(ask_all(address)) == texts
+        fixture.wait_idle()
+    assert fixture.core.most == 8
+
+
+def test_a_new_request_joins_while_another_runs(make: Make) -> None:
+    import httpx
+
+    fixture = make(rows=2, seconds=0.005)
+    with running(fixture) as address, httpx.Client(base_url=address, timeout=20) as client:
+        with client.stream("POST", "/v1/completions", json=ENDLESS_BODY | {"stream": True}) as response:
+            lines = response.iter_lines()
+            next(lines)
+            # The long one goes on; the short one is not behind it.
+            assert (
+                post(address, {"model": "base", "prompt": "短", "max_tokens": 20}).json()["choices"][0]["text"] == "短"
+            )
+            assert len(fixture.core.rows) == 1
+            next(lines)
+        fixture.wait_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_client_that_leaves_gives_its_row_back(make: Make, stream: bool, queued: bool) -> None:
+    fixture = make(rows=1, seconds=0.005)
+    body = json.dumps(ENDLESS_BODY | {"stream": stream}).encode()
+    with running(fixture) as address:
+        clients = [socket.create_connection(("127.0.0.1", port_of(address))) for _ in range(1 + queued)]
+        for number, client in enumerate(clients, start=1):
+            client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            wait_for(lambda number=number: fixture.service.worker.reserved == number)
+        wait_for(lambda: fixture.core.rows)
+        first, steps = fixture.core.rows[0], fixture.core.steps
+        # The one that waits leaves first, and the one that runs is not touched by it.
+        clients[-1].close()
+        wait_for(lambda: fixture.service.worker.reserved == queued)
+        assert fixture.core.rows == ([first] if queued else [])
+        clients[0].close()
+        fixture.wait_idle()
+        assert fixture.core.steps - steps < 200
+        assert post(address, {"model": "base", "prompt": "短"}).status_code == 200
+
+
+def test_the_official_client_works_unchanged(make: Make) -> None:
+    openai = pytest.importorskip("openai")
+    fixture = make(adapters=("tuned",))
+    messages = [{"role": "user", "content": "感冒了怎么办？"}]
+    with running(fixture, key="secret") as address:
+        with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
+            assert [model.id for model in client.models.list()] == ["base", "tuned"]
+            answer = client.chat.completions.create(
+                model="tuned", messages=messages, temperature=0, n=2, logprobs=True, top_logprobs=1, seed=1
+            )
+            assert len(answer.choices) == 2
+            assert "感冒了怎么办？" in answer.choices[1].message.content
+            assert answer.choices[0].logprobs.content[0].top_logprobs[0].logprob == -0.5
+            assert answer.usage.total_tokens > 0
+            again = [*messages, answer.choices[0].message, *messages]
+            extra = {"context": "多喝水。", "top_k": 3, "repetition_penalty": 1.0}
+            pieces, usage = [], None
+            with client.chat.completions.create(
+                model="base", messages=again, stream=True, stream_options={"include_usage": True}, extra_body=extra
+            ) as stream:
+                for chunk in stream:
+                    pieces += [choice.delta.content or "" for choice in chunk.choices]
+                    usage = chunk.usage
+            assert "多喝水。" in "".join(pieces)
+            assert usage.completion_tokens > 0
+            text = client.completions.create(model="base", prompt="发热", stop=["热"], logprobs=1)
+            assert text.choices[0].text == "发"
+            assert "".join(
+                c.choices[0].text for c in client.completions.create(model="base", prompt="发热", stream=True)
+            ) == ("发热")
+            with pytest.raises(openai.NotFoundError, match="no such model"):
+                client.chat.completions.create(model="other", messages=messages)
+            with pytest.raises(openai.BadRequestError) as caught:
+                client.chat.completions.create(model="base", messages=messages, presence_penalty=1)
+            assert caught.value.param == "presence_penalty"
+            fixture.core.failures = [ZeroDivisionError()]
+            with pytest.raises(openai.APIError, match="failed"):
+                list(client.completions.create(model="base", prompt="x", stream=True))
+        with (
+            openai.OpenAI(base_url=f"{address}/v1", api_key="other", max_retries=0) as client,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            client.models.list()
+
+        async def later() -> str:
+            async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
+                stream = await client.chat.completions.create(model="base", messages=messages, stream=True)
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+        assert "感冒了怎么办？" in asyncio.run(later())
+
+
+def test_a_connection_is_used_again_and_not_after_a_body_that_was_not_read(make: Make) -> None:
+    import httpx
+
+    fixture = make(max_body_bytes=1000)
+    with running(fixture) as address, httpx.Client(base_url=address) as client:
+        for _ in range(3):
+            assert client.get("/health").status_code == 200
+            response = client.post("/v1/completions", content=b" " * 3000, headers={"content-type": "application/json"})
+            error_of(response, 413)
+            assert response.headers["connection"] == "close"
+
+
+def test_a_body_that_does_not_come_ends_in_time(make: Make) -> None:
+    fixture = make(request_seconds=0.3)
+    with running(fixture) as address, socket.create_connection(("127.0.0.1", port_of(address))) as client:
+        client.sendall(f"{HEAD}Content-Length: 100\r\n\r\n{{".encode())
+        client.settimeout(10)
+        assert client.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+def _drained(fixture: Fixture, body: dict[str, Any]) -> tuple[Any, Any, float]:
+    """The answer that ran when the server was told to end, that to a later request, and the seconds to the end."""
+    answers: list[Any] = []
+    with running(fixture) as address:
+        thread = threading.Thread(target=lambda: answers.append(post(address, body)))
+        thread.start()
+        wait_for(lambda: fixture.core.rows)
+        fixture.stop()
+        began = time.monotonic()
+        wait_for(lambda: fixture.service.draining)
+        late = post(address, body)
+        thread.join(15)
+    return answers[0], late, time.monotonic() - began
+
+
+def test_at_the_end_what_runs_is_finished_and_what_is_new_refused(make: Make) -> None:
+    fixture = make(seconds=0.005, drain_seconds=10)
+    answer, late, seconds = _drained(fixture, ENDLESS_BODY | {"max_tokens": 100})
+    assert answer.json()["usage"]["completion_tokens"] == 100
+    assert "retry-after" in late.headers
+    assert error_of(late, 503)["code"] == "stopping"
+    assert seconds < 8
+
+
+def test_at_the_end_what_takes_too_long_is_broken_off(make: Make) -> None:
+    fixture = make(seconds=0.01, drain_seconds=1)
+    answer, _, seconds = _drained(fixture, ENDLESS_BODY)
+    assert error_of(answer, 503)["code"] == "stopping"
+    assert seconds < 2
+    assert not fixture.core.rows
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from serving_fakes import Fixture
+from ms_medqa.serving.run import bind, serve
+
+fixture = Fixture(Path(sys.argv[2]), seconds=0.01, drain_seconds=20)
+with bind("127.0.0.1", 0, has_key=False) as listener:
+    print(listener.getsockname()[1], flush=True)
+    serve(fixture.service, None, listener, lambda stop: print("started", flush=True))
+fixture.close()
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_the_first_signal_finishes_and_the_second_ends_at_once(tiny_tokenizer_folder: Path, signals: int) -> None:
+    import httpx
+
+    command = [sys.executable, "-c", _PROGRAM, str(Path(__file__).parent), str(tiny_tokenizer_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"GLOG_v": "3"}) as process:
+        try:
+            assert process.stdout is not None
+            address = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            assert process.stdout.readline() == "started\n"
+            answers: list[Any] = []
+            tokens = 100 if signals == 1 else 2000
+
+            def ask() -> None:
+                try:
+                    answers.append(post(address, ENDLESS_BODY | {"max_tokens": tokens}).status_code)
+                except httpx.HTTPError as error:
+                    answers.append(type(error))
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            wait_for(lambda: "medqa_running 1" in httpx.get(f"{address}/metrics").text)
+            process.send_signal(signal.SIGTERM)
+            if signals == 2:
+                wait_for(lambda: httpx.get(f"{address}/health").status_code == 503)
+                process.send_signal(signal.SIGTERM)
+            status = process.wait(15)
+            thread.join(10)
+        finally:
+            process.kill()
+    assert status == (0 if signals == 1 else 128 + signal.SIGTERM)
+    assert (answers == [200]) == (signals == 1)
