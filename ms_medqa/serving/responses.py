@@ -20,14 +20,21 @@ from ms_medqa.serving.service import Service
 
 log = logging.getLogger("ms_medqa.serving")
 _Result = TypeVar("_Result")
+# Beyond the time of a request, for the rest of a stream to be taken.
+_STALL_SECONDS = 5.0
 
 
 class ClientGone(Exception):
     """Nobody is left to answer."""
 
 
-async def while_connected(receive: Receive, work: Awaitable[_Result]) -> _Result:
+async def while_connected(receive: Receive, work: Awaitable[_Result], until: float | None = None) -> _Result:
     """The result of `work`, which is broken off where the client leaves.
+
+    Args:
+        receive: of the request, whose body has been read.
+        work: what is done for it.
+        until: on the monotonic clock, when a client that does not take what it is sent counts as gone.
 
     Raises:
         ClientGone: it has left.
@@ -35,7 +42,8 @@ async def while_connected(receive: Receive, work: Awaitable[_Result]) -> _Result
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_gone(receive))
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        seconds = None if until is None else max(0.0, until - time.monotonic())
+        await asyncio.wait({task, watch}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone
         return task.result()
@@ -60,6 +68,9 @@ class Follower:
         ticket: not submitted yet.
         form: of the endpoint.
         prompt_tokens: of all its prompts.
+
+    Attributes:
+        deadline: on the monotonic clock, when the request must be done.
     """
 
     def __init__(self, service: Service, ticket: Ticket, form: Format, prompt_tokens: int) -> None:
@@ -67,7 +78,7 @@ class Follower:
         self._ticket = ticket
         self._form = form
         self._prompt_tokens = prompt_tokens
-        self._deadline = ticket.began + service.settings.request_seconds
+        self.deadline = ticket.began + service.settings.request_seconds
         self._made = [0] * len(ticket.jobs)
         self._texts = [""] * len(ticket.jobs)
 
@@ -147,7 +158,7 @@ class Follower:
 
     async def _next(self) -> Accepted | Piece:
         try:
-            event = await asyncio.wait_for(self._ticket.next(), max(0.0, self._deadline - time.monotonic()))
+            event = await asyncio.wait_for(self._ticket.next(), max(0.0, self.deadline - time.monotonic()))
         except (asyncio.TimeoutError, TimeoutError):
             raise ApiError(504, f"not done within {self._service.settings.request_seconds:g} seconds") from None
         if isinstance(event, ApiError):
@@ -192,7 +203,7 @@ class StreamedResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await while_connected(receive, self._send(send))
+            await while_connected(receive, self._send(send), self._follower.deadline + _STALL_SECONDS)
         except ClientGone:
             return
         finally:

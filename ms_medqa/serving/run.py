@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.serving.app import build_app
-from ms_medqa.serving.errors import stopping
+from ms_medqa.serving.errors import ApiError, stopping
+from ms_medqa.serving.front import DISCLAIMER
 from ms_medqa.serving.service import Service
 
 log = logging.getLogger("ms_medqa.serving")
@@ -77,7 +80,7 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
     server = _Server(
         uvicorn.Config(
             build_app(service, key),
-            http="h11",
+            http=_Protocol,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -124,6 +127,28 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Protocol(H11Protocol):
+    """Tells what is no HTTP in the shape of all other errors."""
+
+    def send_400_response(self, msg: str) -> None:
+        # Behind the beginning of a response there is nothing left to say.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = ApiError(400, "the request is not valid HTTP").to_json().encode()
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+                "X-Medical-Disclaimer": DISCLAIMER,
+            }
+            for event in (
+                h11.Response(status_code=400, headers=list(headers.items())),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.serving.bodies import CompletionBody
 from ms_medqa.serving.core import Choice, Core, Output, Request
 from ms_medqa.serving.service import ServedModel, Service
 
@@ -137,6 +138,10 @@ class Fixture:
     def _make(self, rows: int, seconds: float) -> Core:
         self.cores.append(EchoCore(rows, seconds))
         return self.cores[0]
+
+    def body(self, **fields: Any) -> CompletionBody:
+        """A request for a plain text."""
+        return CompletionBody.model_validate({"model": "base", "prompt": "水果", **fields})
 
     def close(self) -> None:
         """End the worker."""

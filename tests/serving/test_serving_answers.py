@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -161,6 +162,23 @@ def test_settings_reach_the_core(ask: Ask) -> None:
     defaults = client.fixture.config.generate
     assert requests[-1].params.temperature == defaults.temperature
     assert requests[-1].seed != requests[-2].seed
+
+
+def test_a_setting_that_the_sampling_does_not_know_is_refused_where_it_would_matter(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ms_medqa.serving import service
+
+    @dataclass(frozen=True)
+    class Params:
+        temperature: float = 1.0
+        min_p: float = 0.0
+
+    monkeypatch.setattr(service, "SamplingParams", Params)
+    client = ask()
+    assert client.complete(min_p=0.1, no_repeat_ngram_size=0).status_code == 200
+    assert client.fixture.core.requests[0].params == Params(client.fixture.config.generate.temperature, 0.1)
+    assert client.complete(no_repeat_ngram_size=3).json()["error"]["param"] == "no_repeat_ngram_size"
 
 
 def test_log_probabilities_of_a_dialogue(ask: Ask) -> None:

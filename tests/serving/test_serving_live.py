@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -170,6 +171,54 @@ def test_a_body_that_does_not_come_ends_in_time(make: Make) -> None:
         client.sendall(f"{HEAD}Content-Length: 100\r\n\r\n{{".encode())
         client.settimeout(10)
         assert client.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01 hello",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+        HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\nnothing\r\n",
+        HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\nx",
+        HEAD.encode() + b"Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_hurts_nobody(make: Make, data: bytes) -> None:
+    fixture = make(request_seconds=2)
+    with running(fixture) as address:
+        with socket.create_connection(("127.0.0.1", port_of(address))) as client:
+            client.settimeout(10)
+            received = b""
+            with contextlib.suppress(ConnectionError):
+                client.sendall(data)
+                while chunk := client.recv(65536):
+                    received += chunk
+            head, _, body = received.partition(b"\r\n\r\n")
+            if head:
+                assert head.startswith(b"HTTP/1.1 4")
+                assert b"X-Medical-Disclaimer" in head.title()
+                assert set(json.loads(body)) == {"error"}
+        assert post(address, {"model": "base", "prompt": "短"}).status_code == 200
+
+
+def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import responses
+
+    monkeypatch.setattr(responses, "_STALL_SECONDS", 0.2)
+    fixture = make(request_seconds=1, max_tokens=4000)
+    body = json.dumps(ENDLESS_BODY | {"stream": True, "max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
+    with running(fixture) as address, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port_of(address)))
+        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: fixture.core.requests)
+        fixture.wait_idle()
+        # It is over when it is counted, which is when nothing is left of it.
+        wait_for(lambda: 'completions",status="200"} 1' in fixture.service.metrics.text())
 
 
 def _drained(fixture: Fixture, body: dict[str, Any]) -> tuple[Any, Any, float]:
