@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from collections.abc import Mapping
 from typing import Any
+
+log = logging.getLogger("ms_medqa.serving")
 
 # Type and code of an error that was raised with its status alone.
 _TYPES = {
@@ -67,6 +71,12 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def internal() -> ApiError:
     """A fault of the server; what it was is in the log."""
     return ApiError(500, "the server failed to make this answer; its log says why", code="internal_error")
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Write down where something failed, without the error's message, which may hold a part of a text."""
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s: %s\n%s", what, type(error).__name__, trace)
 
 
 def stopping() -> ApiError:

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ms_medqa.serving.errors import ApiError, internal
+from ms_medqa.serving.errors import ApiError, internal, log_failure
 from ms_medqa.serving.metrics import Metrics
 from ms_medqa.serving.responses import ClientGone, error_response
 
@@ -106,8 +106,8 @@ class Front:
             await self._app(scope, watched_receive, watched_send)
         except (ClientGone, ClientDisconnect, OSError):
             status = status or CLIENT_LEFT
-        except Exception:
-            log.exception("a request failed")
+        except Exception as error:
+            log_failure("a request failed", error)
             if not status:
                 await error_response(internal())(scope, watched_receive, watched_send)
         finally:

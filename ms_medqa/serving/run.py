@@ -30,6 +30,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Of the time for the end, what is kept for telling those who are broken off.
 _LAST_SHARE, _LAST_SECONDS = 0.25, 2.0
 _POLL_SECONDS = 0.05
+_BACKLOG = 2048
 
 OnStart = Callable[[Callable[[], object]], object]
 
@@ -60,8 +61,12 @@ def bind(host: str, port: int, has_key: bool) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise UserError(f"cannot listen on {host} port {port}: {error.strerror}", "choose another: --port") from None
+        raise _taken(host, port, error) from None
     return listener
+
+
+def _taken(host: str, port: int, error: OSError) -> UserError:
+    return UserError(f"cannot listen on {host} port {port}: {error.strerror}", "choose another: --port")
 
 
 def serve(service: Service, key: str | None, listener: socket.socket, on_start: OnStart) -> None:
@@ -88,14 +93,22 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            backlog=_BACKLOG,
         )
     )
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    try:
+        # Two may bind a port, as long as none listens.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise _taken(*listener.getsockname()[:2], error) from None
     with _signals(loop, stop):
         running = asyncio.ensure_future(server.serve(sockets=[listener]))
         stopped = asyncio.ensure_future(stop.wait())
         while not (server.started or running.done()):
             await asyncio.sleep(0.01)
+        if running.done():
+            await running
         on_start(partial(loop.call_soon_threadsafe, stop.set))
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()

@@ -87,9 +87,10 @@ class Service:
         return model
 
     def check_open(self) -> None:
-        """Raise 503 where the server takes no more requests."""
+        """Raise 503 where the server takes no more requests, and 429 where none may wait."""
         if not self.ready:
             raise stopping()
+        self.worker.check_room()
 
     def encode_chat(self, model: ServedModel, body: ChatBody) -> list[list[int]]:
         """The one prompt of a dialogue; control tokens in what users wrote stay text. Takes a while for a long text."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.serving.core import Core
-from ms_medqa.serving.errors import ApiError, internal, invalid
+from ms_medqa.serving.errors import ApiError, internal, invalid, log_failure
 from ms_medqa.serving.job import Accepted, Event, Job, Ticket
 from ms_medqa.serving.metrics import Metrics
 
@@ -78,10 +78,14 @@ class Worker:
             ApiError: 429, the queue is full.
         """
         with self._lock:
-            if self._reserved + len(ticket.jobs) > self.capacity:
-                raise ApiError(429, "too many requests are waiting: come back later", headers={"Retry-After": "5"})
+            self.check_room(len(ticket.jobs))
             self._reserved += len(ticket.jobs)
         self._inbox.put(lambda core: self._enter(core, ticket))
+
+    def check_room(self, answers: int = 1) -> None:
+        """Raise 429 where so many more answers may not wait."""
+        if self._reserved + answers > self.capacity:
+            raise ApiError(429, "too many requests are waiting: come back later", headers={"Retry-After": "5"})
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request before the next step; does nothing where it is over."""
@@ -180,7 +184,8 @@ class Worker:
             except Exception as error:
                 if output.finish is not None:
                     del self._running[id(output.running)]
-                self._fail(core, ticket, _as_api_error(error))
+                log_failure("an answer's text failed", error)
+                self._fail(core, ticket, internal())
                 continue
             if output.choice is not None:
                 self._metrics.token(now - (job.last_token if job.made > 1 else ticket.began), first=job.made == 1)

@@ -101,58 +101,6 @@ def test_a_client_that_leaves_gives_its_row_back(make: Make, stream: bool, queue
         assert post(address, {"model": "base", "prompt": "短"}).status_code == 200
 
 
-def test_the_official_client_works_unchanged(make: Make) -> None:
-    openai = pytest.importorskip("openai")
-    fixture = make(adapters=("tuned",))
-    messages = [{"role": "user", "content": "感冒了怎么办？"}]
-    with running(fixture, key="secret") as address:
-        with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
-            assert [model.id for model in client.models.list()] == ["base", "tuned"]
-            answer = client.chat.completions.create(
-                model="tuned", messages=messages, temperature=0, n=2, logprobs=True, top_logprobs=1, seed=1
-            )
-            assert len(answer.choices) == 2
-            assert "感冒了怎么办？" in answer.choices[1].message.content
-            assert answer.choices[0].logprobs.content[0].top_logprobs[0].logprob == -0.5
-            assert answer.usage.total_tokens > 0
-            again = [*messages, answer.choices[0].message, *messages]
-            extra = {"context": "多喝水。", "top_k": 3, "repetition_penalty": 1.0}
-            pieces, usage = [], None
-            with client.chat.completions.create(
-                model="base", messages=again, stream=True, stream_options={"include_usage": True}, extra_body=extra
-            ) as stream:
-                for chunk in stream:
-                    pieces += [choice.delta.content or "" for choice in chunk.choices]
-                    usage = chunk.usage
-            assert "多喝水。" in "".join(pieces)
-            assert usage.completion_tokens > 0
-            text = client.completions.create(model="base", prompt="发热", stop=["热"], logprobs=1)
-            assert text.choices[0].text == "发"
-            assert "".join(
-                c.choices[0].text for c in client.completions.create(model="base", prompt="发热", stream=True)
-            ) == ("发热")
-            with pytest.raises(openai.NotFoundError, match="no such model"):
-                client.chat.completions.create(model="other", messages=messages)
-            with pytest.raises(openai.BadRequestError) as caught:
-                client.chat.completions.create(model="base", messages=messages, presence_penalty=1)
-            assert caught.value.param == "presence_penalty"
-            fixture.core.failures = [ZeroDivisionError()]
-            with pytest.raises(openai.APIError, match="failed"):
-                list(client.completions.create(model="base", prompt="x", stream=True))
-        with (
-            openai.OpenAI(base_url=f"{address}/v1", api_key="other", max_retries=0) as client,
-            pytest.raises(openai.AuthenticationError),
-        ):
-            client.models.list()
-
-        async def later() -> str:
-            async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
-                stream = await client.chat.completions.create(model="base", messages=messages, stream=True)
-                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
-
-        assert "感冒了怎么办？" in asyncio.run(later())
-
-
 def test_a_connection_is_used_again_and_not_after_a_body_that_was_not_read(make: Make) -> None:
     import httpx
 
@@ -237,19 +185,19 @@ def _drained(fixture: Fixture, body: dict[str, Any]) -> tuple[Any, Any, float]:
 
 
 def test_at_the_end_what_runs_is_finished_and_what_is_new_refused(make: Make) -> None:
-    fixture = make(seconds=0.005, drain_seconds=10)
-    answer, late, seconds = _drained(fixture, ENDLESS_BODY | {"max_tokens": 100})
-    assert answer.json()["usage"]["completion_tokens"] == 100
+    fixture = make(seconds=0.005, drain_seconds=15)
+    answer, late, seconds = _drained(fixture, ENDLESS_BODY | {"max_tokens": 300})
+    assert answer.json()["usage"]["completion_tokens"] == 300
     assert "retry-after" in late.headers
     assert error_of(late, 503)["code"] == "stopping"
-    assert seconds < 8
+    assert seconds < 12
 
 
 def test_at_the_end_what_takes_too_long_is_broken_off(make: Make) -> None:
-    fixture = make(seconds=0.01, drain_seconds=1)
+    fixture = make(seconds=0.01, drain_seconds=2)
     answer, _, seconds = _drained(fixture, ENDLESS_BODY)
     assert error_of(answer, 503)["code"] == "stopping"
-    assert seconds < 2
+    assert seconds < 5
     assert not fixture.core.rows
 
 

@@ -216,7 +216,7 @@ def test_other_origins_need_a_leave(ask: Ask) -> None:
 
 def test_a_full_queue_asks_to_come_back(ask: Ask) -> None:
     client = ask(rows=2, seconds=0.01, max_queue=3)
-    body = {"model": "base", "prompt": "x", "temperature": 2.0, "max_tokens": 20}
+    body = {"model": "base", "prompt": "x", "temperature": 2.0, "max_tokens": 50}
     responses = client.together(*(("POST", "/v1/completions", {"json": body}) for _ in range(12)))
     refused = [response for response in responses if response.status_code != 200]
     assert len(refused) == 7
@@ -229,7 +229,7 @@ def test_a_full_queue_asks_to_come_back(ask: Ask) -> None:
 
 
 def test_a_request_that_takes_too_long_gives_its_row_back(ask: Ask) -> None:
-    client = ask(seconds=0.02, request_seconds=0.2)
+    client = ask(seconds=0.02, request_seconds=0.5)
     assert error_of(client.complete("x", temperature=2.0), 504)["code"] == "timeout"
     response = client.complete("x", temperature=2.0, stream=True)
     assert response.status_code == 200

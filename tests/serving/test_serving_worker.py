@@ -68,14 +68,16 @@ def test_a_row_that_is_not_freed_is_written_down(ask: Ask, caplog: pytest.LogCap
     assert client.complete("x").status_code == 200
 
 
-def test_an_answer_that_cannot_be_read_is_one_requests_loss(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_cannot_be_read_is_one_requests_loss(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     client = ask()
     push = AnswerText.push
 
     def push_or_fail(self: AnswerText, token: int) -> str:
         text = push(self, token)
         if "坏" in text:
-            raise ZeroDivisionError
+            raise ZeroDivisionError(text)
         return text
 
     monkeypatch.setattr(AnswerText, "push", push_or_fail)
@@ -84,6 +86,8 @@ def test_an_answer_that_cannot_be_read_is_one_requests_loss(ask: Ask, monkeypatc
         *(("POST", "/v1/completions", {"json": {"model": "base", "prompt": prompt}}) for prompt in prompts)
     )
     assert [response.status_code for response in responses] == [200, 500, 200]
+    assert "ZeroDivisionError" in caplog.text
+    assert "坏" not in caplog.text
     client.fixture.wait_idle()
 
 
