@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if config.serve.log_text:
             print("serve.log_text: prompts and answers are written into the log", file=sys.stderr)
         serve(service, key, listener, lambda stop: _announce(service, listener))
-    if not service.worker.stop(seconds=1.0):
+    if not service.worker.stop(seconds=0.2):
         # A step that does not end would keep the process.
         sys.stdout.flush()
         os._exit(0)

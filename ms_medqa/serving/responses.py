@@ -90,6 +90,7 @@ class Follower:
         """
         self._service.check_open()
         self._service.worker.submit(self._ticket)
+        self._service.tickets.add(self._ticket)
         try:
             event = await self._next()
         except BaseException:
@@ -99,6 +100,7 @@ class Follower:
 
     def leave(self) -> None:
         """Give the rows back; no harm where the request is over."""
+        self._service.tickets.discard(self._ticket)
         self._service.worker.cancel(self._ticket)
 
     async def whole(self) -> Json:

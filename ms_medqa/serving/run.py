@@ -30,6 +30,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Of the time for the end, what is kept for telling those who are broken off.
 _LAST_SHARE, _LAST_SECONDS = 0.25, 2.0
 _POLL_SECONDS = 0.05
+# For connections and the process to go.
+_CLOSING_SECONDS = 0.5
 _BACKLOG = 2048
 
 OnStart = Callable[[Callable[[], object]], object]
@@ -113,7 +115,7 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not running.done():
-            end = time.monotonic() + service.settings.drain_seconds
+            end = time.monotonic() + max(0.0, service.settings.drain_seconds - _CLOSING_SECONDS)
             await _drain(service, end)
             # An int to the type, which goes to asyncio as it is.
             server.config.timeout_graceful_shutdown = max(0.1, end - time.monotonic())  # type: ignore[assignment]
@@ -131,7 +133,7 @@ async def _drain(service: Service, end: float) -> None:
         await asyncio.sleep(_POLL_SECONDS)
     if worker.reserved:
         log.warning("%d answers are broken off", worker.reserved)
-        worker.abort(stopping())
+        service.break_off(stopping())
 
 
 class _Server(uvicorn.Server):

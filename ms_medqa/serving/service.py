@@ -47,7 +47,7 @@ class ServedModel:
 
 
 class Service:
-    """A server's models and its worker.
+    """A server's models and its worker, and the tickets that are not over.
 
     Args:
         models: the base model first.
@@ -65,6 +65,8 @@ class Service:
         self.metrics = Metrics()
         self.worker = Worker(make_core, self.settings.max_queue, self.metrics)
         self.draining = False
+        # Of the event loop alone.
+        self.tickets: set[Ticket] = set()
         closing = (self.settings.closing or "").strip()
         self.closing = f"{_GAP}{closing}" if closing else ""
 
@@ -72,6 +74,11 @@ class Service:
     def ready(self) -> bool:
         """Requests are taken."""
         return self.worker.alive and not self.draining
+
+    def break_off(self, error: ApiError) -> None:
+        """End all requests with an error, without waiting for the worker, whose step may not end."""
+        for ticket in self.tickets:
+            ticket.put(error)
 
     def model(self, name: str) -> ServedModel:
         """The model of that name.

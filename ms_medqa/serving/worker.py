@@ -91,10 +91,6 @@ class Worker:
         """Drop a request before the next step; does nothing where it is over."""
         self._inbox.put(lambda core: self._drop(core, ticket))
 
-    def abort(self, error: ApiError) -> None:
-        """End everything with an error before the next step."""
-        self._inbox.put(lambda core: self._fail_all(core, error, waiting=True))
-
     def stop(self, seconds: float) -> bool:
         """End the thread; False where it is still inside a step after so long."""
         self._inbox.put(None)

@@ -201,6 +201,19 @@ def test_at_the_end_what_takes_too_long_is_broken_off(make: Make) -> None:
     assert not fixture.core.rows
 
 
+def test_at_the_end_a_step_that_does_not_end_is_not_waited_for(make: Make) -> None:
+    fixture, answers = make(seconds=4, drain_seconds=1), list[Any]()
+    with running(fixture) as address:
+        thread = threading.Thread(target=lambda: answers.append(post(address, ENDLESS_BODY)))
+        thread.start()
+        wait_for(lambda: fixture.core.steps)
+        fixture.stop()
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    thread.join(10)
+    assert error_of(answers[0], 503)["code"] == "stopping"
+
+
 _PROGRAM = """
 import sys
 from pathlib import Path
