@@ -21,6 +21,7 @@ class Request:
         max_new_tokens: most tokens of the answer, at least 1.
         end_ids: tokens that end it; they are not handed out.
         seed, stream: of the draws, see `TokenSampler`.
+        adapter: its name, None for the model as it is.
         logprobs: None for none; k for the chosen token's log-probability and those of the k likeliest.
     """
 
@@ -30,6 +31,7 @@ class Request:
     end_ids: frozenset[int] = frozenset()
     seed: int = 0
     stream: int = 0
+    adapter: str | None = None
     logprobs: int | None = None
 
 

@@ -128,50 +128,6 @@ def log_probabilities(logits: np.ndarray, token: int, count: int) -> tuple[float
     return value(token), tuple((int(i), value(i)) for i in ids)
 
 
-class Sampler:
-    """Next tokens of a batch of rows; remembers what each row has said.
-
-    Args:
-        params: how to choose.
-        prompts: token ids of each row's prompt, without padding; they count as seen.
-        seed: of the draws; None takes a fresh one.
-        streams: number of each row's own random stream; by default its place in the batch.
-    """
-
-    def __init__(
-        self,
-        params: SamplingParams,
-        prompts: Sequence[Sequence[int]],
-        seed: int | None = None,
-        streams: Sequence[int] | None = None,
-    ) -> None:
-        streams = range(len(prompts)) if streams is None else streams
-        assert len(streams) == len(prompts), "one stream a row"
-        self.params = params
-        self.seed = draw_seed() if seed is None else seed
-        self._rows = [
-            TokenSampler(params, prompt, self.seed, stream) for prompt, stream in zip(prompts, streams, strict=True)
-        ]
-
-    def __call__(self, logits: np.ndarray, active: Sequence[bool] | np.ndarray) -> np.ndarray:
-        """Choose one token for each active row.
-
-        Args:
-            logits: float32 (B, V) with B at least the number of rows; not changed.
-            active: bool (rows,); other rows get -1 and draw nothing.
-
-        Returns:
-            int64 ids (rows,).
-
-        Raises:
-            RunError: a row's logits are not finite.
-        """
-        chosen = np.full(len(self._rows), -1, dtype=np.int64)
-        for row in np.flatnonzero(active):
-            chosen[row] = self._rows[row].choose(logits[row]).token
-        return chosen
-
-
 def _check_finite(logits: np.ndarray) -> None:
     # max() hands a NaN through, and an overflow shows as infinity.
     if not np.isfinite(logits.max()):

@@ -7,6 +7,7 @@ up to powers of two, and what has been compiled is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +17,7 @@ from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.sampling import TokenSampler
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.row_adapters import RowAdapters
 
 SMALLEST_PIECE = 32
 # Tokens of prompts that are read between two steps: the answers that run wait no longer than this takes.
@@ -44,15 +46,17 @@ class Scheduler:
     Args:
         model: its weights must not change while requests run; call `forget` after they have.
         max_rows: requests at a time.
+        adapters: of which each request may take one.
     """
 
-    def __init__(self, model: CausalLM, max_rows: int) -> None:
+    def __init__(self, model: CausalLM, max_rows: int, adapters: RowAdapters | None = None) -> None:
         self.model = model
+        self.adapters = adapters
         self.max_rows = max_rows
         self._decoder: CachedDecoder | None = None
         self._idle: list[CachedDecoder] = []
         self._rows: list[Running | None] = []
-        self._held: list[np.ndarray] = []
+        self._held: list[_Held] = []
 
     @property
     def free(self) -> int:
@@ -66,6 +70,8 @@ class Scheduler:
 
     def check(self, request: Request) -> None:
         """Raise UserError where a request cannot be answered: empty, too long, or of another vocabulary."""
+        if request.adapter is not None and (self.adapters is None or request.adapter not in self.adapters.names):
+            raise UserError(f"there is no adapter {request.adapter!r}")
         check_prompt(self.model, request.prompt, request.max_new_tokens)
 
     def reserve(self, rows: int, length: int) -> None:
@@ -83,10 +89,10 @@ class Scheduler:
         self._make_room(self.running + 1, len(request.prompt) + request.max_new_tokens)
         sampler = TokenSampler(request.params, request.prompt, request.seed, request.stream)
         running = Running(request, sampler)
-        prompt = np.asarray(request.prompt, np.int32)
+        wanted = _Held.of(request.prompt, request.adapter)
         spare = [row for row, one in enumerate(self._rows) if one is None]
         # The row that holds its start already, else the one whose loss costs least.
-        row = max(spare, key=lambda row: (_common(self._held[row], prompt), -len(self._held[row])))
+        row = max(spare, key=lambda row: (self._held[row].common(wanted), -len(self._held[row].tokens)))
         self._rows[row] = running
         return running
 
@@ -100,7 +106,7 @@ class Scheduler:
     def forget(self) -> None:
         """Drop all requests and whatever rows hold; compiled graphs stay."""
         self._rows = [None] * len(self._rows)
-        self._held = [_nothing()] * len(self._rows)
+        self._held = [_NOTHING] * len(self._rows)
 
     def step(self) -> list[Output]:
         """One token for each request whose prompt has been read, then some of the prompts that wait.
@@ -127,12 +133,13 @@ class Scheduler:
         assert self._decoder is not None
         newest = np.zeros(self._decoder.batch, np.int32)
         # A row that waits or rests writes behind what it holds.
-        positions = np.array([len(held) for held in self._held], np.int32)
+        positions = np.array([len(held.tokens) for held in self._held], np.int32)
         for row, running in enumerate(self._rows):
             if running is not None and running.read:
                 positions[row] = running.cached
                 newest[row] = running.tokens[-1] if running.tokens else 0
-        logits = self._decoder.step(ms.Tensor(newest), ms.Tensor(positions)).asnumpy()
+        choice = self._choice([one.request.adapter if one is not None else None for one in self._rows])
+        logits = self._decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
         for row in rows:
             yield self._choose(row, logits[row])
 
@@ -143,7 +150,7 @@ class Scheduler:
                 continue
             prompt = running.request.prompt
             if not running.read:
-                running.read = running.shared = self._share(row, np.asarray(prompt, np.int32))
+                running.read = running.shared = self._share(row, running.request)
             while budget > 0 and not running.tokens:
                 piece = min(len(prompt) - running.read, LARGEST_PIECE)
                 logits = self._read_piece(row, running, piece)
@@ -160,9 +167,13 @@ class Scheduler:
         piece = min(piece, width)
         prompt = running.request.prompt
         tokens = prompt[running.read : running.read + piece]
-        logits = self._decoder.read(tokens, row, running.read, width, len(prompt)).asnumpy()[0]
+        choice = self._choice([running.request.adapter] * width)
+        logits = self._decoder.read(tokens, row, running.read, width, len(prompt), choice).asnumpy()[0]
         running.read += piece
         return logits
+
+    def _choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:
+        return () if self.adapters is None else (ms.Tensor(self.adapters.choice(adapters)),)
 
     def _choose(self, row: int, logits: np.ndarray) -> Output:
         running = self._rows[row]
@@ -176,20 +187,21 @@ class Scheduler:
             running.finish = "length"
         return Output(running, choice, running.finish)
 
-    def _share(self, row: int, prompt: np.ndarray) -> int:
+    def _share(self, row: int, request: Request) -> int:
         """Take over what some row holds of a prompt's start; the last token is always read, for its logits."""
         for other, one in enumerate(self._rows):
             if one is not None and other != row:
                 self._hold(other)
-        source = max(range(len(self._held)), key=lambda other: (_common(self._held[other], prompt), other == row))
-        common = min(_common(self._held[source], prompt), len(prompt) - 1)
+        wanted = _Held.of(request.prompt, request.adapter)
+        source = max(range(len(self._held)), key=lambda other: (self._held[other].common(wanted), other == row))
+        common = min(self._held[source].common(wanted), len(wanted.tokens) - 1)
         if common < SHORTEST_SHARED:
-            self._held[row] = _nothing()
+            self._held[row] = _NOTHING
             return 0
         if source != row:
             assert self._decoder is not None
             self._decoder.copy_row(source, row)
-        self._held[row] = prompt[:common]
+        self._held[row] = wanted.cut(common)
         return common
 
     def _hold(self, row: int) -> None:
@@ -199,9 +211,10 @@ class Scheduler:
         if not running.read:
             return
         assert self._decoder is not None
-        tokens = [*running.request.prompt[: running.read], *running.tokens[:-1]]
+        request = running.request
+        held = _Held.of([*request.prompt[: running.read], *running.tokens[:-1]], request.adapter)
         # The last slot is where a resting row writes.
-        self._held[row] = np.asarray(tokens, np.int32)[: self._decoder.length - 1]
+        self._held[row] = held.cut(self._decoder.length - 1)
 
     def _make_room(self, rows: int, length: int) -> None:
         now = self._decoder
@@ -229,17 +242,17 @@ class Scheduler:
         found = [one for one in self._idle if rows <= one.batch < 2 * rows and one.length >= length]
         decoder = min(found, key=lambda one: (one.batch, one.length), default=None)
         if decoder is None:
-            decoder = CachedDecoder(self.model, rows, length)
+            decoder = CachedDecoder(self.model, rows, length, self.adapters)
         else:
             self._idle.remove(decoder)
-        kept = sorted(range(len(self._rows)), key=lambda row: (self._rows[row] is None, -len(self._held[row])))
-        kept = [row for row in kept[: decoder.batch] if self._rows[row] is not None or len(self._held[row])]
+        kept = sorted(range(len(self._rows)), key=lambda row: (self._rows[row] is None, -len(self._held[row].tokens)))
+        kept = [row for row in kept[: decoder.batch] if self._rows[row] is not None or len(self._held[row].tokens)]
         if before is not None:
             if kept:
                 decoder.take_over(before, kept)
             self._idle = [*self._idle, before][-MAX_IDLE_DECODERS:]
         spare = decoder.batch - len(kept)
-        self._held = [self._held[row][: decoder.length - 1] for row in kept] + [_nothing()] * spare
+        self._held = [self._held[row].cut(decoder.length - 1) for row in kept] + [_NOTHING] * spare
         self._rows = [self._rows[row] for row in kept] + [None] * spare
         self._decoder = decoder
 
@@ -262,12 +275,33 @@ def check_prompt(model: CausalLM, prompt: Sequence[int], max_new_tokens: int) ->
         )
 
 
-def _nothing() -> np.ndarray:
-    return np.zeros(0, np.int32)
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a row's cache holds.
+
+    Attributes:
+        tokens: int32 (n,), of its first positions.
+        adapter: with which they were read.
+    """
+
+    tokens: np.ndarray
+    adapter: str | None
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], adapter: str | None) -> _Held:
+        return cls(np.asarray(tokens, np.int32), adapter)
+
+    def cut(self, size: int) -> _Held:
+        """Its first tokens."""
+        return _Held(self.tokens[:size], self.adapter)
+
+    def common(self, other: _Held) -> int:
+        """How many tokens two have in common from the start."""
+        if self.adapter != other.adapter:
+            return 0
+        size = min(len(self.tokens), len(other.tokens))
+        different = np.flatnonzero(self.tokens[:size] != other.tokens[:size])
+        return int(different[0]) if len(different) else size
 
 
-def _common(held: np.ndarray, prompt: np.ndarray) -> int:
-    """How many tokens two sequences have in common from the start."""
-    size = min(len(held), len(prompt))
-    different = np.flatnonzero(held[:size] != prompt[:size])
-    return int(different[0]) if len(different) else size
+_NOTHING = _Held(np.zeros(0, np.int32), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import mindspore as ms
 import numpy as np
@@ -12,6 +13,7 @@ from ms_medqa.backend import ops as backend_ops
 from ms_medqa.models.cached_layer import CachedLayer
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import empty_parameter
+from ms_medqa.models.row_adapters import RowAdapters
 
 # A slot that holds nothing stands behind every query.
 _FAR = 2**24
@@ -30,11 +32,12 @@ class CachedDecoder(nn.Cell):
         model: its weights are used as they are; a later change of them takes effect at once.
         batch: rows decoded together.
         length: positions that a row can hold (prompt and answer).
+        adapters: of which each row takes one, if any.
     """
 
-    def __init__(self, model: CausalLM, batch: int, length: int) -> None:
+    def __init__(self, model: CausalLM, batch: int, length: int, adapters: RowAdapters | None = None) -> None:
         super().__init__(auto_prefix=False)
-        config, layers = model.config, model.model.layers
+        config, layers = model.config, range(model.config.num_hidden_layers)
         self.lm = model
         self.batch = batch
         self.length = length
@@ -51,25 +54,17 @@ class CachedDecoder(nn.Cell):
         self.group = config.num_attention_heads // config.num_key_value_heads
         self.copy_masks = backend_ops.costly_broadcast()
         self.masks = len(model.model.mask.windows)
-        self._lay_out([CachedLayer.weights_of(layer) for layer in layers])
+        weights = [CachedLayer.weights_of(model, index, adapters) for index in layers]
+        self.weights = ParameterTuple([parameter for own in weights for parameter in own])
+        ends = np.cumsum([0, *map(len, weights)]).tolist()
+        self.places = tuple(pairwise(ends))
+        # The same memory as plain Tensors, for the graphs that are compiled once for all layers.
+        self.arguments = [[Tensor(parameter) for parameter in own] for own in weights]
         # Layers of one make share a graph; they differ where only some have an adapter.
-        cells = [CachedLayer(model, layer) for layer in layers]
+        cells = [CachedLayer(model, index, adapters) for index in layers]
         makes = {cell.places: cell for cell in reversed(cells)}
         self.makes = nn.CellList(list(makes.values()), auto_prefix=False)
         self.make_of = tuple(list(makes).index(cell.places) for cell in cells)
-
-    def _lay_out(self, weights: list[list[Parameter]]) -> None:
-        """All layers' weights in one tuple, and the places of each layer's own: parts of a fused layer share some."""
-        number: dict[int, int] = {}
-        found = []
-        for parameter in (p for own in weights for p in own):
-            if id(parameter) not in number:
-                number[id(parameter)] = len(number)
-                found.append(parameter)
-        self.weights = ParameterTuple(found)
-        self.weights_of = tuple(tuple(number[id(parameter)] for parameter in own) for own in weights)
-        # The same memory as plain Tensors, for the graphs that are compiled once for all layers.
-        self.arguments = [[Tensor(parameter) for parameter in own] for own in weights]
 
     def _caches(self, kind: str, shape: tuple[int, ...], layers: int) -> list[Parameter]:
         caches = []
@@ -81,7 +76,9 @@ class CachedDecoder(nn.Cell):
             caches.append(cache)
         return caches
 
-    def read(self, tokens: Sequence[int], row: int, start: int, width: int, length: int) -> Tensor:
+    def read(
+        self, tokens: Sequence[int], row: int, start: int, width: int, length: int, choice: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Read a piece of a prompt into a row, behind the `start` tokens that the row holds.
 
         Args:
@@ -91,6 +88,7 @@ class CachedDecoder(nn.Cell):
             width: tokens that the compiled graph takes, at least `len(tokens)`; with `start` no more than the cache
                 holds.
             length: tokens of the whole prompt.
+            choice: with adapters, one Tensor: float32 (width, adapters), see `RowAdapters.choice`.
 
         Returns:
             float32 (1, vocab): logits after the last token of the piece.
@@ -103,33 +101,38 @@ class CachedDecoder(nn.Cell):
             x, *around = self.begin(Tensor(ids), whole)
         else:
             x, *around = self.go_on(Tensor(ids), Tensor(np.array([start], np.int32)), whole)
-        masks, rope = around[: self.masks], around[self.masks :]
+        masks, before = around[: self.masks], (*around[self.masks :], *choice)
         # Padding is written as well: a later token overwrites its slot before any query can see it.
         places = (np.arange(self.kv_heads)[:, None] + row * self.kv_heads) * self.length + start + np.arange(width)
         places, which = Tensor(places.reshape(-1).astype(np.int32)), Tensor(np.array([row], np.int32))
+        found = []
         for index, make in enumerate(self.make_of):
             layer, mask = self.makes[make], masks[self.lm.model.mask.of_layer[index]]
             if start == 0:
-                x, key, value = layer.begin(x, mask, *rope, *self.arguments[index])
+                x, key, value = layer.begin(x, mask, *before, *self.arguments[index])
             else:
                 # As plain Tensors they are one more argument; as Parameters they would be compiled in.
                 caches = Tensor(self.keys[index]), Tensor(self.values[index])
-                x, key, value = layer.go_on(x, mask, *caches, which, *rope, *self.arguments[index])
-            self.write(self.keys[index], places, key)
-            self.write(self.values[index], places, value)
-        return self.head(x, Tensor(np.array([len(tokens) - 1], np.int32)))
+                x, key, value = layer.go_on(x, mask, *caches, which, *before, *self.arguments[index])
+            found += [(self.keys[index], key), (self.values[index], value)]
+        logits = self.head(x, Tensor(np.array([len(tokens) - 1], np.int32)))
+        # Not layer by layer: an operator that runs by itself right behind a graph waits for 36 ms.
+        for cache, new in found:
+            self.write(cache, places, new)
+        return logits
 
-    def step(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+    def step(self, input_ids: Tensor, positions: Tensor, choice: Sequence[Tensor] = ()) -> Tensor:
         """One more token a row.
 
         Args:
             input_ids: int32 (batch,), the newest token of each row.
             positions: int32 (batch,), its position; below `length`.
+            choice: with adapters, one Tensor: float32 (batch, adapters), see `RowAdapters.choice`.
 
         Returns:
             float32 (batch, vocab): logits of the next token.
         """
-        return self.head(self.layers(self.embed(input_ids), positions), self.all_rows)
+        return self.head(self.layers(self.embed(input_ids), positions, *choice), self.all_rows)
 
     @ms.jit
     def embed(self, input_ids: Tensor) -> Tensor:
@@ -167,25 +170,24 @@ class CachedDecoder(nn.Cell):
         return (decoder.embed_tokens(input_ids), *turned, *self.rope(positions, length))
 
     @ms.jit
-    def layers(self, x: Tensor, positions: Tensor) -> Tensor:
+    def layers(self, x: Tensor, positions: Tensor, *choice: Tensor) -> Tensor:
         """One token a row through all layers, keys and values written on the way: (batch, H), int32 (batch,)."""
         decoder = self.lm.model
-        rope = self.rope(positions, ops.expand_dims(positions, 1) + 1)
+        before = (*self.rope(positions, ops.expand_dims(positions, 1) + 1), *choice)
         masks = decoder.mask.of_step(positions, self.slots)
         rows = ops.reshape(self.starts + ops.expand_dims(positions, 1), (-1,))
         for index, make in enumerate(self.make_of):
             layer = self.makes[make]
-            weights = ()
-            for place in self.weights_of[index]:
-                weights = (*weights, self.weights[place])
-            query, key, value = layer.project(x, rope, weights)
+            # A slice: weights that are put together one by one make compiling a third longer.
+            weights = self.weights[self.places[index][0] : self.places[index][1]]
+            query, key, value = layer.project(x, before, weights)
             shape = (self.batch * self.kv_heads, -1)
             key = self.write(self.keys[index], rows, ops.reshape(key, shape))
             value = self.write(self.values[index], rows, ops.reshape(value, shape))
             shape = (self.batch * self.kv_heads, self.length, -1)
             mask = masks[decoder.mask.of_layer[index]]
             out = layer.attention.attend_step(query, ops.reshape(key, shape), ops.reshape(value, shape), mask)
-            x = layer.finish(x, out, weights)
+            x = layer.finish(x, out, before, weights)
         return x
 
     def rope(self, positions: Tensor, length: Tensor) -> tuple[Tensor, ...]:

@@ -7,9 +7,12 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ms_medqa.backend import ops as backend_ops
 from ms_medqa.models.decoder import CausalLM
-from ms_medqa.models.layers import DecoderLayer
+from ms_medqa.models.row_adapters import RowAdapters, SideWeights
 
-_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_LINEAR = (
+    *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
 
 
 class CachedLayer(nn.Cell):
@@ -21,12 +24,13 @@ class CachedLayer(nn.Cell):
 
     Args:
         model: its attention is used, but for the weights.
-        layer: one layer of the make.
+        index: of one layer of the make.
+        adapters: of which each row takes one, if any.
     """
 
-    def __init__(self, model: CausalLM, layer: DecoderLayer) -> None:
+    def __init__(self, model: CausalLM, index: int, adapters: RowAdapters | None = None) -> None:
         super().__init__(auto_prefix=False)
-        config = model.config
+        config, layer = model.config, model.model.layers[index]
         self.attention = model.model.layers[0].self_attn
         self.mask = model.model.mask
         self.group = config.num_attention_heads // config.num_key_value_heads
@@ -34,65 +38,73 @@ class CachedLayer(nn.Cell):
         self.eps = config.rms_norm_eps
         self.norm = layer.input_layernorm.norm
         self.activation = layer.mlp.activation
+        self.matmul = ops.MatMul()
         self.qk_norm = config.qk_norm
         self.rotary = self.attention.rotary is not None
-        self.ropes = 4 if self.rotary else 0
+        # What comes before the weights: rotary tables, and which adapter each row takes.
+        self.before = (4 if self.rotary else 0) + (adapters is not None)
         places, count = [], 4 if config.qk_norm else 2
-        for linear in _linears(layer):
+        for linear, side in _linears(model, index, adapters):
             bias, lora = linear.bias is not None, hasattr(linear, "lora_a")
-            places.append((count, bias, lora, float(getattr(linear, "scaling", 0.0))))
-            count += 1 + bias + 2 * lora
+            places.append((count, bias, lora, float(getattr(linear, "scaling", 0.0)), side is not None))
+            count += 1 + bias + 2 * lora + 3 * (side is not None)
         self.places = tuple(places)
-        self.count = count
 
     @staticmethod
-    def weights_of(layer: DecoderLayer) -> list[Parameter]:
+    def weights_of(model: CausalLM, index: int, adapters: RowAdapters | None = None) -> list[Parameter]:
         """A layer's weights in the order of the arguments."""
+        layer = model.model.layers[index]
         attention = layer.self_attn
         weights = [layer.input_layernorm.weight, layer.post_attention_layernorm.weight]
         if attention.q_norm is not None:
             weights += [attention.q_norm.weight, attention.k_norm.weight]
-        for linear in _linears(layer):
+        for linear, side in _linears(model, index, adapters):
             weights.append(linear.weight)
             if linear.bias is not None:
                 weights.append(linear.bias)
             if hasattr(linear, "lora_a"):
                 weights += [linear.lora_a, linear.lora_b]
+            if side is not None:
+                weights += [side.a, side.b, side.columns]
         return weights
 
-    def linear(self, which: int, x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    def linear(self, which: int, x: Tensor, before: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
         """One of the layer's products: (N, in) -> (N, out)."""
-        place, bias, lora, scaling = self.places[which]
+        place, bias, lora, scaling, side = self.places[which]
         out = backend_ops.linear(x, weights[place], weights[place + 1] if bias else None)
+        place = place + 1 + bias
         if lora:
-            a, b = weights[place + 1 + bias], weights[place + 2 + bias]
-            inner = backend_ops.linear(ops.cast(x, ms.float32), a, None)
-            out = out + ops.cast(backend_ops.linear(inner, b, None) * scaling, out.dtype)
+            inner = backend_ops.linear(ops.cast(x, ms.float32), weights[place], None)
+            out = out + ops.cast(backend_ops.linear(inner, weights[place + 1], None) * scaling, out.dtype)
+        if side:
+            inner = backend_ops.linear(ops.cast(x, ms.float32), weights[place], None)
+            inner = inner * self.matmul(before[-1], weights[place + 2])
+            out = out + ops.cast(backend_ops.linear(inner, weights[place + 1], None), out.dtype)
         return out
 
     def project(
-        self, x: Tensor, rope: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+        self, x: Tensor, before: tuple[Tensor, ...], weights: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (N, heads * D), keys and values (N, kv_heads * D) of hidden states (N, H), positions applied."""
         x = self.norm(x, weights[0], self.eps)
-        query, key = self.linear(0, x, weights), self.linear(1, x, weights)
+        query, key = self.linear(0, x, before, weights), self.linear(1, x, before, weights)
         if self.qk_norm:
             query, key = self.by_head(query, weights[2]), self.by_head(key, weights[3])
         if self.rotary:
-            query = self.attention.rotary(query, rope[0], rope[1])
-            key = self.attention.rotary(key, rope[2], rope[3])
-        return query, key, self.linear(2, x, weights)
+            query = self.attention.rotary(query, before[0], before[1])
+            key = self.attention.rotary(key, before[2], before[3])
+        return query, key, self.linear(2, x, before, weights)
 
     def by_head(self, x: Tensor, weight: Tensor) -> Tensor:
         """Norm each head of (N, heads * D) by itself."""
         return ops.reshape(self.norm(ops.reshape(x, (-1, self.head_dim)), weight, self.eps), x.shape)
 
-    def finish(self, x: Tensor, attended: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    def finish(self, x: Tensor, out: Tensor, before: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
         """The layer's output (N, H), from its input and what attention has found."""
-        x = x + self.linear(3, attended, weights)
+        x = x + self.linear(3, out, before, weights)
         inner = self.norm(x, weights[1], self.eps)
-        inner = self.activation(self.linear(4, inner, weights), self.linear(5, inner, weights))
-        return x + self.linear(6, inner, weights)
+        gate, up = self.linear(4, inner, before, weights), self.linear(5, inner, before, weights)
+        return x + self.linear(6, self.activation(gate, up), before, weights)
 
     @ms.jit
     def begin(self, x: Tensor, mask: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,15 +113,15 @@ class CachedLayer(nn.Cell):
         Args:
             x: (W, H).
             mask: float32 (1 or heads, 1, W, W).
-            others: rotary tables, if any, and the weights.
+            others: rotary tables and the choice of adapters, where there are such, and the weights.
 
         Returns:
             The layer's output (W, H), and keys and values (kv_heads * W, D).
         """
-        rope, weights = others[: self.ropes], others[self.ropes :]
-        query, key, value = self.project(x, rope, weights)
+        before, weights = others[: self.before], others[self.before :]
+        query, key, value = self.project(x, before, weights)
         key, value = self.attention.key_heads(key), self.attention.key_heads(value)
-        x = self.finish(x, self.attention.attend(query, key, value, mask), weights)
+        x = self.finish(x, self.attention.attend(query, key, value, mask), before, weights)
         return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
 
     @ms.jit
@@ -123,13 +135,13 @@ class CachedLayer(nn.Cell):
             mask: float32 (kv_heads, group, W, T + W), or with 1 for the first two.
             keys, values: the layer's caches (rows * kv_heads * T, D).
             row: int32 (1,).
-            others: rotary tables, if any, and the weights.
+            others: rotary tables and the choice of adapters, where there are such, and the weights.
 
         Returns:
             As for `begin`.
         """
-        rope, weights = others[: self.ropes], others[self.ropes :]
-        query, key, value = self.project(x, rope, weights)
+        before, weights = others[: self.before], others[self.before :]
+        query, key, value = self.project(x, before, weights)
         key, value = self.attention.key_heads(key), self.attention.key_heads(value)
         width, length = x.shape[0], mask.shape[3] - x.shape[0]
         seen_keys = ops.concat((self.of_row(keys, row, length), key), 1)
@@ -140,7 +152,7 @@ class CachedLayer(nn.Cell):
         shares = ops.cast(self.attention.softmax(scores + mask), value.dtype)
         out = self.attention.mix(ops.reshape(shares, (self.kv_heads, -1, length + width)), seen_values)
         out = self.attention.query_heads.merge(ops.reshape(out, (self.heads, width, self.head_dim)))
-        x = self.finish(x, out, weights)
+        x = self.finish(x, out, before, weights)
         return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
 
     def of_row(self, cache: Tensor, row: Tensor, length: int) -> Tensor:
@@ -149,6 +161,12 @@ class CachedLayer(nn.Cell):
         return ops.reshape(ops.gather(blocks, row, 0), (self.kv_heads, length, self.head_dim))
 
 
-def _linears(layer: DecoderLayer) -> list[nn.Cell]:
-    """A layer's linear cells; `nn.Cell` finds a cell by its name alone, whatever class stands there."""
-    return [getattr(layer.self_attn if name in _LINEAR[:4] else layer.mlp, name) for name in _LINEAR]
+def _linears(model: CausalLM, index: int, adapters: RowAdapters | None) -> list[tuple[nn.Cell, SideWeights | None]]:
+    """A layer's linear cells, whether adapted or not, each with what adapters of rows add to it."""
+    layer = model.model.layers[index]
+    found = []
+    for path in _LINEAR:
+        part, _, name = path.partition(".")
+        side = adapters.layers.get(f"model.layers.{index}.{path}") if adapters is not None else None
+        found.append((getattr(getattr(layer, part), name), side))
+    return found

@@ -22,7 +22,7 @@ from ms_medqa.peft.whole import mark_whole
 
 def check_adapter(model: CausalLM, folder: str | Path) -> None:
     """Raise UserError where an adapter is broken or of another model; the model stays as it is."""
-    _read_for(model, folder)
+    read_for(model, folder)
 
 
 def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Adapter:
@@ -37,7 +37,7 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
     Raises:
         UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
     """
-    adapter, naming, found = _read_for(model, folder)
+    adapter, naming, found = read_for(model, folder)
     for note in adapter.notes if is_main_rank() else ():
         print(f"note: {note}", file=sys.stderr)
     if model.lm_head is None and HEAD in naming.shapes:
@@ -54,7 +54,7 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
     return adapter
 
 
-def _read_for(model: CausalLM, folder: str | Path) -> tuple[Adapter, Naming, dict[str, Change]]:
+def read_for(model: CausalLM, folder: str | Path) -> tuple[Adapter, Naming, dict[str, Change]]:
     """An adapter that fits, the names of the tensors with it in (a head may come), and what it does to them."""
     adapter = read_adapter(folder)
     check_plain(model)

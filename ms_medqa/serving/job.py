@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ms_medqa.data.tokenizer import TextStream, Tokenizer
-from ms_medqa.serving.answer_text import AnswerText
-from ms_medqa.serving.core import Choice, Output, Request, Running
+from ms_medqa.generation.request import Output, Request
+from ms_medqa.generation.sampling import Choice
+from ms_medqa.generation.stops import AnswerText
 from ms_medqa.serving.errors import ApiError
 
 
@@ -61,7 +63,7 @@ class Job:
     def __init__(self, request: Request, tokenizer: Tokenizer, stops: Sequence[str], index: int) -> None:
         self.request = request
         self.index = index
-        self.running: Running = None
+        self.running: Any = None
         self.made = 0
         self.last_token = time.monotonic()
         self._answer = AnswerText(tokenizer, stops)

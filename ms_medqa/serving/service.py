@@ -12,9 +12,10 @@ from ms_medqa.config.schema import Config
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.generation.request import Request
 from ms_medqa.generation.sampling import SamplingParams, draw_seed
 from ms_medqa.serving.bodies import ChatBody, CompletionBody, GenerationBody, Message
-from ms_medqa.serving.core import Core, Request
+from ms_medqa.serving.core import Core
 from ms_medqa.serving.errors import ApiError, invalid, stopping
 from ms_medqa.serving.job import Job, Ticket
 from ms_medqa.serving.metrics import Metrics
@@ -157,19 +158,9 @@ class Service:
         return Ticket(jobs)
 
     def _params(self, body: GenerationBody) -> SamplingParams:
-        known = {field.name for field in fields(SamplingParams)}
-        values: dict[str, Any] = {
-            name: value for name in known if (value := getattr(self.defaults, name, None)) is not None
-        }
-        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size"):
-            value = getattr(body, name)
-            if value is None:
-                continue
-            if name not in known:
-                if value:
-                    raise invalid(f"{name} is not supported", name)
-                continue
-            values[name] = max(value, 0)
+        names = [field.name for field in fields(SamplingParams)]
+        values: dict[str, Any] = {name: getattr(self.defaults, name) for name in names}
+        values |= {name: max(value, 0) for name in names if (value := getattr(body, name)) is not None}
         try:
             return SamplingParams(**values)
         except UserError as error:

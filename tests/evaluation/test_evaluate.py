@@ -25,7 +25,7 @@ from ms_medqa.evaluation.metrics import rouge_l
 from ms_medqa.evaluation.records import prepare, read_examples
 from ms_medqa.evaluation.report import table
 from ms_medqa.evaluation.run import run_evaluation
-from ms_medqa.generation import scheduler
+from ms_medqa.generation import limits, scheduler
 
 EXAMPLES = [
     Example("a", "头痛怎么办", "多休息，多喝水。", key="多休息"),
@@ -91,6 +91,13 @@ def test_batch_size_chunks_and_row_lengths_do_not_move_the_likelihood(monkeypatc
     assert sum(counted) == records.offsets[-1]
     assert (other.tokens, other.correct) == (usual.tokens, usual.correct)
     assert other.loss_sum == pytest.approx(usual.loss_sum, rel=1e-5)
+
+
+def test_a_forward_pass_takes_as_many_rows_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.model().config
+    # Two rows of 64 tokens, and eight of 32.
+    monkeypatch.setattr(limits, "MAX_SCORES", 2 * config.num_hidden_layers * config.num_attention_heads * 64 * 64)
+    assert [limits.rows_that_fit(config, width, 16) for width in (256, 64, 32)] == [1, 2, 8]
 
 
 def test_answers_are_greedy_without_penalty_and_scored() -> None:

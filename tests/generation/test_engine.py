@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from safetensors.numpy import load_file, save_file
+from sampled_rows import SampledRows
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.generation import SamplingParams, generate, load_model, scheduler
@@ -18,7 +19,6 @@ from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter
 from ms_medqa.generation.many import decode_many
 from ms_medqa.generation.request import Request
-from ms_medqa.generation.sampling import Sampler
 from ms_medqa.generation.scheduler import bucket
 from ms_medqa.models.loading import assign
 
@@ -45,7 +45,7 @@ def without_cache(
     logits = model(ms.Tensor(ids), ms.Tensor(mask)).asnumpy()
     said = []
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        sampler = Sampler(params, [prompt], seed, [row])
+        sampler = SampledRows(params, [prompt], seed, [row])
         start = len(prompt) - 1
         said.append([int(sampler(logits[row, t][None], [True])[0]) for t in range(start, start + len(answer))])
     return said

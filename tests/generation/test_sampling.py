@@ -7,11 +7,12 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+from sampled_rows import SampledRows
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.qa import sampling_params
-from ms_medqa.generation.sampling import Choice, Sampler, SamplingParams, TokenSampler, draw
+from ms_medqa.generation.sampling import Choice, SamplingParams, TokenSampler, draw
 
 VOCAB = 50
 
@@ -22,7 +23,7 @@ def logits() -> np.ndarray:
 
 
 def test_greedy_applies_the_repetition_penalty_to_prompt_and_answer() -> None:
-    sampler = Sampler(SamplingParams(temperature=0, repetition_penalty=2.0), [[0]])
+    sampler = SampledRows(SamplingParams(temperature=0, repetition_penalty=2.0), [[0]])
     logits = np.array([[5.0, 4.0, 3.0, -9.0]], np.float32)
     # Token 0 stands in the prompt; 1 is penalised once it has been said; 5/2 < 3; then 2.5 > 2 > 1.5.
     assert [int(sampler(logits, [True])[0]) for _ in range(3)] == [1, 2, 0]
@@ -33,7 +34,7 @@ def test_draws_follow_the_probabilities() -> None:
     params = SamplingParams(temperature=1, top_k=0, top_p=1, repetition_penalty=1)
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     rows = 4000
-    sampler = Sampler(params, [[]] * rows, seed=3)
+    sampler = SampledRows(params, [[]] * rows, seed=3)
     drawn = sampler(np.tile(np.log(probabilities).astype(np.float32), (rows, 1)), [True] * rows)
     counts = np.bincount(drawn, minlength=4)
     # Chi-square with 3 degrees of freedom: 16.3 is exceeded by chance once in a thousand seeds; this seed is fixed.
@@ -42,8 +43,8 @@ def test_draws_follow_the_probabilities() -> None:
 
 def test_a_row_draws_the_same_whatever_stands_beside_it(logits: np.ndarray) -> None:
     params = SamplingParams(temperature=5.0, top_k=0, top_p=1.0)
-    batch = Sampler(params, [[1], [2], [3], [4]], seed=7)
-    alone = Sampler(params, [[3]], seed=7, streams=[2])
+    batch = SampledRows(params, [[1], [2], [3], [4]], seed=7)
+    alone = SampledRows(params, [[3]], seed=7, streams=[2])
     # The neighbours end after the first step; row 2 must not notice.
     first, second = batch(logits, [True] * 4), batch(logits, [False, False, True, False])
     assert [alone(logits[2:3], [True])[0], alone(logits[2:3], [True])[0]] == [first[2], second[2]]
@@ -54,7 +55,7 @@ def test_seed_repeats_and_another_seed_differs(logits: np.ndarray) -> None:
     params = SamplingParams(temperature=10.0, top_k=0, top_p=1.0)
 
     def draw(seed: int | None) -> list[int]:
-        sampler = Sampler(params, [[]] * 4, seed=seed)
+        sampler = SampledRows(params, [[]] * 4, seed=seed)
         return [int(token) for _ in range(8) for token in sampler(logits, [True] * 4)]
 
     assert draw(1) == draw(1)
@@ -64,7 +65,7 @@ def test_seed_repeats_and_another_seed_differs(logits: np.ndarray) -> None:
 
 def test_rows_of_one_batch_have_their_own_draws() -> None:
     params = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
-    sampler = Sampler(params, [[]] * 32, seed=1)
+    sampler = SampledRows(params, [[]] * 32, seed=1)
     assert len(set(sampler(np.zeros((32, 1000), np.float32), [True] * 32).tolist())) > 20
 
 
@@ -73,13 +74,13 @@ def test_logits_that_are_not_finite_stop_the_run(bad: float) -> None:
     logits = np.zeros((1, VOCAB), np.float32)
     logits[0, 3] = bad
     with pytest.raises(RunError, match="not finite"):
-        Sampler(SamplingParams(), [[]])(logits, [True])
+        SampledRows(SamplingParams(), [[]])(logits, [True])
 
 
 def test_masked_logits_of_minus_infinity_are_never_drawn() -> None:
     logits = np.full((64, VOCAB), -np.inf, np.float32)
     logits[:, [4, 9]] = 1.0
-    sampler = Sampler(SamplingParams(temperature=1, top_k=0, top_p=1), [[]] * 64, seed=0)
+    sampler = SampledRows(SamplingParams(temperature=1, top_k=0, top_p=1), [[]] * 64, seed=0)
     assert set(sampler(logits, [True] * 64).tolist()) == {4, 9}
 
 
@@ -177,7 +178,7 @@ def test_an_answer_depends_on_seed_and_stream_alone(logits: np.ndarray) -> None:
     assert answer(1, 2) == answer(1, 2, logprobs=4)
     assert answer(1, 2) != answer(2, 2)
     assert answer(1, 2) != answer(1, 3)
-    batch = Sampler(params, [[3], [3]], seed=1, streams=[2, 3])
+    batch = SampledRows(params, [[3], [3]], seed=1, streams=[2, 3])
     steps = [batch(np.stack([row, row]), [True, True]).tolist() for row in logits for _ in range(4)]
     assert [list(row) for row in zip(*steps, strict=True)] == [answer(1, 2), answer(1, 3)]
 

@@ -181,15 +181,16 @@ def test_the_last_position_of_the_model_can_be_used() -> None:
 
 
 def test_a_cache_that_grows_keeps_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large, third = prompt(20), prompt(150), prompt(25)
+    expected = [alone(small, 40), alone(large, 10), alone(third, 12)]
     made: list[tuple[int, int]] = []
 
     class Counted(CachedDecoder):
-        def __init__(self, model: object, batch: int, length: int) -> None:
+        def __init__(self, model: object, batch: int, length: int, *others: object) -> None:
             made.append((batch, length))
-            super().__init__(model, batch, length)
+            super().__init__(model, batch, length, *others)
 
     monkeypatch.setattr(scheduler, "CachedDecoder", Counted)
-    small, large, third = prompt(20), prompt(150), prompt(25)
     batch = Scheduler(tiny.model(), 4)
     for _ in range(2):
         running = [batch.add(request(small, 40))]
@@ -200,14 +201,14 @@ def test_a_cache_that_grows_keeps_what_runs(monkeypatch: pytest.MonkeyPatch) -> 
             batch.step()
         running.append(batch.add(request(third, 12)))
         run(batch)
-        assert [one.tokens for one in running] == [alone(small, 40), alone(large, 10), alone(third, 12)]
+        assert [one.tokens for one in running] == expected
     # The second time everything is there.
     assert made == [(1, 128), (2, 256), (4, 256)]
 
 
 def test_room_that_is_reserved_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(scheduler, "CachedDecoder", lambda *size: made.append(size[1:]) or CachedDecoder(*size))
+    monkeypatch.setattr(scheduler, "CachedDecoder", lambda *size: made.append(size[1:3]) or CachedDecoder(*size))
     batch = Scheduler(tiny.model(), 3)
     batch.reserve(3, 200)
     for length in (10, 150, 20):

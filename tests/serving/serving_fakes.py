@@ -15,8 +15,10 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.generation.request import Output, Request
+from ms_medqa.generation.sampling import Choice
 from ms_medqa.serving.bodies import CompletionBody
-from ms_medqa.serving.core import Choice, Core, Output, Request
+from ms_medqa.serving.core import Core
 from ms_medqa.serving.service import ServedModel, Service
 
 # At this temperature an answer goes on until its limit: the echo begins anew each time.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from serving_client import QUESTION, LocalClient, events
+
+from ms_medqa.generation import SamplingParams
 
 Ask = Callable[..., LocalClient]
 
@@ -149,36 +150,18 @@ def test_an_answer_ends_at_its_limit(ask: Ask) -> None:
 
 def test_settings_reach_the_core(ask: Ask) -> None:
     client = ask()
-    fields = {"temperature": 0.5, "top_p": 0.7, "top_k": 9, "repetition_penalty": 1.3, "seed": 5, "n": 3}
-    client.chat(**fields)
+    sampling = {"temperature": 0.5, "top_p": 0.7, "top_k": 9, "repetition_penalty": 1.3, "min_p": 0.1}
+    client.chat(**sampling, no_repeat_ngram_size=4, seed=5, n=3)
     requests = client.fixture.core.requests
     assert [request.stream for request in requests] == [0, 1, 2]
     for request in requests:
-        params = request.params
-        assert (params.temperature, params.top_p, params.top_k, params.repetition_penalty) == (0.5, 0.7, 9, 1.3)
+        assert request.params == SamplingParams(**sampling, no_repeat_ngram_size=4)
         assert request.seed == 5
     client.chat()
     client.chat()
     defaults = client.fixture.config.generate
     assert requests[-1].params.temperature == defaults.temperature
     assert requests[-1].seed != requests[-2].seed
-
-
-def test_a_setting_that_the_sampling_does_not_know_is_refused_where_it_would_matter(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ms_medqa.serving import service
-
-    @dataclass(frozen=True)
-    class Params:
-        temperature: float = 1.0
-        min_p: float = 0.0
-
-    monkeypatch.setattr(service, "SamplingParams", Params)
-    client = ask()
-    assert client.complete(min_p=0.1, no_repeat_ngram_size=0).status_code == 200
-    assert client.fixture.core.requests[0].params == Params(client.fixture.config.generate.temperature, 0.1)
-    assert client.complete(no_repeat_ngram_size=3).json()["error"]["param"] == "no_repeat_ngram_size"
 
 
 def test_log_probabilities_of_a_dialogue(ask: Ask) -> None:

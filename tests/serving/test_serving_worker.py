@@ -12,8 +12,8 @@ from serving_client import LocalClient, error_of
 from serving_fakes import ENDLESS, EchoCore, Fixture, Row, tokenizer_of
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.serving.answer_text import AnswerText
-from ms_medqa.serving.core import Request
+from ms_medqa.generation.request import Request
+from ms_medqa.generation.stops import AnswerText
 from ms_medqa.serving.metrics import Metrics
 from ms_medqa.serving.worker import Worker
 
