@@ -41,6 +41,7 @@ class Running:
 
     Attributes:
         request: what was asked.
+        number: in the order in which requests came.
         sampler: chooses its tokens.
         tokens: the answer so far.
         read: tokens of the prompt that the cache holds.
@@ -49,6 +50,7 @@ class Running:
     """
 
     request: Request
+    number: int
     sampler: TokenSampler
     tokens: list[int] = field(default_factory=list)
     read: int = 0

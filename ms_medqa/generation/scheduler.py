@@ -6,6 +6,7 @@ up to powers of two, and what has been compiled is kept.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ SMALLEST_PIECE = 32
 # Tokens of prompts that are read between two steps: the answers that run wait no longer than this takes.
 LARGEST_PIECE = 512
 SMALLEST_CACHE = 128
+# Attention scores of a piece in one layer: 128 MiB of float32, of which a layer makes four or five.
+MAX_SCORES = 2**25
 # A shorter common start is read again: finding and copying it would not pay.
 SHORTEST_SHARED = 16
 MAX_IDLE_DECODERS = 7
@@ -57,6 +60,7 @@ class Scheduler:
         self._idle: list[CachedDecoder] = []
         self._rows: list[Running | None] = []
         self._held: list[_Held] = []
+        self._numbers = itertools.count()
 
     @property
     def free(self) -> int:
@@ -88,7 +92,7 @@ class Scheduler:
         assert self.free, "no free row"
         self._make_room(self.running + 1, len(request.prompt) + request.max_new_tokens)
         sampler = TokenSampler(request.params, request.prompt, request.seed, request.stream)
-        running = Running(request, sampler)
+        running = Running(request, next(self._numbers), sampler)
         wanted = _Held.of(request.prompt, request.adapter)
         spare = [row for row, one in enumerate(self._rows) if one is None]
         # The row that holds its start already, else the one whose loss costs least.
@@ -144,32 +148,34 @@ class Scheduler:
             yield self._choose(row, logits[row])
 
     def _read(self) -> Iterator[Output]:
+        waiting = [(row, one) for row, one in enumerate(self._rows) if one is not None and not one.tokens]
         budget = LARGEST_PIECE
-        for row, running in enumerate(self._rows):
-            if running is None or running.tokens or budget <= 0:
-                continue
+        for row, running in sorted(waiting, key=lambda pair: pair[1].number):
+            if budget <= 0:
+                return
             prompt = running.request.prompt
             if not running.read:
                 running.read = running.shared = self._share(row, running.request)
-            while budget > 0 and not running.tokens:
-                piece = min(len(prompt) - running.read, LARGEST_PIECE)
-                logits = self._read_piece(row, running, piece)
-                budget -= piece
-                if running.read == len(prompt):
-                    yield self._choose(row, logits)
-                    break
+            while budget > 0 and running.read < len(prompt):
+                before = running.read
+                logits = self._read_piece(row, running)
+                budget -= running.read - before
+            if running.read == len(prompt):
+                yield self._choose(row, logits)
 
-    def _read_piece(self, row: int, running: Running, piece: int) -> np.ndarray:
+    def _read_piece(self, row: int, running: Running) -> np.ndarray:
         assert self._decoder is not None
-        width = bucket(piece, SMALLEST_PIECE)
-        while running.read + width > self._decoder.length:
+        prompt, start, length = running.request.prompt, running.read, self._decoder.length
+        width = bucket(min(len(prompt) - start, LARGEST_PIECE), SMALLEST_PIECE)
+        heads = self.model.config.num_attention_heads
+        while start + width > length or (
+            width > SMALLEST_PIECE and heads * width * (width + length * (start > 0)) > MAX_SCORES
+        ):
             width //= 2
-        piece = min(piece, width)
-        prompt = running.request.prompt
-        tokens = prompt[running.read : running.read + piece]
         choice = self._choice([running.request.adapter] * width)
-        logits = self._decoder.read(tokens, row, running.read, width, len(prompt), choice).asnumpy()[0]
-        running.read += piece
+        tokens = prompt[start : start + width]
+        logits = self._decoder.read(tokens, row, start, width, len(prompt), choice).asnumpy()[0]
+        running.read += len(tokens)
         return logits
 
     def _choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:
