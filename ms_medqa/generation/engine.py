@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Engine:
             engine = model.__dict__["_generation_engine"] = cls(model)
         return engine
 
-    def check(self, prompt: list[int], max_new_tokens: int) -> None:
+    def check(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         """Raise UserError where a prompt cannot be answered: empty, too long, or of another vocabulary."""
         check_prompt(self.model, prompt, max_new_tokens)
 

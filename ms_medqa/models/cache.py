@@ -41,7 +41,7 @@ class CachedDecoder(nn.Cell):
         self.lm = model
         self.batch = batch
         self.length = length
-        self.kv_heads, self.head_dim = config.num_key_value_heads, config.head_dim
+        self.kv_heads = config.num_key_value_heads
         # One row of a cache is one head at one position, so that a write is a plain row scatter.
         shape = (batch * self.kv_heads * length, config.head_dim)
         self.keys = ParameterTuple(self._caches("key", shape, config.num_hidden_layers))

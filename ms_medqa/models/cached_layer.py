@@ -32,7 +32,6 @@ class CachedLayer(nn.Cell):
         super().__init__(auto_prefix=False)
         config, layer = model.config, model.model.layers[index]
         self.attention = model.model.layers[0].self_attn
-        self.mask = model.model.mask
         self.group = config.num_attention_heads // config.num_key_value_heads
         self.heads, self.kv_heads, self.head_dim = self.attention.heads, self.attention.kv_heads, config.head_dim
         self.eps = config.rms_norm_eps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def usage(prompt_tokens: int, made: int) -> Json:
     return {"prompt_tokens": prompt_tokens, "completion_tokens": made, "total_tokens": prompt_tokens + made}
 
 
-class Format:
+class Format(ABC):
     """One response.
 
     Args:
@@ -57,13 +58,13 @@ class Format:
         """The choice with which an answer's stream begins."""
         return None
 
+    @abstractmethod
     def choice(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
         """A whole answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delta(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
         """A part of an answer."""
-        raise NotImplementedError
 
     def _token(self, token: int) -> tuple[str, list[int] | None]:
         """A token's text and bytes; a part of a character is spelt `bytes:\\xe9\\xab`."""
