@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import statistics
@@ -33,6 +34,8 @@ class Side:
             stderr=self.log,
             text=True,
         )
+        # Where the other side fails, this one must not go on by itself.
+        atexit.register(self.close)
         self.start = self._answer()
 
     def ask(self, what: object) -> dict[str, Any]:

@@ -202,6 +202,23 @@ class GenerateSection(Section):
         default_factory=list,
         description="Texts that end an answer, at most 16; the answer ends before the first that comes.",
     )
+    num_beams: int = Field(
+        1,
+        ge=1,
+        description="Above 1: beam search with so many beams takes the place of drawing; temperature, top_p, top_k, "
+        "min_p and seed then mean nothing.",
+    )
+    length_penalty: float = Field(
+        1.0,
+        allow_inf_nan=False,
+        description="Beam search compares log-probabilities over length to this power: above 0 favours long answers.",
+    )
+    early_stopping: bool | Literal["never"] = Field(
+        False,
+        description="Beam search ends, with `num_beams` answers found: true at once, false when the best beginning is "
+        "no better than these, `never` when none of its continuations could be.",
+    )
+    n: int = Field(1, ge=1, description="Answers to each question, with beam search at most `num_beams`.")
     max_new_tokens: int = Field(200, ge=1, description="Longest answer.")
     batch_size: int = Field(8, ge=1, description="Questions answered together in a batch file.")
     seed: int | None = Field(None, ge=0, description="Repeats an answer exactly; empty: a new draw each time.")
@@ -213,6 +230,14 @@ class GenerateSection(Section):
             raise ValueError(f"at most {MAX_STOPS} texts, not {len(value)}")
         if "" in value:
             raise ValueError("an empty text would end every answer at once")
+        return value
+
+    @field_validator("n")
+    @classmethod
+    def _check_n(cls, value: int, others: ValidationInfo) -> int:
+        beams = others.data.get("num_beams", 1)
+        if 1 < beams < value:
+            raise ValueError(f"{beams} beams find at most {beams} answers")
         return value
 
 

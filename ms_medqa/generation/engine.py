@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Output, Request
-from ms_medqa.generation.scheduler import Scheduler, bucket, check_prompt
+from ms_medqa.generation.scheduler import Scheduler, check_prompt
 from ms_medqa.generation.weights import Snapshot, snapshot, unchanged
 from ms_medqa.models.decoder import CausalLM
 

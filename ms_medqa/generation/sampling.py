@@ -74,12 +74,12 @@ class TokenSampler:
         if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
             raise UserError(f"logprobs = {logprobs}: must be from 0 to {MAX_LOGPROBS}")
         logits = np.asarray(logits, dtype=np.float32)
-        _check_finite(logits)
+        check_finite(logits)
         scores = logits.copy()
         self._history.penalise(scores, self.params.repetition_penalty)
         self._history.forbid(scores)
         # A penalty far from 1 may have made an infinity.
-        _check_finite(scores)
+        check_finite(scores)
         if self.params.greedy:
             token = int(scores.argmax())
         else:
@@ -128,7 +128,8 @@ def log_probabilities(logits: np.ndarray, token: int, count: int) -> tuple[float
     return value(token), tuple((int(i), value(i)) for i in ids)
 
 
-def _check_finite(logits: np.ndarray) -> None:
+def check_finite(logits: np.ndarray) -> None:
+    """Raise RunError where a model's logits, float32 (V,), hold a NaN or an infinity above."""
     # max() hands a NaN through, and an overflow shows as infinity.
     if not np.isfinite(logits.max()):
         raise RunError("the model gave logits that are not finite; try runtime.dtype=float32")

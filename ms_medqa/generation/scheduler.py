@@ -14,30 +14,18 @@ import mindspore as ms
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.generation import reading
+from ms_medqa.generation.reading import bucket, piece_width
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.sampling import TokenSampler
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.row_adapters import RowAdapters
 
-SMALLEST_PIECE = 32
-# Tokens of prompts that are read between two steps: the answers that run wait no longer than this takes.
-LARGEST_PIECE = 512
 SMALLEST_CACHE = 128
-# Attention scores of a piece in one layer: 128 MiB of float32, of which a layer makes four or five.
-MAX_SCORES = 2**25
 # A shorter common start is read again: finding and copying it would not pay.
 SHORTEST_SHARED = 16
 MAX_IDLE_DECODERS = 7
-
-
-def bucket(size: int, smallest: int = 1) -> int:
-    """The next power of two from `smallest` up."""
-    assert size > 0, size
-    width = smallest
-    while width < size:
-        width *= 2
-    return width
 
 
 class Scheduler:
@@ -81,6 +69,14 @@ class Scheduler:
     def reserve(self, rows: int, length: int) -> None:
         """Have room for so many requests of so many tokens, prompt and answer, so that nothing is compiled twice."""
         self._make_room(min(rows, self.max_rows), length)
+
+    def lend(self, rows: int, length: int) -> CachedDecoder:
+        """A decoder of at least this size for a caller that fills its rows by itself. None may be in use."""
+        assert not self.running, "requests are on their way"
+        self._make_room(rows, length)
+        self.forget()
+        assert self._decoder is not None
+        return self._decoder
 
     def add(self, request: Request) -> Running:
         """Take a request in; the next step begins with it.
@@ -142,14 +138,14 @@ class Scheduler:
             if running is not None and running.read:
                 positions[row] = running.cached
                 newest[row] = running.tokens[-1] if running.tokens else 0
-        choice = self._choice([one.request.adapter if one is not None else None for one in self._rows])
+        choice = self.choice([one.request.adapter if one is not None else None for one in self._rows])
         logits = self._decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
         for row in rows:
             yield self._choose(row, logits[row])
 
     def _read(self) -> Iterator[Output]:
         waiting = [(row, one) for row, one in enumerate(self._rows) if one is not None and not one.tokens]
-        budget = LARGEST_PIECE
+        budget = reading.LARGEST_PIECE
         for row, running in sorted(waiting, key=lambda pair: pair[1].number):
             if budget <= 0:
                 return
@@ -165,20 +161,16 @@ class Scheduler:
 
     def _read_piece(self, row: int, running: Running) -> np.ndarray:
         assert self._decoder is not None
-        prompt, start, length = running.request.prompt, running.read, self._decoder.length
-        width = bucket(min(len(prompt) - start, LARGEST_PIECE), SMALLEST_PIECE)
-        heads = self.model.config.num_attention_heads
-        while start + width > length or (
-            width > SMALLEST_PIECE and heads * width * (width + length * (start > 0)) > MAX_SCORES
-        ):
-            width //= 2
-        choice = self._choice([running.request.adapter] * width)
+        prompt, start = running.request.prompt, running.read
+        width = piece_width(self.model, len(prompt) - start, start, self._decoder.length)
+        choice = self.choice([running.request.adapter] * width)
         tokens = prompt[start : start + width]
         logits = self._decoder.read(tokens, row, start, width, len(prompt), choice).asnumpy()[0]
         running.read += len(tokens)
         return logits
 
-    def _choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:
+    def choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:
+        """What `CachedDecoder` takes to know the adapter of each row."""
         return () if self.adapters is None else (ms.Tensor(self.adapters.choice(adapters)),)
 
     def _choose(self, row: int, logits: np.ndarray) -> Output:

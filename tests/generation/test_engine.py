@@ -18,8 +18,8 @@ from ms_medqa.generation import SamplingParams, generate, load_model, scheduler
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter
 from ms_medqa.generation.many import decode_many
+from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Request
-from ms_medqa.generation.scheduler import bucket
 from ms_medqa.models.loading import assign
 
 PROMPTS = [list(range(5, 45)), [7, 8, 9], [300, 20, 301, 21, 302], list(range(100, 119))]

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from ms_medqa.config import UserError
-from ms_medqa.generation import SamplingParams, generate, scheduler
+from ms_medqa.generation import SamplingParams, generate, reading, scheduler
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.models.cache import CachedDecoder
@@ -154,7 +154,7 @@ def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others(
 ) -> None:
     short, long = prompt(20), prompt(150)
     expected = [alone(short, 20), alone(long)]
-    monkeypatch.setattr(scheduler, "LARGEST_PIECE", 64)
+    monkeypatch.setattr(reading, "LARGEST_PIECE", 64)
     read.clear()
     batch = Scheduler(tiny.model(), 2)
     quick = batch.add(request(short, 20))

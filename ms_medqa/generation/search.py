@@ -1,0 +1,143 @@
+"""Beam search for the answers to any number of prompts, so many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import mindspore as ms
+import numpy as np
+
+from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
+from ms_medqa.generation.engine import Engine
+from ms_medqa.generation.params import SamplingParams
+from ms_medqa.generation.reading import piece_width
+from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.models.cache import CachedDecoder
+
+
+def search_many(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    beams: BeamParams,
+    max_new_tokens: int,
+    end_ids: frozenset[int],
+    *,
+    batch_size: int,
+    adapter: str | None = None,
+    ended: Callable[[Sequence[int]], bool] = lambda tokens: False,
+    on_answer: Callable[[], object] = lambda: None,
+) -> list[list[Hypothesis]]:
+    """Search the likeliest answers to all prompts; what is found does not depend on how they are batched.
+
+    Args:
+        batch_size: prompts at a time; each takes `num_beams` rows of the cache.
+        adapter: name of the adapter that all go through, None for the model as it is.
+        ended: see `Beams`.
+        on_answer: called once for each prompt that is done, for a progress bar.
+
+    Returns:
+        For each prompt up to `num_beams` answers, best first.
+
+    Raises:
+        UserError: a prompt cannot be answered (`Engine.check` tells which).
+        RunError: the model gave logits that are not finite.
+    """
+    if not prompts:
+        return []
+    for prompt in prompts:
+        engine.check(prompt, max_new_tokens)
+    waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    found: dict[int, list[Hypothesis]] = {}
+    size = beams.num_beams
+    groups = min(batch_size, len(prompts))
+    with engine.scheduler(groups * size) as scheduler:
+        decoder = scheduler.lend(groups * size, len(prompts[waiting[-1]]) + max_new_tokens)
+        rows = _Rows(scheduler, decoder, adapter)
+        free = [list(range(first, first + size)) for first in range(0, groups * size, size)]
+        running: dict[int, _Group] = {}
+        while waiting or running:
+            while waiting and free:
+                index = waiting.pop()
+                search = Beams(prompts[index], params, beams, max_new_tokens, end_ids, ended)
+                running[index] = _Group(search, rows, free.pop(), prompts[index])
+            for index in [index for index, group in running.items() if group.search.done]:
+                group = running.pop(index)
+                found[index] = group.search.answers
+                free.append(group.places)
+                on_answer()
+            if running:
+                logits = rows.step(list(running.values()))
+                for group in running.values():
+                    group.go_on(logits)
+    return [found[index] for index in range(len(prompts))]
+
+
+class _Rows:
+    """A decoder's rows, all through one adapter."""
+
+    def __init__(self, scheduler: Scheduler, decoder: CachedDecoder, adapter: str | None) -> None:
+        self.scheduler = scheduler
+        self.decoder = decoder
+        self.adapter = adapter
+
+    def read(self, prompt: Sequence[int], row: int) -> np.ndarray:
+        """Read a prompt into a row; float32 (1, V) logits after it."""
+        start = 0
+        while True:
+            width = piece_width(self.scheduler.model, len(prompt) - start, start, self.decoder.length)
+            tokens = prompt[start : start + width]
+            choice = self.scheduler.choice([self.adapter] * width)
+            logits = self.decoder.read(tokens, row, start, width, len(prompt), choice)
+            start += len(tokens)
+            if start == len(prompt):
+                return logits.asnumpy()
+
+    def step(self, groups: Sequence[_Group]) -> np.ndarray:
+        """One token for all beginnings; float32 (rows, V)."""
+        # Rows at rest write to their first position, which the next prompt overwrites.
+        newest, positions = np.zeros((2, self.decoder.batch), np.int32)
+        for group in groups:
+            newest[group.rows] = group.search.newest
+            positions[group.rows] = group.position
+            group.position += 1
+        choice = self.scheduler.choice([self.adapter] * self.decoder.batch)
+        return self.decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
+
+
+class _Group:
+    """The rows of one prompt's beginnings.
+
+    Args:
+        search: has chosen nothing yet.
+        rows: of the decoder.
+        places: which of them it may use, at least one for each beam.
+        prompt: is read into the first.
+    """
+
+    def __init__(self, search: Beams, rows: _Rows, places: list[int], prompt: Sequence[int]) -> None:
+        self.search = search
+        self.places = places
+        self.position = len(prompt)
+        self.rows = [places[0]]
+        self._decoder = rows.decoder
+        self._choose(rows.read(prompt, places[0]))
+
+    def go_on(self, logits: np.ndarray) -> None:
+        """Take the logits of all rows."""
+        self._choose(logits[self.rows])
+
+    def _choose(self, logits: np.ndarray) -> None:
+        before = self.rows
+        parents = self.search.choose(logits)
+        if self.search.done:
+            return
+        # A beginning's first continuation stays in its row; the others take rows of beginnings that were given up.
+        spare = [row for row in self.places if row not in {before[parent] for parent in parents}]
+        self.rows = []
+        for parent in parents:
+            row = before[parent]
+            if row in self.rows:
+                row = spare.pop()
+                self._decoder.copy_row(before[parent], row)
+            self.rows.append(row)

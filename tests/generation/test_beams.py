@@ -1,0 +1,157 @@
+"""Beam search: what is found, when the search ends, and that a batch finds what each prompt finds alone."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import tiny
+
+from ms_medqa.config import RunError, UserError
+from ms_medqa.generation import SamplingParams, generate
+from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
+from ms_medqa.generation.engine import Engine
+from ms_medqa.generation.search import search_many
+
+PLAIN = SamplingParams(temperature=0, repetition_penalty=1)
+END = 0
+# logits[last token]: what may follow; the prompt ends with token 1.
+TABLE = np.random.default_rng(4).normal(0, 1.5, (5, 5)).astype(np.float32)
+LOG = TABLE - np.log(np.exp(TABLE).sum(-1, keepdims=True))
+
+
+def search(
+    beams: BeamParams,
+    length: int,
+    params: SamplingParams = PLAIN,
+    ends: frozenset[int] = frozenset({END}),
+    table: np.ndarray = TABLE,
+) -> list[Hypothesis]:
+    found = Beams([1], params, beams, length, ends)
+    found.choose(table[[1]])
+    while not found.done:
+        found.choose(table[found.newest])
+    return found.answers
+
+
+def logprob(tokens: Sequence[int]) -> float:
+    return float(sum(LOG[before, token] for before, token in itertools.pairwise([1, *tokens])))
+
+
+def every_answer(length: int) -> list[tuple[int, ...]]:
+    """All that a model of 5 tokens can say in so many tokens, the end token with them."""
+    whole = list(itertools.product(range(1, 5), repeat=length))
+    return whole + [(*start, END) for size in range(length) for start in itertools.product(range(1, 5), repeat=size)]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -1.0])
+def test_with_beams_enough_the_best_of_all_answers_is_found(penalty: float) -> None:
+    best = sorted(every_answer(3), key=lambda tokens: -logprob(tokens) / len(tokens) ** penalty)[:4]
+    answers = search(BeamParams(200, penalty), 3)
+    assert [answer.tokens for answer in answers[:4]] == [tuple(token for token in tokens if token) for tokens in best]
+    for answer, tokens in zip(answers, best, strict=False):
+        assert answer.score == pytest.approx(logprob(tokens) / len(tokens) ** penalty, abs=1e-5)
+        assert answer.finish == ("stop" if tokens[-1] == END else "length")
+
+
+def test_a_beam_finds_what_the_likeliest_token_each_time_misses() -> None:
+    # Token 2 is likelier than 3, but what follows it is not.
+    table = np.log([[1, 1, 1, 1, 1], [1, 1, 50, 40, 1], [20, 20, 20, 20, 20], [1, 1, 1, 1, 96], [96, 1, 1, 1, 1]])
+    table = table.astype(np.float32)
+    greedy, (found, *_) = search(BeamParams(1), 4, table=table)[0], search(BeamParams(2), 4, table=table)
+    assert greedy.tokens[0] == 2
+    assert found.tokens == (3, 4)
+    assert found.score > greedy.score
+
+
+def test_early_stopping_takes_the_first_answers() -> None:
+    """True ends with the first `num_beams` answers; False and `never` go on, and find a better one."""
+    table = np.log([[1, 1, 1, 1, 1], [30, 1, 40, 28, 1], [1, 1, 96, 1, 1], [96, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+    table = table.astype(np.float32)
+    first, later, never = (search(BeamParams(2, 1.0, early), 6, table=table) for early in (True, False, "never"))
+    assert [answer.tokens for answer in first] == [(3,), ()]
+    assert later[0].tokens == never[0].tokens == (2,) * 6
+    assert later[0].score > first[0].score
+
+
+def test_never_waits_for_what_length_may_still_improve() -> None:
+    """A high penalty favours length; False judges the best beginning by the length that it has."""
+    table = np.log([[1, 1, 1, 1, 1], [50, 1, 40, 8, 1], [40, 1, 57, 1, 1], [96, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+    table = table.astype(np.float32)
+    later, never = (search(BeamParams(1, 4.0, early), 12, table=table)[0] for early in (False, "never"))
+    assert len(never.tokens) == 12
+    assert len(later.tokens) < 12
+    assert never.score > later.score
+
+
+def test_a_ban_and_a_penalty_hold_in_each_beam() -> None:
+    for answer in search(BeamParams(3, 5.0), 9, SamplingParams(no_repeat_ngram_size=2, repetition_penalty=1)):
+        pairs = list(itertools.pairwise([1, *answer.tokens]))
+        assert len(set(pairs)) == len(pairs)
+    repeated = [len(answer.tokens) - len(set(answer.tokens)) for answer in search(BeamParams(3, 5.0), 9)]
+    penalised = search(BeamParams(3, 5.0), 9, SamplingParams(repetition_penalty=20.0))
+    assert sum(len(answer.tokens) - len(set(answer.tokens)) for answer in penalised) < sum(repeated)
+
+
+def test_an_answer_may_be_ended_by_its_text() -> None:
+    found = Beams([1], PLAIN, BeamParams(2), 6, frozenset(), lambda tokens: tokens[-1] == 4)
+    found.choose(TABLE[[1]])
+    while not found.done:
+        found.choose(TABLE[found.newest])
+    assert "stop" in {answer.finish for answer in found.answers}
+    for answer in found.answers:
+        assert 4 not in answer.tokens[:-1]
+        assert (answer.finish == "stop") == (answer.tokens[-1] == 4)
+
+
+def test_bad_values() -> None:
+    with pytest.raises(UserError, match="num_beams = 0"):
+        BeamParams(0)
+    with pytest.raises(RunError, match="not finite"):
+        Beams([1], PLAIN, BeamParams(2), 3, frozenset()).choose(np.full((1, 5), np.nan, np.float32))
+
+
+def uncached(prompt: list[int], beams: BeamParams, length: int, ends: frozenset[int]) -> list[Hypothesis]:
+    """The same search with every beginning read anew at each token."""
+    import mindspore as ms
+
+    def logits(beginnings: list[list[int]]) -> np.ndarray:
+        return tiny.model()(ms.Tensor(np.array(beginnings, np.int32))).asnumpy()[:, -1]
+
+    found, beginnings = Beams(prompt, PLAIN, beams, length, ends), [prompt]
+    while not found.done:
+        parents = found.choose(logits(beginnings))
+        beginnings = [[*beginnings[parent], token] for parent, token in zip(parents, found.newest, strict=True)]
+    return found.answers
+
+
+def test_cached_rows_follow_their_beams_in_any_batch() -> None:
+    rng = np.random.default_rng(3)
+    prompts = [rng.integers(1, 400, size).tolist() for size in (40, 7, 23)]
+    # So many ends that beams of one prompt end at different times.
+    ends, beams = frozenset(range(0, 400, 9)), BeamParams(3)
+    expected = [uncached(prompt, beams, 12, ends) for prompt in prompts]
+    engine = Engine.of(tiny.model())
+    for size in (1, 2, 3):
+        count = itertools.count(1)
+        found = search_many(
+            engine, prompts, PLAIN, beams, 12, ends, batch_size=size, on_answer=functools.partial(next, count)
+        )
+        assert next(count) == 4
+        assert [[a.tokens for a in each] for each in found] == [[a.tokens for a in each] for each in expected]
+        np.testing.assert_allclose(
+            [[a.score for a in each] for each in found], [[a.score for a in each] for each in expected], atol=1e-4
+        )
+    assert any(len({len(a.tokens) for a in each}) > 1 for each in expected)
+
+
+def test_one_beam_is_the_greedy_answer() -> None:
+    prompt = list(range(5, 30))
+    (found,) = search_many(Engine.of(tiny.model()), [prompt], PLAIN, BeamParams(1), 20, frozenset(), batch_size=1)
+    assert [list(found[0].tokens)] == generate(tiny.model(), [prompt], max_new_tokens=20, greedy=True, eos_token_id=[])
+    with pytest.raises(UserError, match="256 positions"):
+        search_many(Engine.of(tiny.model()), [prompt], PLAIN, BeamParams(2), 250, frozenset(), batch_size=1)
+    assert search_many(Engine.of(tiny.model()), [], PLAIN, BeamParams(2), 5, frozenset(), batch_size=1) == []
