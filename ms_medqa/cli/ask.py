@@ -101,7 +101,7 @@ def _answer_file(qa: MedicalQA, args: argparse.Namespace) -> int:
     from ms_medqa.generation.batch import answer_file, read_requests
 
     requests = read_requests(Path(args.input), qa, qa.settings)
-    good = sum(request.prompt is not None for request in requests)
+    good = sum(request.prepared is not None for request in requests)
     with progress(total=good, desc="answers", unit="answer") as bar:
         answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update)
     if not answered:

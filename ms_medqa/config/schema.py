@@ -222,6 +222,11 @@ class GenerateSection(Section):
     max_new_tokens: int = Field(200, ge=1, description="Longest answer.")
     batch_size: int = Field(8, ge=1, description="Questions answered together in a batch file.")
     seed: int | None = Field(None, ge=0, description="Repeats an answer exactly; empty: a new draw each time.")
+    truncate_context: bool = Field(
+        False,
+        description="`ask` and `MedicalQA`: where the prompt is too long for the model, the end of the context is cut "
+        "off, and they say so; false: such a question is an error.",
+    )
 
     @field_validator("stop")
     @classmethod

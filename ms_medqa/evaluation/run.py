@@ -12,7 +12,7 @@ from ms_medqa.evaluation.evaluate import Evaluator, Metrics
 from ms_medqa.evaluation.records import data_file, read_examples
 from ms_medqa.evaluation.report import write_results
 from ms_medqa.generation.generate import apply_adapter, load_model
-from ms_medqa.generation.qa import find_prompt, find_tokenizer
+from ms_medqa.generation.variant import find_prompt, find_tokenizer
 
 
 def run_evaluation(

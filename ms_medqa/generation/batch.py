@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import atomic_write, json_line
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.data.columns import list_names
+from ms_medqa.generation.prepared import Prepared
 from ms_medqa.generation.qa import MedicalQA
 
 
@@ -24,20 +25,29 @@ class Request:
     Attributes:
         id: the record's own, or the number of its line.
         question: what is asked; empty where the record is bad.
-        prompt: token ids, None where the record is bad.
+        prepared: what the model is given, None where the record is bad.
         error: why it cannot be answered.
+        extra: keys of its answer's line beside the usual ones.
     """
 
     id: Any
     question: str = ""
-    prompt: list[int] | None = None
+    prepared: Prepared | None = None
     error: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
-def read_requests(path: Path, qa: MedicalQA, settings: GenerateSection) -> list[Request]:
+def read_requests(path: Path, qa: MedicalQA, settings: GenerateSection, adapter: str | None = None) -> list[Request]:
     """The records of a file, each checked and turned into a prompt.
 
-    A line is `{"question": …, "context"?: …, "id"?: …}` or a JSON string, the question. Blank lines are no records.
+    A line is `{"question": …, "context"?: …, "id"?: …, "adapter"?: …}` or a JSON string, the question. Blank lines are
+    no records.
+
+    Args:
+        path: the file.
+        qa: the model.
+        settings: how answers will be sampled.
+        adapter: for records without a key `adapter`; there, null is the base model.
 
     Raises:
         UserError: the file is missing or holds no record.
@@ -49,7 +59,7 @@ def read_requests(path: Path, qa: MedicalQA, settings: GenerateSection) -> list[
         for number, line in enumerate(file, start=1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if line.strip():
-                requests.append(_read_request(line, number, qa, settings))
+                requests.append(_read_request(line, number, qa, settings, adapter))
     if not requests:
         raise UserError(f"{path}: holds no question", 'one JSON object a line, such as {"question": "…"}')
     return requests
@@ -64,8 +74,9 @@ def answer_file(
 ) -> tuple[int, int]:
     """Answer the good requests and write one line for each, in the order of the input.
 
-    A line is `{"id", "question", "answer"}` or `{"id", "error"}`. The file appears when it is complete; a run that is
-    stopped before leaves what was there. With a seed a record gets the answer that it would get alone.
+    A line is `{"id", "question", "answer"}` or `{"id", "error"}`, with `adapter` where the record chose one and
+    `context_tokens_cut` where its context was cut. The file appears when it is complete; a run that is stopped before
+    leaves what was there. With a seed a record gets the answer that it would get alone.
 
     Returns:
         (answered, failed).
@@ -74,15 +85,16 @@ def answer_file(
         UserError: `output` is a folder or a device.
     """
     output = _writable(output)
-    prompts = [request.prompt for request in requests if request.prompt is not None]
-    answers = iter(qa.answer_prompts(prompts, settings, on_answer=on_answer))
+    prepared = [request.prepared for request in requests if request.prepared is not None]
+    answers = iter(qa.answer_prepared(prepared, settings, on_answer=on_answer))
     with atomic_write(output) as file:
         for request in requests:
-            if request.prompt is None:
+            if request.prepared is None:
                 file.write(json_line({"id": request.id, "error": request.error}))
             else:
-                file.write(json_line({"id": request.id, "question": request.question, "answer": next(answers)}))
-    return len(prompts), len(requests) - len(prompts)
+                line = {"id": request.id, "question": request.question, "answer": next(answers)}
+                file.write(json_line(line | request.extra))
+    return len(prepared), len(requests) - len(prepared)
 
 
 def _writable(output: Path) -> Path:
@@ -96,18 +108,27 @@ def _writable(output: Path) -> Path:
         return output
 
 
-def _read_request(line: bytes, number: int, qa: MedicalQA, settings: GenerateSection) -> Request:
+def _read_request(line: bytes, number: int, qa: MedicalQA, settings: GenerateSection, adapter: str | None) -> Request:
     request = Request(id=number)
     try:
-        question, context = _parse(line, number, request)
-        request.prompt = qa.encode(question, context, max_new_tokens=settings.max_new_tokens)
-        request.question = question
+        values = _parse(line, number, request)
+        if "adapter" in values:
+            adapter = request.extra["adapter"] = values["adapter"]
+            if adapter is None and qa.adapter_inside:
+                raise UserError(
+                    f"line {number}: 'adapter' is null, but an adapter lies in the model's weights",
+                    "name it, so that the base model can be chosen: --adapter NAME=DIR",
+                )
+        request.prepared = qa.prepare(values["question"], values.get("context"), adapter=adapter, settings=settings)
+        request.question = values["question"]
+        if cut := request.prepared.cut:
+            request.extra["context_tokens_cut"] = cut.total - cut.kept
     except UserError as error:
         request.error = str(error)
     return request
 
 
-def _parse(line: bytes, number: int, request: Request) -> tuple[str, str | None]:
+def _parse(line: bytes, number: int, request: Request) -> dict[str, Any]:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
@@ -118,7 +139,7 @@ def _parse(line: bytes, number: int, request: Request) -> tuple[str, str | None]
         detail = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
         raise UserError(f"line {number}: not valid JSON ({detail})") from None
     if isinstance(value, str):
-        return value, None
+        return {"question": value}
     if not isinstance(value, dict):
         raise UserError(f"line {number}: must be a JSON object or a string")
     own = value.get("id")
@@ -127,8 +148,8 @@ def _parse(line: bytes, number: int, request: Request) -> tuple[str, str | None]
         request.id = own
     if "question" not in value:
         raise UserError(f"line {number}: no key 'question'", f"keys: {list_names(value)}")
-    question, context = value["question"], value.get("context")
-    for name, text in (("question", question), ("context", context)):
-        if not isinstance(text, str) and not (name == "context" and text is None):
+    for name in ("question", "context", "adapter"):
+        text = value.get(name)
+        if not isinstance(text, str) and (name == "question" or text is not None):
             raise UserError(f"line {number}: {name!r} must be a string")
-    return question, context
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from ms_medqa.generation.request import Output, Request
 from ms_medqa.generation.scheduler import Scheduler, check_prompt
 from ms_medqa.generation.weights import Snapshot, snapshot, unchanged
 from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.row_adapters import RowAdapters
 
 MAX_IDLE = 3
 
@@ -20,16 +21,21 @@ class Engine:
     """Lends schedulers of one model. `Engine.of(model)` gives a model's own.
 
     A scheduler serves one caller at a time, so answers that are streamed side by side take one each.
+
+    Args:
+        model: what answers.
+        adapters: beside it, of which each request may take one.
     """
 
-    def __init__(self, model: CausalLM) -> None:
+    def __init__(self, model: CausalLM, adapters: RowAdapters | None = None) -> None:
         self.model = model
+        self.adapters = adapters
         self._idle: list[_Compiled] = []
         self._lock = threading.Lock()
 
     @classmethod
     def of(cls, model: CausalLM) -> Engine:
-        """The engine that all callers of a model share, so that nothing is compiled twice."""
+        """The engine that all callers of a model by itself share, so that nothing is compiled twice."""
         # Kept on the model and not in a table beside it: decoders refer to the model, and both should go together.
         engine = model.__dict__.get("_generation_engine")
         if engine is None:
@@ -40,7 +46,7 @@ class Engine:
         """Raise UserError where a prompt cannot be answered: empty, too long, or of another vocabulary."""
         check_prompt(self.model, prompt, max_new_tokens)
 
-    def stream(self, request: Request) -> Iterator[Output]:
+    def stream(self, request: Request) -> Generator[Output, None, None]:
         """Answer one request, token by token; the last output has a `finish`.
 
         Raises:
@@ -65,7 +71,7 @@ class Engine:
             if taken is not None:
                 self._idle.remove(taken)
         if taken is None:
-            taken = _Compiled(Scheduler(self.model, rows), rows)
+            taken = _Compiled(Scheduler(self.model, rows, self.adapters), rows)
         taken.scheduler.max_rows = max_rows
         try:
             yield taken.scheduler

@@ -43,10 +43,15 @@ def apply_adapter(model: CausalLM, adapter: str | Path, merge: bool = True) -> N
     """Add a LoRA adapter to a loaded model, in place."""
     from ms_medqa import peft
 
+    peft.load_adapter(model, adapter_folder(adapter), merge=merge)
+
+
+def adapter_folder(adapter: str | Path) -> Path:
+    """The folder of an adapter; UserError where there is none."""
     folder = Path(adapter).expanduser()
     if not folder.is_dir():
         raise UserError(f"adapter {adapter}: no such folder", "give a folder that holds adapter_config.json")
-    peft.load_adapter(model, folder, merge=merge)
+    return folder
 
 
 def generate(

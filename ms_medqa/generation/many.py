@@ -47,23 +47,39 @@ def decode_many(
     Raises:
         UserError: a prompt cannot be answered (`Engine.check` tells which).
     """
-    if not prompts:
-        return []
     seed = draw_seed() if seed is None else seed
     streams = range(len(prompts)) if streams is None else streams
-    for prompt in prompts:
-        engine.check(prompt, max_new_tokens)
+    requests = [
+        Request(prompt, params, max_new_tokens, end_ids, seed, stream)
+        for prompt, stream in zip(prompts, streams, strict=True)
+    ]
+    return decode_requests(engine, requests, batch_size=batch_size, stopped=stopped, on_answer=on_answer)
+
+
+def decode_requests(
+    engine: Engine,
+    requests: Sequence[Request],
+    *,
+    batch_size: int,
+    stopped: Callable[[int, int], bool] = lambda index, token: False,
+    on_answer: Callable[[], object] = lambda: None,
+) -> list[Generated]:
+    """`decode_many` of requests that may differ in more than their prompts, such as their adapters."""
+    if not requests:
+        return []
+    for request in requests:
+        engine.check(request.prompt, request.max_new_tokens)
+    lengths = [len(request.prompt) + request.max_new_tokens for request in requests]
     # Longest first: the largest cache is made at once and then serves all, and the time left is not underestimated.
-    waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    waiting = sorted(range(len(requests)), key=lengths.__getitem__)
     running: dict[Running, int] = {}
     answers: dict[int, Generated] = {}
-    with engine.scheduler(min(batch_size, len(prompts))) as scheduler:
-        scheduler.reserve(scheduler.max_rows, len(prompts[waiting[-1]]) + max_new_tokens)
+    with engine.scheduler(min(batch_size, len(requests))) as scheduler:
+        scheduler.reserve(scheduler.max_rows, lengths[waiting[-1]])
         while waiting or running:
             while waiting and scheduler.free:
                 index = waiting.pop()
-                request = Request(prompts[index], params, max_new_tokens, end_ids, seed, streams[index])
-                running[scheduler.add(request)] = index
+                running[scheduler.add(requests[index])] = index
             for output in scheduler.step():
                 index = running[output.running]
                 ended = output.choice is not None and stopped(index, output.choice.token)
@@ -72,4 +88,4 @@ def decode_many(
                     del running[output.running]
                     answers[index] = Generated(output.running.tokens, ended or output.finish == "stop")
                     on_answer()
-    return [answers[index] for index in range(len(prompts))]
+    return [answers[index] for index in range(len(requests))]

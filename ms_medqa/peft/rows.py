@@ -16,6 +16,10 @@ from ms_medqa.peft.load import read_for
 _LAYERS = "model.layers."
 
 
+class NotBesideError(UserError):
+    """An adapter that fits the model, but can only be merged into it."""
+
+
 def load_row_adapters(model: CausalLM, folders: Mapping[str, str | Path]) -> RowAdapters:
     """Read adapters for a model that stays as it is.
 
@@ -24,13 +28,14 @@ def load_row_adapters(model: CausalLM, folders: Mapping[str, str | Path]) -> Row
         folders: the folder of each adapter by its name.
 
     Raises:
-        UserError: an adapter is broken, was made for another model, or holds more than low-rank updates of the layers.
+        NotBesideError: an adapter holds more than low-rank updates of the layers.
+        UserError: an adapter is broken or was made for another model.
     """
     pairs: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for name, folder in folders.items():
         adapter, naming, _ = read_for(model, folder)
         if adapter.saved:
-            raise UserError(
+            raise NotBesideError(
                 f"adapter {folder} holds {next(iter(adapter.saved))} whole, which rows of a batch cannot choose",
                 "merge it into a model of its own: `ms-medqa merge`",
             )
@@ -38,7 +43,7 @@ def load_row_adapters(model: CausalLM, folders: Mapping[str, str | Path]) -> Row
             for part in naming.contents[f"{module}.weight"]:
                 path, place = part.removesuffix(".weight"), naming.places[part]
                 if not path.startswith(_LAYERS):
-                    raise UserError(
+                    raise NotBesideError(
                         f"adapter {folder} changes {path}, which rows of a batch cannot choose",
                         "merge it into a model of its own: `ms-medqa merge`",
                     )

@@ -110,8 +110,8 @@ def test_a_place_where_no_file_can_be_is_refused_before_any_answer(
     def unwanted(*_: object, **__: object) -> None:
         pytest.fail("answered in vain")
 
-    monkeypatch.setattr(tiny.qa(), "answer_prompts", unwanted)
-    requests = [Request(id=1, question="头痛", prompt=tiny.qa().encode("头痛"))]
+    monkeypatch.setattr(tiny.qa(), "answer_prepared", unwanted)
+    requests = [Request(id=1, question="头痛", prepared=tiny.qa().prepare("头痛"))]
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
         with pytest.raises(UserError, match="not a regular file"):
@@ -156,7 +156,7 @@ def test_an_interruption_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    requests = [Request(id=1, question="头痛", prompt=tiny.qa().encode("头痛"))]
+    requests = [Request(id=1, question="头痛", prepared=tiny.qa().prepare("头痛"))]
     with pytest.raises(KeyboardInterrupt):
         answer_file(tiny.qa(), requests, output, GREEDY, interrupt)
     assert output.read_text(encoding="utf-8") == "old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from ms_medqa.config import UserError
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.generation import SamplingParams
-from ms_medqa.generation.qa import find_tokenizer
 from ms_medqa.generation.request import Request
+from ms_medqa.generation.variant import find_tokenizer
 
 QUESTIONS = ["感冒了怎么办？", "高血压患者的饮食注意事项有哪些？", "What is fever?"]
 CONTEXTS = [None, "高血压患者应低盐饮食。", None]
@@ -68,7 +69,7 @@ def test_an_answer_ends_at_the_prompts_end_token_without_showing_it(monkeypatch:
     qa = tiny.qa()
     full = _tokens(qa)
     end = full[5]
-    monkeypatch.setattr(qa, "end_ids", frozenset([end]))
+    monkeypatch.setitem(qa.variants, None, replace(qa.variants[None], end_ids=frozenset([end])))
     cut = full[: full.index(end)]
     assert qa.answer(QUESTIONS[0], repetition_penalty=1.0, **GREEDY) == qa.tokenizer.decode(cut)
 
