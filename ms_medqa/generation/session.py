@@ -2,104 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import GenerateSection
+from ms_medqa.generation.answer import AnswerStream
+from ms_medqa.generation.prepared import Cut, Prepared
 from ms_medqa.generation.qa import MedicalQA
 
-COMMANDS = "/reset starts over, /quit ends"
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question that has been answered.
+
+    Attributes:
+        question, answer: what was said.
+        context: medical knowledge that the answer could rest on.
+        prepared: what the model was given.
+        settings: how the answer was sampled.
+    """
+
+    question: str
+    answer: str
+    context: str | None
+    prepared: Prepared
+    settings: GenerateSection
 
 
 class Session:
     """Asks one model question after question.
 
+    Where a prompt grows too long for the model, the oldest turns are left out of it first, and the context is cut last
+    (with `truncate_context`; otherwise that is an error).
+
+    Args:
+        qa: the model.
+        settings: how answers are sampled.
+        context: medical knowledge for every question from here on; may be set anew at any time.
+        adapter: one of the model's, None for the model as it is; may be set anew at any time.
+        note: is told, before an answer begins, what was left out or cut; once, until that changes.
+        load_base: loads the model without the adapter that lies inside `qa`, where one does.
+
     Attributes:
-        turns: (question, answer) pairs so far, oldest first.
-        dropped: turns that the last question left out, because the model holds no more positions.
+        turns: so far, oldest first.
     """
 
-    def __init__(self, qa: MedicalQA, settings: GenerateSection, context: str | None = None) -> None:
+    def __init__(
+        self,
+        qa: MedicalQA,
+        settings: GenerateSection,
+        context: str | None = None,
+        *,
+        adapter: str | None = None,
+        note: Callable[[str], object],
+        load_base: Callable[[], MedicalQA] | None = None,
+    ) -> None:
         self.qa = qa
         self.settings = settings
         self.context = context
-        self.turns: list[tuple[str, str]] = []
-        self.dropped = 0
+        self.adapter = adapter
+        self.turns: list[Turn] = []
+        self._note = note
+        self._load_base = load_base
+        self._base: MedicalQA | None = None
         self._asked = 0
+        self._left_out = 0
+        self._cut: Cut | None = None
 
     def reset(self) -> None:
         """Forget all turns."""
         self.turns.clear()
-        self.dropped = 0
+        self._left_out = 0
 
-    def ask(self, question: str) -> Iterator[str]:
+    def ask(self, question: str) -> AnswerStream:
         """The answer piece by piece. The turn counts as said when the last piece has been taken.
 
         Raises:
             UserError: an empty question, or one that does not fit even without earlier turns.
         """
-        history, self.dropped = self._fitting(question)
-        settings = self.settings
+        settings, context = self.settings, self.context
         if settings.seed is not None:
             # The same draws in every turn would make answers to like questions follow each other.
             settings = settings.model_copy(update={"seed": settings.seed + self._asked})
-        pieces = []
-        for piece in self.qa.stream(question, self.context, history=history, settings=settings):
-            pieces.append(piece)
-            yield piece
-        self.turns.append((question, "".join(pieces)))
-        self._asked += 1
+        history = [(turn.question, turn.answer) for turn in self.turns]
+        # The first number of turns without which the question fits; all of them where none does.
+        left_out = bisect.bisect_left(
+            range(len(history)),
+            True,
+            key=lambda number: self.qa.fits(question, context, history[number:], self.adapter, settings),
+        )
+        prepared = self.qa.prepare(
+            question, context, history=history[left_out:], adapter=self.adapter, settings=settings
+        )
+        self._tell(left_out, prepared.cut)
 
-    def _fitting(self, question: str) -> tuple[list[tuple[str, str]], int]:
-        """The newest turns that fit before the question, and how many older ones do not."""
-        for dropped in range(len(self.turns) + 1):
-            history = self.turns[dropped:]
-            try:
-                self.qa.encode(question, self.context, history=history, max_new_tokens=self.settings.max_new_tokens)
-            except UserError:
-                if not history:
-                    raise
-            else:
-                return history, dropped
-        raise AssertionError("an empty history either fits or raises")
+        def end(answer: str) -> None:
+            self.turns.append(Turn(question, answer, context, prepared, settings))
+            self._asked += 1
 
+        return self.qa.stream_prepared(prepared, settings, end)
 
-def converse(
-    session: Session, read: Callable[[], str | None], write: Callable[[str], None], note: Callable[[str], None]
-) -> None:
-    """Run a dialogue until `/quit` or the end of the input.
+    def ask_base(self) -> tuple[Turn, AnswerStream]:
+        """The last turn, and what the base model answers to the same prompt: the two differ in their weights alone.
 
-    Args:
-        session: the dialogue.
-        read: the next line, None at the end.
-        write: takes the answer's pieces as they are made.
-        note: takes a line that is no part of an answer.
-    """
-    while (line := read()) is not None:
-        question = line.strip()
-        if question in ("/quit", "/exit"):
-            return
-        if question == "/reset":
-            session.reset()
-            note("a new dialogue")
-        elif question.startswith("/"):
-            note(f"unknown command {question.split()[0]!r}: {COMMANDS}")
-        elif question:
-            _answer(session, question, write, note)
+        Raises:
+            UserError: there is no turn, or the base model gave its answer.
+        """
+        if not self.turns:
+            raise UserError("no question has been answered yet", "ask one first")
+        turn = self.turns[-1]
+        qa, variant = self.qa, turn.prepared.variant
+        if qa.adapter_inside:
+            if self._load_base is None:
+                raise UserError("the adapter lies in the weights of this model", "load the base model by itself")
+            qa = self._base = self._base or self._load_base()
+        elif variant.adapter is None:
+            raise UserError("that answer is the base model's already", "choose an adapter, where there is one")
+        prepared = replace(turn.prepared, variant=replace(variant, adapter=None))
+        return turn, qa.stream_prepared(prepared, turn.settings)
 
-
-def _answer(session: Session, question: str, write: Callable[[str], None], note: Callable[[str], None]) -> None:
-    try:
-        for piece in session.ask(question):
-            write(piece)
-    except UserError as error:
-        note(f"error: {error}")
-        return
-    except KeyboardInterrupt:
-        # Ctrl-C stops an answer that goes astray; a second one, at the question, ends the dialogue.
-        write("\n")
-        note("stopped; this turn is forgotten")
-        return
-    write("\n")
-    if session.dropped:
-        note(f"the {session.dropped} oldest turns were left out: the model holds no more")
+    def _tell(self, left_out: int, cut: Cut | None) -> None:
+        if left_out and left_out != self._left_out:
+            turns = "the oldest turn is" if left_out == 1 else f"the {left_out} oldest turns are"
+            self._note(f"{turns} left out from here on: the model holds no more")
+        if cut and cut != self._cut:
+            self._note(str(cut))
+        self._left_out, self._cut = left_out, cut

@@ -1,96 +1,109 @@
-"""A dialogue: what is remembered, what the commands do, what happens when it grows too long."""
+"""A dialogue: what is remembered, and what happens when it grows too long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import tiny
 
 from ms_medqa.config import UserError
 from ms_medqa.config.schema import GenerateSection
-from ms_medqa.generation.session import Session, converse
+from ms_medqa.generation.session import Session
 
 GREEDY = GenerateSection(temperature=0, max_new_tokens=8)
+LONG = "旧" * 15
 
 
-def talk(lines: list[str], session: Session | None = None) -> tuple[str, list[str], Session]:
-    session = session or Session(tiny.qa(), GREEDY)
-    source = iter(lines)
-    written: list[str] = []
+def start(settings: GenerateSection = GREEDY, **options: Any) -> tuple[Session, list[str]]:
     notes: list[str] = []
-    converse(session, lambda: next(source, None), written.append, notes.append)
-    return "".join(written), notes, session
+    return Session(tiny.qa(), settings, note=notes.append, **options), notes
+
+
+def say(session: Session, question: str) -> str:
+    return "".join(session.ask(question))
+
+
+def texts(session: Session) -> list[tuple[str, str]]:
+    return [(turn.question, turn.answer) for turn in session.turns]
 
 
 def test_the_second_question_is_asked_with_the_first_turn() -> None:
     qa = tiny.qa()
     first = qa.answer("头痛怎么办", settings=GREEDY)
     second = qa.answer("还有呢", history=[("头痛怎么办", first)], settings=GREEDY)
-    written, notes, session = talk(["头痛怎么办", "", "还有呢 "])
-    assert written == f"{first}\n{second}\n"
-    assert session.turns == [("头痛怎么办", first), ("还有呢", second)]
+    session, notes = start()
+    assert [say(session, "头痛怎么办"), say(session, "还有呢")] == [first, second]
+    assert texts(session) == [("头痛怎么办", first), ("还有呢", second)]
     assert notes == []
 
 
-def test_reset_forgets_and_quit_ends() -> None:
-    written, notes, session = talk(["头痛怎么办", "/reset", "头痛怎么办", "/quit", "不再回答"])
-    first, second = written.removesuffix("\n").split("\n")[0], session.turns[0][1]
+def test_after_a_reset_the_answer_is_that_of_a_new_dialogue() -> None:
+    session, _ = start()
+    first = say(session, "头痛怎么办")
+    session.reset()
+    assert say(session, "头痛怎么办") == first
     assert len(session.turns) == 1
-    assert written == f"{second}\n{second}\n"
-    assert first == second.split("\n")[0]
-    assert notes == ["a new dialogue"]
 
 
-def test_an_unknown_command_is_not_asked() -> None:
-    written, notes, _ = talk(["/rest", "/help me"])
-    assert written == ""
-    assert [note.split(":")[0] for note in notes] == ["unknown command '/rest'", "unknown command '/help'"]
+def test_the_oldest_turns_make_room_and_that_is_said_once() -> None:
+    session, notes = start()
+    for _ in range(3):
+        say(session, LONG)
+    assert notes == []
+    say(session, LONG)
+    assert notes == ["the oldest turn is left out from here on: the model holds no more"]
+    assert session.turns[-1].prepared.prompt == tiny.qa().encode(LONG, history=texts(session)[1:3])
+    assert not tiny.qa().fits(LONG, None, texts(session)[:3], None, GREEDY)
+    # Beside a short question there is room for one turn more, so again one is left out.
+    say(session, "好")
+    assert len(notes) == 1
+    say(session, "药" * 45)
+    assert "oldest turns are left out" in notes[1]
+    session.reset()
+    say(session, LONG)
+    assert len(notes) == 2
 
 
-def test_old_turns_make_room_for_new_ones() -> None:
-    session = Session(tiny.qa(), GREEDY)
-    session.turns = [("旧" * 75, "旧回答"), ("新问题", "新回答")]
-    history, dropped = session._fitting("高血压患者可以吃水果吗")
-    assert (history, dropped) == ([("新问题", "新回答")], 1)
-    _, notes, _ = talk(["高血压患者可以吃水果吗"], session)
-    assert "1 oldest turns were left out" in notes[0]
+def test_turns_go_before_the_context_is_cut_which_is_said_once() -> None:
+    context = "多休息。" * 40
+    session, notes = start(GREEDY.model_copy(update={"truncate_context": True}), context=context)
+    say(session, "头痛怎么办")
+    assert len(notes) == 1
+    assert notes[0].startswith("of the context only the first ")
+    say(session, "头痛怎么办")
+    assert session.turns[1].prepared == session.turns[0].prepared
+    assert notes[1:] == ["the oldest turn is left out from here on: the model holds no more"]
 
 
-def test_a_question_too_long_by_itself_does_not_end_the_dialogue() -> None:
-    written, notes, session = talk(["药" * 300, "头痛怎么办"])
-    assert "256 positions" in notes[0]
+def test_a_question_too_long_by_itself_is_an_error_and_no_turn() -> None:
+    session, notes = start()
+    say(session, "头痛怎么办")
+    with pytest.raises(UserError, match="256 positions"):
+        session.ask("药" * 300)
+    with pytest.raises(UserError, match="empty"):
+        session.ask(" ")
     assert len(session.turns) == 1
-    assert written == session.turns[0][1] + "\n"
+    assert notes == []
 
 
-def test_an_interrupted_answer_is_forgotten_and_the_dialogue_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(tiny.qa(), GREEDY)
-    real = tiny.qa().stream
-
-    def interrupted(question: str, *args: object, **options: object) -> Iterator[str]:
-        if question == "停":
-            yield "半"
-            raise KeyboardInterrupt
-        yield from real(question, *args, **options)
-
-    monkeypatch.setattr(tiny.qa(), "stream", interrupted)
-    written, notes, _ = talk(["停", "头痛怎么办"], session)
-    assert written.startswith("半\n")
-    assert [question for question, _ in session.turns] == ["头痛怎么办"]
-    assert notes == ["stopped; this turn is forgotten"]
+def test_a_broken_off_answer_is_no_turn() -> None:
+    session, _ = start()
+    stream = session.ask("头痛怎么办")
+    next(stream)
+    stream.close()
+    assert session.turns == []
+    assert say(session, "头痛怎么办") == tiny.qa().answer("头痛怎么办", settings=GREEDY)
 
 
 def test_seed_repeats_a_dialogue_but_its_turns_draw_anew() -> None:
     settings = GenerateSection(temperature=5.0, top_p=1.0, top_k=0, max_new_tokens=8, seed=1)
-    first, _, _ = talk(["头痛怎么办", "/reset", "头痛怎么办"], Session(tiny.qa(), settings))
-    again, _, _ = talk(["头痛怎么办", "/reset", "头痛怎么办"], Session(tiny.qa(), settings))
-    once, _, _ = talk(["头痛怎么办"], Session(tiny.qa(), settings))
-    assert first == again
-    assert first.startswith(once)
-    assert first != once + once
-
-
-def test_an_empty_question_is_an_error() -> None:
-    with pytest.raises(UserError, match="empty"):
-        list(Session(tiny.qa(), GREEDY).ask(" "))
+    answers = []
+    for _ in range(2):
+        session, _ = start(settings)
+        first = say(session, "头痛怎么办")
+        session.reset()
+        answers.append((first, say(session, "头痛怎么办")))
+    assert answers[0] == answers[1]
+    assert answers[0][0] != answers[0][1]
+    assert answers[0][0] == tiny.qa().answer("头痛怎么办", settings=settings)
