@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ms_medqa.cli.adapters import any_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import RunError, UserError
@@ -23,10 +25,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("question", nargs="*", metavar="QUESTION", help="the question, in quotes; or key=value")
     parser.add_argument("--model", metavar="DIR", help="model folder or name of a shipped model (default: medqa-tiny)")
-    parser.add_argument("--adapter", metavar="DIR", help="adapter folder, as `train` writes it")
+    parser.add_argument(
+        "--adapter",
+        metavar="[NAME=]DIR",
+        action="append",
+        default=[],
+        help="adapter folder, as `train` writes it; repeated with names, records and commands choose, else the first",
+    )
+    parser.add_argument(
+        "--no-merge", action="store_true", help="keep the adapter apart from the weights, instead of adding it to them"
+    )
     parser.add_argument("--context", metavar="TEXT", help="medical knowledge that the answer may rest on")
-    parser.add_argument("--interactive", action="store_true", help="ask question after question")
-    parser.add_argument("--input", metavar="FILE", help='JSON Lines: {"question", "context"?, "id"?} or a string')
+    parser.add_argument(
+        "--truncate-context",
+        action="store_true",
+        help="cut the end of a context off that is too long for the model, and say so",
+    )
+    parser.add_argument("--interactive", action="store_true", help="ask question after question; /help lists commands")
+    parser.add_argument(
+        "--input", metavar="FILE", help='JSON Lines: {"question", "context"?, "id"?, "adapter"?} or a string'
+    )
     parser.add_argument("--output", metavar="FILE", help='JSON Lines: {"id", "question", "answer"} or {"id", "error"}')
     parser.add_argument("--seed", type=int, metavar="N", help="repeats an answer exactly")
     parser.add_argument(
@@ -46,13 +64,18 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides + _option_overrides(args))
     if args.input is None and not args.interactive and not questions[0].strip():
         raise UserError("the question is empty", "ask something")
-    qa = _load(args, config)
-    print(qa.disclaimer, file=sys.stderr, flush=True)
-    if args.input is not None:
-        return _answer_file(qa, args)
+    adapters, named = any_adapters(args.adapter)
+    _set_up(config)
     if args.interactive:
-        return _converse(qa, args)
-    for piece in qa.stream(questions[0], args.context):
+        return _converse(args, config, adapters, named)
+    qa, adapter = _load(args, config, adapters, named)
+    _note(qa.disclaimer)
+    if args.input is not None:
+        return _answer_file(qa, args, adapter)
+    prepared = qa.prepare(questions[0], args.context, adapter=adapter)
+    if prepared.cut:
+        _note(str(prepared.cut))
+    for piece in qa.stream_prepared(prepared, qa.settings):
         _write(piece)
     _write("\n")
     return 0
@@ -81,43 +104,73 @@ def _option_overrides(args: argparse.Namespace) -> list[str]:
         overrides.append(f"generate.seed={args.seed}")
     if args.max_new_tokens is not None:
         overrides.append(f"generate.max_new_tokens={args.max_new_tokens}")
+    if args.truncate_context:
+        overrides.append("generate.truncate_context=true")
     return overrides
 
 
-def _load(args: argparse.Namespace, config: Config) -> MedicalQA:
+def _set_up(config: Config) -> None:
     from ms_medqa.backend.device import setup_runtime
 
     device = setup_runtime(config.runtime, mode="pynative")
     if device.notice:
-        print(device.notice, file=sys.stderr)
+        _note(device.notice)
 
+
+def _load(
+    args: argparse.Namespace, config: Config, adapters: dict[str, str], named: bool
+) -> tuple[MedicalQA, str | None]:
+    """The model, and the name of the adapter that answers where nothing else is chosen."""
     from ms_medqa.generation import MedicalQA
 
-    path = args.model or config.model.path
-    return MedicalQA(path, args.adapter, settings=config.generate, dtype=config.runtime.dtype)
+    path, options = args.model or config.model.path, {"settings": config.generate, "dtype": config.runtime.dtype}
+    if len(adapters) == 1 and not named:
+        return MedicalQA(path, *adapters.values(), merge=not args.no_merge, **options), None
+    return MedicalQA(path, adapters=adapters, **options), next(iter(adapters), None)
 
 
-def _answer_file(qa: MedicalQA, args: argparse.Namespace) -> int:
+def _answer_file(qa: MedicalQA, args: argparse.Namespace, adapter: str | None) -> int:
     from ms_medqa.generation.batch import answer_file, read_requests
 
-    requests = read_requests(Path(args.input), qa, qa.settings)
-    good = sum(request.prepared is not None for request in requests)
-    with progress(total=good, desc="answers", unit="answer") as bar:
+    requests = read_requests(Path(args.input), qa, qa.settings, adapter)
+    good = [request.prepared for request in requests if request.prepared is not None]
+    with progress(total=len(good), desc="answers", unit="answer") as bar:
         answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update)
     if not answered:
         reason = next(request.error for request in requests)
         raise RunError(f"none of the {failed} records could be answered ({reason}, …): {args.output} says why")
-    print(f"{answered} answered, {failed} failed: {args.output}", file=sys.stderr)
+    cut = sum(prepared.cut is not None for prepared in good)
+    _note(f"{answered} answered{f' ({cut} with a cut context)' if cut else ''}, {failed} failed: {args.output}")
     return 0
 
 
-def _converse(qa: MedicalQA, args: argparse.Namespace) -> int:
-    from ms_medqa.generation.session import COMMANDS, Session, converse
+def _converse(args: argparse.Namespace, config: Config, adapters: dict[str, str], named: bool) -> int:
+    from ms_medqa.generation.dialogue import BANNER, Dialogue
+    from ms_medqa.generation.opening import open_comparable
+    from ms_medqa.generation.session import Session
 
+    load_base = None
+    if len(adapters) == 1 and not named:
+        [(adapter, folder)] = adapters.items()
+        qa, load_base = open_comparable(
+            args.model or config.model.path,
+            folder,
+            adapter,
+            settings=config.generate,
+            merge=not args.no_merge,
+            dtype=config.runtime.dtype,
+            note=_note,
+        )
+        chosen = None if load_base else adapter
+    else:
+        qa, chosen = _load(args, config, adapters, named)
+    _note(qa.disclaimer)
     terminal = sys.stdin.isatty()
     if terminal:
-        _note(COMMANDS)
-    converse(Session(qa, qa.settings, args.context), lambda: _read(terminal), _write, _note)
+        _note(BANNER)
+    session = Session(qa, qa.settings, args.context, adapter=chosen, note=_note, load_base=load_base)
+    dialogue = Dialogue(session, _write, _note, lambda: shutil.get_terminal_size().columns)
+    dialogue.run(lambda: _read(terminal))
     return 0
 
 

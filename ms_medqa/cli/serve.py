@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ms_medqa.cli.adapters import named_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.errors import UserError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "MS_MEDQA_API_KEY"
 _LIBRARIES = ("fastapi", "uvicorn")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A key goes into a header.
 _KEY = re.compile(r"[!-~]+")
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     config = load_config(args.config, args.overrides + _option_overrides(args))
-    adapters = _adapters(args.adapter)
+    adapters = named_adapters(args.adapter)
     key = read_key(args.api_key, args.api_key_file)
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
@@ -98,21 +98,6 @@ def read_key(key: str | None, file: str | None) -> str | None:
 def _option_overrides(args: argparse.Namespace) -> list[str]:
     options = {"serve.host": args.host, "serve.port": args.port}
     return [f"{name}={value}" for name, value in options.items() if value is not None]
-
-
-def _adapters(arguments: list[str]) -> dict[str, str]:
-    adapters: dict[str, str] = {}
-    for argument in arguments:
-        name, separator, folder = argument.partition("=")
-        if not separator or not folder or not _NAME.fullmatch(name):
-            raise UserError(
-                f"--adapter {argument}: not of the form NAME=DIR",
-                "a name has letters, digits, dots, hyphens and underscores, at most 64",
-            )
-        if name in adapters:
-            raise UserError(f"--adapter {argument}: the name {name} is taken")
-        adapters[name] = folder
-    return adapters
 
 
 def _load(path: str, adapters: dict[str, str], config: Config) -> Service:
