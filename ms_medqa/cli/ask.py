@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ms_medqa.backend.interrupt import hold_interrupt
 from ms_medqa.cli.adapters import any_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.console import progress
@@ -65,14 +66,18 @@ def run(args: argparse.Namespace) -> int:
     if args.input is None and not args.interactive and not questions[0].strip():
         raise UserError("the question is empty", "ask something")
     adapters, named = any_adapters(args.adapter)
-    _set_up(config)
+    with hold_interrupt():
+        _set_up(config)
     if args.interactive:
         return _converse(args, config, adapters, named)
     qa, adapter = _load(args, config, adapters, named)
     _note(qa.disclaimer)
-    if args.input is not None:
-        return _answer_file(qa, args, adapter)
-    prepared = qa.prepare(questions[0], args.context, adapter=adapter)
+    with hold_interrupt():
+        return _answer_file(qa, args, adapter) if args.input is not None else _answer(qa, args, adapter, questions[0])
+
+
+def _answer(qa: MedicalQA, args: argparse.Namespace, adapter: str | None, question: str) -> int:
+    prepared = qa.prepare(question, args.context, adapter=adapter)
     if prepared.cut:
         _note(str(prepared.cut))
     for piece in qa.stream_prepared(prepared, qa.settings):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from ms_medqa.backend.interrupt import hold_interrupt
 from ms_medqa.config.errors import RunError, UserError, from_os_error
 from ms_medqa.config.side_by_side import side_by_side
 from ms_medqa.generation.answer import AnswerStream
@@ -86,23 +87,25 @@ class Dialogue:
             self._note(f"error: {known}")
 
     def _answer(self, question: str) -> None:
+        before = len(self.session.turns)
         # Ctrl-C stops an answer that goes astray; at the question it ends the program.
         try:
-            with closing(self.session.ask(question)) as stream:
+            with hold_interrupt(), closing(self.session.ask(question)) as stream:
                 for piece in stream:
                     self._write(piece)
         except KeyboardInterrupt:
             self._write("\n")
-            self._note("stopped; this turn is forgotten")
+            self._note("stopped" + ("; this turn is forgotten" if len(self.session.turns) == before else ""))
             return
         self._write("\n")
         self._note(f"[{speed(stream)}]")
 
     def _base(self, _: str) -> None:
         try:
-            turn, stream = self.session.ask_base()
-            with closing(stream):
-                answer = "".join(stream)
+            with hold_interrupt():
+                turn, stream = self.session.ask_base()
+                with closing(stream):
+                    answer = "".join(stream)
         except KeyboardInterrupt:
             self._note("stopped")
             return

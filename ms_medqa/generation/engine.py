@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Output, Request
 from ms_medqa.generation.scheduler import Scheduler, check_prompt
@@ -51,11 +52,13 @@ class Engine:
 
         Raises:
             UserError: the prompt cannot be answered.
+            KeyboardInterrupt: Ctrl-C, where `hold_interrupt` lets it wait.
         """
         with self.scheduler(1) as scheduler:
             scheduler.add(request)
             finished = None
             while finished is None:
+                check_interrupt()
                 for output in scheduler.step():
                     finished = output.finish
                     yield output

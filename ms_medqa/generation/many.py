@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.request import Request, Running
 from ms_medqa.generation.sampling import SamplingParams, draw_seed
@@ -77,6 +78,7 @@ def decode_requests(
     with engine.scheduler(min(batch_size, len(requests))) as scheduler:
         scheduler.reserve(scheduler.max_rows, lengths[waiting[-1]])
         while waiting or running:
+            check_interrupt()
             while waiting and scheduler.free:
                 index = waiting.pop()
                 running[scheduler.add(requests[index])] = index

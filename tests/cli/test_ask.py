@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from ms_medqa import MedicalQA
 from ms_medqa.cli.main import main
 
 QUICK = ["--max-new-tokens", "6"]
@@ -79,8 +80,64 @@ def test_an_adapter_changes_the_answer(tmp_path: Path, capsys: pytest.CaptureFix
     adapter = tiny.write_adapter(tmp_path / "adapter")
     assert ask("--greedy", "头痛怎么办？") == 0
     base = capsys.readouterr().out
-    assert ask("--greedy", "--adapter", str(adapter), "头痛怎么办？") == 0
-    assert capsys.readouterr().out != base
+    answers = []
+    for options in ([], ["--no-merge"]):
+        assert ask("--greedy", "--adapter", str(adapter), *options, "头痛怎么办？") == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != base
+
+
+def test_records_choose_among_named_adapters_and_the_first_answers_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapters = {name: tiny.write_adapter(tmp_path / name, seed) for seed, name in enumerate(("first", "second"), 1)}
+    named = [part for name, folder in adapters.items() for part in ("--adapter", f"{name}={folder}")]
+    choices = [{}, {"adapter": "second"}, {"adapter": None}, {"adapter": "third"}]
+    lines = [json.dumps({"question": "头痛怎么办？", **choice}) for choice in choices]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert ask("--greedy", *named, *files) == 0
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    qa = MedicalQA(tiny.model(), adapters=adapters)
+    expected = [qa.answer("头痛怎么办？", adapter=name, temperature=0, max_new_tokens=6) for name in (*adapters, None)]
+    assert [line.get("answer") for line in out[:3]] == expected
+    assert len(set(expected)) == 3
+    assert "there are: first, second" in out[3]["error"]
+    assert "3 answered, 1 failed" in capsys.readouterr().err
+
+
+def test_a_record_cannot_choose_the_base_where_the_adapter_lies_in_the_weights(tmp_path: Path) -> None:
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    (tmp_path / "in.jsonl").write_text('{"question": "头痛", "adapter": null}\n"头痛"\n', encoding="utf-8")
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert ask("--greedy", "--adapter", str(adapter), *files) == 0
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert "--adapter NAME=DIR" in out[0]["error"]
+    assert "answer" in out[1]
+
+
+def test_a_long_context_is_cut_where_that_is_wished_and_how_much_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = "高血压患者应低盐饮食。" * 40
+    options = {"temperature": 0, "max_new_tokens": 6, "truncate_context": True}
+    cut = tiny.qa().prepare("能吃咸菜吗", context, settings=tiny.qa().changed(**options)).cut
+    with pytest.warns(UserWarning, match="of the context only"):
+        expected = tiny.qa().answer("能吃咸菜吗", context, **options)
+    assert ask("--greedy", "--context", context, "能吃咸菜吗") == 2
+    assert "--truncate-context" in capsys.readouterr().err
+    assert ask("--greedy", "--truncate-context", "--context", context, "能吃咸菜吗") == 0
+    captured = capsys.readouterr()
+    assert captured.out == expected + "\n"
+    assert f"only the first {cut.kept} of {cut.total} tokens fit" in captured.err
+    records = [{"question": "能吃咸菜吗", "context": context}, {"question": "头痛", "context": "多休息"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert ask("--greedy", "generate.truncate_context=true", *files) == 0
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (out[0]["answer"], out[0]["context_tokens_cut"]) == (expected, cut.total - cut.kept)
+    assert set(out[1]) == {"id", "question", "answer"}
+    assert "2 answered (1 with a cut context), 0 failed" in capsys.readouterr().err
 
 
 def test_a_file_is_answered_line_by_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +172,23 @@ def test_a_dialogue_reads_standard_input_to_its_end(
     captured = capsys.readouterr()
     assert captured.out == f"{answer}\n{answer}\n"
     assert "a new dialogue" in captured.err
+    assert captured.err.count(" tokens/s") == 2
+
+
+def test_a_dialogue_with_an_adapter_shows_the_bases_answer_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = tiny.write_adapter(tmp_path / "tuned")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"头痛怎么办？\n/base\n/save {tmp_path / 'd.jsonl'}\n"))
+    monkeypatch.setenv("COLUMNS", "60")
+    assert ask("--greedy", "--interactive", "--adapter", str(adapter)) == 0
+    captured = capsys.readouterr()
+    [line] = (tmp_path / "d.jsonl").read_text(encoding="utf-8").splitlines()
+    answer = json.loads(line)["messages"][1]
+    assert captured.out == answer["content"] + "\n"
+    assert answer["adapter"] == "tuned"
+    assert captured.err.index("\nbase:\n") < captured.err.index("\ntuned:\n")
+    assert answer["content"] != tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +207,9 @@ def test_a_dialogue_reads_standard_input_to_its_end(
         (["头痛", "generate.top_p=7"], "generate.top_p"),
         (["药" * 400], "256 positions"),
         (["头痛", "--adapter", "absent"], "no such folder"),
+        (["头痛", "--adapter", "a=absent"], "no such folder"),
+        (["头痛", "--adapter", "a=x", "--adapter", "a=y"], "is taken"),
+        (["--interactive", "--adapter", "absent"], "no such folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
