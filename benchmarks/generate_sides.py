@@ -29,7 +29,8 @@ def ours(spec: dict[str, Any]) -> tuple[float, Answers]:
     from ms_medqa import load_model
     from ms_medqa.generation import SamplingParams
     from ms_medqa.generation.engine import Engine
-    from ms_medqa.generation.many import decode_many
+    from ms_medqa.generation.many import decode_requests
+    from ms_medqa.generation.request import Request
 
     began = time.perf_counter()
     engine = Engine.of(load_model(spec["model"], spec["adapter"], dtype="float32"))
@@ -43,7 +44,8 @@ def ours(spec: dict[str, Any]) -> tuple[float, Answers]:
                 first.append(time.perf_counter() - started)
             return False
 
-        made = decode_many(engine, prompts, params, new, frozenset(), batch_size=len(prompts), seed=0, stopped=told)
+        requests = [Request(prompt, params, new) for prompt in prompts]
+        made = decode_requests(engine, requests, batch_size=len(prompts), stopped=told)
         return first[0], [one.tokens for one in made]
 
     return began, run

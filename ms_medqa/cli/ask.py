@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the likeliest token, after generate.repetition_penalty (1 turns that off): no draw is made",
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 200)")
+    parser.add_argument("--n", type=int, metavar="N", help="so many answers to each question")
+    parser.add_argument("--num-beams", type=int, metavar="N", help="search the likeliest answer with N beams; no draws")
     parser.add_argument("--config", metavar="FILE", help="YAML config; its section `generate` holds the defaults")
 
 
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     questions = [text for text in args.question if not _OVERRIDE.match(text)]
     _check_mode(args, questions)
     config = load_config(args.config, overrides + _option_overrides(args))
+    if args.interactive and config.generate.n > 1:
+        raise UserError(f"generate.n = {config.generate.n}: a dialogue goes on with one answer", "leave it at 1")
     if args.input is None and not args.interactive and not questions[0].strip():
         raise UserError("the question is empty", "ask something")
     adapters, named = any_adapters(args.adapter)
@@ -80,9 +84,14 @@ def _answer(qa: MedicalQA, args: argparse.Namespace, adapter: str | None, questi
     prepared = qa.prepare(question, args.context, adapter=adapter)
     if prepared.cut:
         _note(str(prepared.cut))
-    for piece in qa.stream_prepared(prepared, qa.settings):
-        _write(piece)
-    _write("\n")
+    if qa.settings.n == 1:
+        for piece in qa.stream_prepared(prepared, qa.settings):
+            _write(piece)
+        _write("\n")
+        return 0
+    [answers] = qa.answer_prepared([prepared], qa.settings)
+    for number, answer in enumerate(answers, start=1):
+        _write(f"[{number}] {answer}\n")
     return 0
 
 
@@ -105,10 +114,9 @@ def _check_mode(args: argparse.Namespace, questions: list[str]) -> None:
 
 def _option_overrides(args: argparse.Namespace) -> list[str]:
     overrides = ["generate.temperature=0"] if args.greedy else []
-    if args.seed is not None:
-        overrides.append(f"generate.seed={args.seed}")
-    if args.max_new_tokens is not None:
-        overrides.append(f"generate.max_new_tokens={args.max_new_tokens}")
+    for name in ("seed", "max_new_tokens", "num_beams", "n"):
+        if (value := getattr(args, name)) is not None:
+            overrides.append(f"generate.{name}={value}")
     if args.truncate_context:
         overrides.append("generate.truncate_context=true")
     return overrides
@@ -173,9 +181,9 @@ def _converse(args: argparse.Namespace, config: Config, adapters: dict[str, str]
     terminal = sys.stdin.isatty()
     if terminal:
         _note(BANNER)
-    session = Session(qa, qa.settings, args.context, adapter=chosen, note=_note, load_base=load_base)
-    dialogue = Dialogue(session, _write, _note, lambda: shutil.get_terminal_size().columns)
-    dialogue.run(lambda: _read(terminal))
+    with Session(qa, qa.settings, args.context, adapter=chosen, note=_note, load_base=load_base) as session:
+        dialogue = Dialogue(session, _write, _note, lambda: shutil.get_terminal_size().columns)
+        dialogue.run(lambda: _read(terminal))
     return 0
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 
+from ms_medqa.generation.answers import Tokens
 from ms_medqa.generation.prepared import Prepared
-from ms_medqa.generation.request import Finish, Output
+from ms_medqa.generation.request import Finish
 from ms_medqa.generation.stops import AnswerText
 
 
@@ -15,9 +16,10 @@ class AnswerStream(Iterator[str]):
 
     Args:
         prepared: the question.
-        outputs: of the decoder, which begins when the first piece is asked for.
+        outputs: its tokens; the decoder begins when the first piece is asked for.
         text: makes text of its tokens.
         on_end: is told the whole answer when all pieces have been taken.
+        at_once: the tokens come together at the end, as those of a search do.
 
     Attributes:
         prepared: the question.
@@ -30,9 +32,10 @@ class AnswerStream(Iterator[str]):
     def __init__(
         self,
         prepared: Prepared,
-        outputs: Generator[Output, None, None],
+        outputs: Tokens,
         text: AnswerText,
         on_end: Callable[[str], object] = lambda answer: None,
+        at_once: bool = False,
     ) -> None:
         self.prepared = prepared
         self.tokens = 0
@@ -41,6 +44,7 @@ class AnswerStream(Iterator[str]):
         self.seconds = 0.0
         self._outputs = outputs
         self._on_end = on_end
+        self._at_once = at_once
         self._pieces = self._run(text)
 
     def __next__(self) -> str:
@@ -53,20 +57,19 @@ class AnswerStream(Iterator[str]):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of the tokens after the first; None where there are none."""
-        seconds = self.seconds - self.first_seconds
-        return (self.tokens - 1) / seconds if self.tokens > 1 and seconds > 0 else None
+        """Of the tokens after the first, or of all where they came at once; None where there are none."""
+        first, seconds = (0, self.seconds) if self._at_once else (1, self.seconds - self.first_seconds)
+        return (self.tokens - first) / seconds if self.tokens > first and seconds > 0 else None
 
     def _run(self, text: AnswerText) -> Generator[str, None, None]:
         began, pieces = time.perf_counter(), []
-        for output in self._outputs:
-            self.seconds = time.perf_counter() - began
-            self.finish = output.finish
-            if output.choice:
+        for token, finish in self._outputs:
+            self.seconds, self.finish = time.perf_counter() - began, finish
+            if token is not None:
                 self.tokens += 1
                 if self.tokens == 1:
                     self.first_seconds = self.seconds
-                if piece := text.push(output.choice.token):
+                if piece := text.push(token):
                     pieces.append(piece)
                     yield piece
             if text.stopped:

@@ -74,9 +74,10 @@ def answer_file(
 ) -> tuple[int, int]:
     """Answer the good requests and write one line for each, in the order of the input.
 
-    A line is `{"id", "question", "answer"}` or `{"id", "error"}`, with `adapter` where the record chose one and
-    `context_tokens_cut` where its context was cut. The file appears when it is complete; a run that is stopped before
-    leaves what was there. With a seed a record gets the answer that it would get alone.
+    A line is `{"id", "question", "answer"}` or `{"id", "error"}`, with `adapter` where the record chose one,
+    `context_tokens_cut` where its context was cut, and all `answers` where the setting `n` is above 1. The file appears
+    when it is complete; a run that is stopped before leaves what was there. With a seed a record gets the answer that
+    it would get alone.
 
     Returns:
         (answered, failed).
@@ -92,8 +93,10 @@ def answer_file(
             if request.prepared is None:
                 file.write(json_line({"id": request.id, "error": request.error}))
             else:
-                line = {"id": request.id, "question": request.question, "answer": next(answers)}
-                file.write(json_line(line | request.extra))
+                all_of_it = next(answers)
+                line = {"id": request.id, "question": request.question, "answer": all_of_it[0]}
+                more = {"answers": all_of_it} if settings.n > 1 else {}
+                file.write(json_line(line | more | request.extra))
     return len(prepared), len(requests) - len(prepared)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from ms_medqa.backend.interrupt import check_interrupt
@@ -47,21 +47,25 @@ class Engine:
         """Raise UserError where a prompt cannot be answered: empty, too long, or of another vocabulary."""
         check_prompt(self.model, prompt, max_new_tokens)
 
-    def stream(self, request: Request) -> Generator[Output, None, None]:
+    def stream(self, request: Request, scheduler: Scheduler | None = None) -> Generator[Output, None, None]:
         """Answer one request, token by token; the last output has a `finish`.
+
+        Args:
+            request: what is asked.
+            scheduler: one of this engine's, which may remember earlier prompts; by default one that does not.
 
         Raises:
             UserError: the prompt cannot be answered.
             KeyboardInterrupt: Ctrl-C, where `hold_interrupt` lets it wait.
         """
-        with self.scheduler(1) as scheduler:
-            scheduler.add(request)
-            finished = None
-            while finished is None:
-                check_interrupt()
-                for output in scheduler.step():
-                    finished = output.finish
-                    yield output
+        with self.scheduler(1) if scheduler is None else nullcontext(scheduler) as scheduler:
+            running = scheduler.add(request)
+            try:
+                while running.finish is None:
+                    check_interrupt()
+                    yield from scheduler.step()
+            finally:
+                scheduler.remove(running)
 
     @contextmanager
     def scheduler(self, max_rows: int) -> Iterator[Scheduler]:

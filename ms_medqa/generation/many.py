@@ -33,28 +33,21 @@ def decode_many(
     *,
     batch_size: int,
     seed: int | None = None,
-    streams: Sequence[int] | None = None,
-    stopped: Callable[[int, int], bool] = lambda index, token: False,
     on_answer: Callable[[], object] = lambda: None,
 ) -> list[Generated]:
     """Answer all prompts; an answer's draws do not depend on how they are batched.
 
     Args:
         batch_size: prompts at a time.
-        seed, streams: prompt i draws from stream (seed, streams[i]), by default (seed, i).
-        stopped: told the number of a prompt and its newest token; ends that answer by returning True.
+        seed: prompt i draws from stream (seed, i).
         on_answer: called once for each answer that has ended, for a progress bar.
 
     Raises:
         UserError: a prompt cannot be answered (`Engine.check` tells which).
     """
     seed = draw_seed() if seed is None else seed
-    streams = range(len(prompts)) if streams is None else streams
-    requests = [
-        Request(prompt, params, max_new_tokens, end_ids, seed, stream)
-        for prompt, stream in zip(prompts, streams, strict=True)
-    ]
-    return decode_requests(engine, requests, batch_size=batch_size, stopped=stopped, on_answer=on_answer)
+    requests = [Request(prompt, params, max_new_tokens, end_ids, seed, stream) for stream, prompt in enumerate(prompts)]
+    return decode_requests(engine, requests, batch_size=batch_size, on_answer=lambda index: on_answer())
 
 
 def decode_requests(
@@ -63,9 +56,15 @@ def decode_requests(
     *,
     batch_size: int,
     stopped: Callable[[int, int], bool] = lambda index, token: False,
-    on_answer: Callable[[], object] = lambda: None,
+    on_answer: Callable[[int], object] = lambda index: None,
 ) -> list[Generated]:
-    """`decode_many` of requests that may differ in more than their prompts, such as their adapters."""
+    """`decode_many` of requests that may differ in more than their prompts, such as their adapters.
+
+    Args:
+        batch_size: requests at a time.
+        stopped: told the number of a request and its newest token; ends that answer by returning True.
+        on_answer: told the number of each request that is done.
+    """
     if not requests:
         return []
     for request in requests:
@@ -89,5 +88,5 @@ def decode_requests(
                     scheduler.remove(output.running)
                     del running[output.running]
                     answers[index] = Generated(output.running.tokens, ended or output.finish == "stop")
-                    on_answer()
+                    on_answer(index)
     return [answers[index] for index in range(len(requests))]

@@ -15,12 +15,11 @@ from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.generation.answer import AnswerStream
+from ms_medqa.generation.answers import all_answers, one_answer
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import adapter_folder, apply_adapter, load_model
-from ms_medqa.generation.many import decode_requests
 from ms_medqa.generation.prepared import Prepared, fit_context
-from ms_medqa.generation.request import Request
-from ms_medqa.generation.sampling import SamplingParams, draw_seed
+from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.generation.stops import AnswerText
 from ms_medqa.generation.variant import Variant
 from ms_medqa.models.decoder import CausalLM
@@ -140,6 +139,27 @@ class MedicalQA:
         """
         return "".join(self.stream(question, context, history=history, adapter=adapter, settings=settings, **changes))
 
+    def answers(
+        self,
+        question: str,
+        context: str | None = None,
+        *,
+        history: History = (),
+        adapter: str | None = None,
+        settings: GenerateSection | None = None,
+        **changes: Any,
+    ) -> list[str]:
+        """Several answers to one question, as many as the setting `n` says.
+
+        Drawn ones differ by chance; the first is what `answer` gives with the same seed. With `num_beams` above `n`
+        they are the likeliest found, best first; a search may find fewer. Arguments and errors as for `answer`.
+        """
+        settings = self.changed(settings, **changes)
+        prepared = self.prepare(question, context, history=history, adapter=adapter, settings=settings)
+        if prepared.cut:
+            warnings.warn(str(prepared.cut), stacklevel=2)
+        return self.answer_prepared([prepared], settings)[0]
+
     def stream(
         self,
         question: str,
@@ -150,7 +170,10 @@ class MedicalQA:
         settings: GenerateSection | None = None,
         **changes: Any,
     ) -> AnswerStream:
-        """The answer piece by piece, as it is made; never half a character. Arguments and errors as for `answer`."""
+        """The answer piece by piece, as it is made; never half a character. Arguments and errors as for `answer`.
+
+        With `num_beams` above 1 it comes at the end, when it is known which is the best.
+        """
         settings = self.changed(settings, **changes)
         prepared = self.prepare(question, context, history=history, adapter=adapter, settings=settings)
         if prepared.cut:
@@ -191,7 +214,8 @@ class MedicalQA:
             if one.cut:
                 warnings.warn(f"question {number}: {one.cut}", stacklevel=2)
             prepared.append(one)
-        return self.answer_prepared(prepared, settings, on_answer=on_answer)
+        settings = settings.model_copy(update={"n": 1})
+        return [answer for answer, *_ in self.answer_prepared(prepared, settings, on_answer=on_answer)]
 
     def prepare(
         self,
@@ -234,11 +258,23 @@ class MedicalQA:
         return len(prompt) + settings.max_new_tokens <= self.model.config.position_limit
 
     def stream_prepared(
-        self, prepared: Prepared, settings: GenerateSection, on_end: Callable[[str], object] = lambda answer: None
+        self,
+        prepared: Prepared,
+        settings: GenerateSection,
+        on_end: Callable[[str], object] = lambda answer: None,
+        scheduler: Scheduler | None = None,
     ) -> AnswerStream:
-        """The answer to a prepared question, piece by piece; `on_end` is told all of it when it has been taken."""
-        outputs = self.engine.stream(_request(prepared, settings, draw_seed()))
-        return AnswerStream(prepared, outputs, AnswerText(prepared.variant.tokenizer, settings.stop), on_end)
+        """The answer to a prepared question, piece by piece.
+
+        Args:
+            prepared: of this model.
+            settings: how to sample.
+            on_end: told the whole answer when it has been taken.
+            scheduler: of this model's engine, for a caller whose prompts begin alike; see `Engine.stream`.
+        """
+        tokens = one_answer(self.engine, prepared, settings, scheduler)
+        text = AnswerText(prepared.variant.tokenizer, settings.stop)
+        return AnswerStream(prepared, tokens, text, on_end, at_once=settings.num_beams > 1)
 
     def answer_prepared(
         self,
@@ -246,19 +282,9 @@ class MedicalQA:
         settings: GenerateSection,
         *,
         on_answer: Callable[[], object] = lambda: None,
-    ) -> list[str]:
-        """Answers to prepared questions, which may be of different adapters; otherwise as `answer_batch`."""
-        drawn = draw_seed()
-        requests = [_request(one, settings, drawn, stream) for stream, one in enumerate(prepared)]
-        texts = [AnswerText(one.variant.tokenizer, settings.stop) for one in prepared]
-        pieces: list[list[str]] = [[] for _ in prepared]
-
-        def stopped(index: int, token: int) -> bool:
-            pieces[index].append(texts[index].push(token))
-            return texts[index].stopped
-
-        decode_requests(self.engine, requests, batch_size=settings.batch_size, stopped=stopped, on_answer=on_answer)
-        return ["".join(parts) + text.flush() for parts, text in zip(pieces, texts, strict=True)]
+    ) -> list[list[str]]:
+        """`settings.n` answers to each of the questions, which may be of different adapters; see `all_answers`."""
+        return all_answers(self.engine, prepared, settings, on_answer)
 
     def encode(
         self,
@@ -301,30 +327,3 @@ def _example(question: str, context: str | None, history: History) -> Example:
         raise UserError("the question is empty", "ask something")
     context = context if context and context.strip() else None
     return Example(id="", question=question, answer="", context=context, history=tuple(history))
-
-
-def _request(prepared: Prepared, settings: GenerateSection, drawn: int, stream: int = 0) -> Request:
-    # With a seed every question draws from stream 0, as if it were asked alone. Without one nothing can be repeated,
-    # and each of a batch has draws of its own.
-    variant, seeded = prepared.variant, settings.seed is not None
-    return Request(
-        prepared.prompt,
-        sampling_params(settings),
-        settings.max_new_tokens,
-        variant.end_ids,
-        settings.seed if seeded else drawn,
-        0 if seeded else stream,
-        variant.adapter,
-    )
-
-
-def sampling_params(settings: GenerateSection) -> SamplingParams:
-    """The part of the config's `generate` section that chooses tokens."""
-    return SamplingParams(
-        settings.temperature,
-        settings.top_p,
-        settings.top_k,
-        settings.repetition_penalty,
-        settings.min_p,
-        settings.no_repeat_ngram_size,
-    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import mindspore as ms
 import numpy as np
 
+from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.params import SamplingParams
@@ -57,6 +58,7 @@ def search_many(
         free = [list(range(first, first + size)) for first in range(0, groups * size, size)]
         running: dict[int, _Group] = {}
         while waiting or running:
+            check_interrupt()
             while waiting and free:
                 index = waiting.pop()
                 search = Beams(prompts[index], params, beams, max_new_tokens, end_ids, ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from ms_medqa.config.errors import UserError
@@ -11,6 +12,7 @@ from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.answer import AnswerStream
 from ms_medqa.generation.prepared import Cut, Prepared
 from ms_medqa.generation.qa import MedicalQA
+from ms_medqa.generation.scheduler import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,10 @@ class Turn:
     settings: GenerateSection
 
 
-class Session:
-    """Asks one model question after question.
+class Session(AbstractContextManager["Session"]):
+    """Asks one model question after question; leaving the context ends it.
+
+    What the model has read of earlier turns stays in its cache, so its weights must not change in between.
 
     Where a prompt grows too long for the model, the oldest turns are left out of it first, and the context is cut last
     (with `truncate_context`; otherwise that is an error).
@@ -70,6 +74,12 @@ class Session:
         self._asked = 0
         self._left_out = 0
         self._cut: Cut | None = None
+        self._resources = ExitStack()
+        self._scheduler: Scheduler | None = None
+
+    def __exit__(self, *_: object) -> None:
+        self._scheduler = None
+        self._resources.close()
 
     def reset(self) -> None:
         """Forget all turns."""
@@ -102,7 +112,7 @@ class Session:
             self.turns.append(Turn(question, answer, context, prepared, settings))
             self._asked += 1
 
-        return self.qa.stream_prepared(prepared, settings, end)
+        return self._stream(prepared, settings, end)
 
     def ask_base(self) -> tuple[Turn, AnswerStream]:
         """The last turn, and what the base model answers to the same prompt: the two differ in their weights alone.
@@ -113,15 +123,23 @@ class Session:
         if not self.turns:
             raise UserError("no question has been answered yet", "ask one first")
         turn = self.turns[-1]
-        qa, variant = self.qa, turn.prepared.variant
-        if qa.adapter_inside:
+        variant = turn.prepared.variant
+        if self.qa.adapter_inside:
             if self._load_base is None:
                 raise UserError("the adapter lies in the weights of this model", "load the base model by itself")
-            qa = self._base = self._base or self._load_base()
-        elif variant.adapter is None:
+            self._base = self._base or self._load_base()
+            return turn, self._base.stream_prepared(turn.prepared, turn.settings)
+        if variant.adapter is None:
             raise UserError("that answer is the base model's already", "choose an adapter, where there is one")
         prepared = replace(turn.prepared, variant=replace(variant, adapter=None))
-        return turn, qa.stream_prepared(prepared, turn.settings)
+        return turn, self._stream(prepared, turn.settings)
+
+    def _stream(
+        self, prepared: Prepared, settings: GenerateSection, on_end: Callable[[str], object] = lambda answer: None
+    ) -> AnswerStream:
+        if self._scheduler is None and settings.num_beams == 1:
+            self._scheduler = self._resources.enter_context(self.qa.engine.scheduler(1))
+        return self.qa.stream_prepared(prepared, settings, on_end, self._scheduler)
 
     def _tell(self, left_out: int, cut: Cut | None) -> None:
         if left_out and left_out != self._left_out:

@@ -105,8 +105,8 @@ def test_a_context_that_cannot_be_read_is_an_error_and_the_old_one_stays(typist:
 def test_ctrl_c_ends_an_answer_and_the_dialogue_goes_on(typist: Typist, monkeypatch: pytest.MonkeyPatch) -> None:
     real = tiny.qa().engine.stream
 
-    def interrupted(request: object) -> object:
-        for number, output in enumerate(real(request)):
+    def interrupted(request: object, scheduler: object) -> object:
+        for number, output in enumerate(real(request, scheduler)):
             if number == 3:
                 raise KeyboardInterrupt
             yield output

@@ -11,7 +11,7 @@ from sampled_rows import SampledRows
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.config.schema import GenerateSection
-from ms_medqa.generation.qa import sampling_params
+from ms_medqa.generation.answers import sampling_params
 from ms_medqa.generation.sampling import Choice, SamplingParams, TokenSampler, draw
 
 VOCAB = 50

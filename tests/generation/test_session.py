@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import tiny
 from ms_medqa.config import UserError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.session import Session
+from ms_medqa.models.cache import CachedDecoder
 
 GREEDY = GenerateSection(temperature=0, max_new_tokens=8)
 LONG = "旧" * 15
@@ -36,6 +38,26 @@ def test_the_second_question_is_asked_with_the_first_turn() -> None:
     assert [say(session, "头痛怎么办"), say(session, "还有呢")] == [first, second]
     assert texts(session) == [("头痛怎么办", first), ("还有呢", second)]
     assert notes == []
+
+
+def test_what_was_read_in_earlier_turns_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    original = CachedDecoder.read
+
+    def counted(self: CachedDecoder, tokens: Sequence[int], row: int, start: int, *others: Any) -> Any:
+        read.append((start, len(tokens)))
+        return original(self, tokens, row, start, *others)
+
+    monkeypatch.setattr(CachedDecoder, "read", counted)
+    session, _ = start()
+    with session:
+        say(session, "头痛怎么办")
+        first = len(session.turns[0].prepared.prompt)
+        read.clear()
+        say(session, "还有呢")
+        # The answer may be told apart from the next prompt's tokens where the two meet; the rest is there already.
+        assert all(begin >= first for begin, _ in read)
+        assert read[-1][0] + read[-1][1] == len(session.turns[1].prepared.prompt)
 
 
 def test_after_a_reset_the_answer_is_that_of_a_new_dialogue() -> None:

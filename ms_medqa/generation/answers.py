@@ -1,0 +1,173 @@
+"""Answers to prepared questions: drawn token by token, or searched with beams."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+
+from ms_medqa.config.schema import GenerateSection
+from ms_medqa.generation.beams import BeamParams, Hypothesis
+from ms_medqa.generation.engine import Engine
+from ms_medqa.generation.many import decode_requests
+from ms_medqa.generation.params import SamplingParams
+from ms_medqa.generation.prepared import Prepared
+from ms_medqa.generation.request import Finish, Request
+from ms_medqa.generation.sampling import draw_seed
+from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.generation.search import search_many
+from ms_medqa.generation.stops import AnswerText
+from ms_medqa.generation.variant import Variant
+
+Tokens = Generator[tuple[int | None, Finish | None], None, None]
+"""Tokens of an answer (None where an end token came), and with the last one why it is that."""
+
+
+def sampling_params(settings: GenerateSection) -> SamplingParams:
+    """The part of the config's `generate` section that chooses tokens."""
+    return SamplingParams(
+        settings.temperature,
+        settings.top_p,
+        settings.top_k,
+        settings.repetition_penalty,
+        settings.min_p,
+        settings.no_repeat_ngram_size,
+    )
+
+
+def beam_params(settings: GenerateSection) -> BeamParams | None:
+    """The part that follows beams; None where tokens are drawn."""
+    if settings.num_beams == 1:
+        return None
+    return BeamParams(settings.num_beams, settings.length_penalty, settings.early_stopping)
+
+
+def one_answer(
+    engine: Engine, prepared: Prepared, settings: GenerateSection, scheduler: Scheduler | None = None
+) -> Tokens:
+    """The tokens of one answer, as they are made; of a search they come at its end.
+
+    Args:
+        engine: of the model.
+        prepared: the question.
+        settings: how to answer.
+        scheduler: one of the engine's that may remember earlier prompts; by default one that does not.
+    """
+    if beam_params(settings) is not None:
+        [[best, *_]] = _search(engine, [prepared], settings)
+        yield from ((token, None) for token in best.tokens[:-1])
+        newest = best.tokens[-1] if best.tokens else None
+        yield newest, best.finish
+        return
+    request = _requests(prepared, settings, draw_seed(), 0)[0]
+    with closing(engine.stream(request, scheduler)) as outputs:
+        for output in outputs:
+            yield output.choice.token if output.choice else None, output.finish
+
+
+def all_answers(
+    engine: Engine,
+    prepared: Sequence[Prepared],
+    settings: GenerateSection,
+    on_answer: Callable[[], object] = lambda: None,
+) -> list[list[str]]:
+    """`settings.n` texts for each question (a search may find fewer), the best first where they were searched.
+
+    With a seed the first is what the question gets alone, whatever stands beside it.
+
+    Args:
+        engine: of the model.
+        prepared: questions, which may be of different adapters.
+        settings: how to answer.
+        on_answer: called once for each question that is done.
+    """
+    if beam_params(settings) is not None:
+        found = _search(engine, prepared, settings, on_answer)
+        return [
+            [_text(one.variant, answer.tokens, settings) for answer in answers[: settings.n]]
+            for one, answers in zip(prepared, found, strict=True)
+        ]
+    drawn, size = draw_seed(), settings.n
+    requests = [
+        request for number, one in enumerate(prepared) for request in _requests(one, settings, drawn, number * size)
+    ]
+    texts = [AnswerText(one.variant.tokenizer, settings.stop) for one in prepared for _ in range(size)]
+    pieces: list[list[str]] = [[] for _ in requests]
+    left = [size] * len(prepared)
+
+    def stopped(index: int, token: int) -> bool:
+        pieces[index].append(texts[index].push(token))
+        return texts[index].stopped
+
+    def ended(index: int) -> None:
+        left[index // size] -= 1
+        if not left[index // size]:
+            on_answer()
+
+    decode_requests(engine, requests, batch_size=settings.batch_size, stopped=stopped, on_answer=ended)
+    answers = ["".join(parts) + text.flush() for parts, text in zip(pieces, texts, strict=True)]
+    return [answers[first : first + size] for first in range(0, len(answers), size)]
+
+
+def _requests(prepared: Prepared, settings: GenerateSection, drawn: int, stream: int) -> list[Request]:
+    """One request for each of `n` answers."""
+    # With a seed every question draws from streams 0 on, as if it were asked alone. Without one nothing can be
+    # repeated, and each of a batch has draws of its own.
+    variant, seeded = prepared.variant, settings.seed is not None
+    return [
+        Request(
+            prepared.prompt,
+            sampling_params(settings),
+            settings.max_new_tokens,
+            variant.end_ids,
+            settings.seed if seeded else drawn,
+            number if seeded else stream + number,
+            variant.adapter,
+        )
+        for number in range(settings.n)
+    ]
+
+
+def _search(
+    engine: Engine,
+    prepared: Sequence[Prepared],
+    settings: GenerateSection,
+    on_answer: Callable[[], object] = lambda: None,
+) -> list[list[Hypothesis]]:
+    beams = beam_params(settings)
+    assert beams is not None
+    # A search is one adapter's and ends with its tokens.
+    of_variant: dict[str | None, list[int]] = defaultdict(list)
+    for index, one in enumerate(prepared):
+        of_variant[one.variant.adapter].append(index)
+    found: dict[int, list[Hypothesis]] = {}
+    for adapter, indices in of_variant.items():
+        variant = prepared[indices[0]].variant
+        answers = search_many(
+            engine,
+            [prepared[index].prompt for index in indices],
+            sampling_params(settings),
+            beams,
+            settings.max_new_tokens,
+            variant.end_ids,
+            batch_size=settings.batch_size,
+            adapter=adapter,
+            ended=lambda tokens, variant=variant: _stops(variant, tokens, settings),
+            on_answer=on_answer,
+        )
+        found.update(zip(indices, answers, strict=True))
+    return [found[index] for index in range(len(prepared))]
+
+
+def _stops(variant: Variant, tokens: Sequence[int], settings: GenerateSection) -> bool:
+    if not settings.stop:
+        return False
+    text = AnswerText(variant.tokenizer, settings.stop)
+    for token in tokens:
+        text.push(token)
+    return text.stopped
+
+
+def _text(variant: Variant, tokens: Sequence[int], settings: GenerateSection) -> str:
+    text = AnswerText(variant.tokenizer, settings.stop)
+    return "".join([*map(text.push, tokens), text.flush()])
