@@ -115,10 +115,14 @@ class Prompt:
             )
         return cls(name, tokenizer, PATTERNS[name], chat_template=tokenizer.chat_template)
 
+    @property
+    def start(self) -> str:
+        """Text of the tokens before everything else, often empty."""
+        return "".join(self.tokenizer.id_to_token(i) or "" for i in self._start)
+
     def segments(self, example: Example, *, generate: bool = False) -> list[Segment]:
         """The pieces of the text in order; with `generate` they stop where the final answer begins."""
-        start = "".join(self.tokenizer.id_to_token(i) or "" for i in self._start)
-        segments = [Segment(start, True, False), *self._prompt_segments(example)]
+        segments = [Segment(self.start, True, False), *self._prompt_segments(example)]
         if not generate:
             segments += self._answer_segments(example)
         return [segment for segment in segments if segment.text]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ CHATML_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+# The first line of a chat_template.jinja that is no tokenizer's: a prompt, made for other programs.
+PROMPT_TEMPLATE_MARK = "{#- Made of prompt.json for other programs. ms_medqa reads prompt.json. #}"
 
 _GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -94,13 +97,20 @@ def named_end_ids(folder: Path) -> tuple[str, list[int]]:
 
 
 def chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    """The folder's chat template: chat_template.jinja, else that of the settings; None where there is none."""
+    """The tokenizer's chat template: chat_template.jinja, else that of the settings; None where there is none."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8")
+            template = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not UTF-8 ({error})") from None
+        if not template.startswith(PROMPT_TEMPLATE_MARK):
+            return template
+    return settings_template(settings)
+
+
+def settings_template(settings: Mapping[str, Any]) -> str | None:
+    """The chat template that the settings hold, None where they hold none."""
     template = settings.get("chat_template")
     if isinstance(template, list):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +12,12 @@ from typing import Any
 
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.errors import UserError
+from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.models.checkpoint import EMBEDDING, HEAD, Checkpoint, load_config, open_checkpoint, read_json
-from ms_medqa.models.companions import Companions, companions
+from ms_medqa.models.companions import Companions, companions, tokenizer_folder
+from ms_medqa.models.dialogue_files import dialogue_files
 from ms_medqa.models.export import Weights, write_checkpoint, write_hf
 from ms_medqa.models.naming import Naming
 from ms_medqa.models.output import check_output, whole_folder
@@ -100,6 +105,7 @@ def export(
     weights = _weights(checkpoint, merged, dtype)
     ids = token_ids(config, [path for path in (folder, base) if path is not None]) if check else None
     texts = companions(base, folder, config.family, _config_changes(base, declared.tie_word_embeddings, weights, dtype))
+    texts.files |= _dialogue_files(base, folder, texts)
     plan = plan_shards(weights.stored, max_size)
     needed = plan.total_size + texts.size + _SLACK
     if format == "ckpt":
@@ -126,6 +132,16 @@ def export(
         notes=(*([checkpoint.untied] if checkpoint.untied else []), *(merged.notes if merged is not None else ())),
         comparison=None if ids is None else compare(base, folder, target, weights, ids),
     )
+
+
+def _dialogue_files(base: Path, adapter: Path | None, texts: Companions) -> dict[str, bytes]:
+    folders = [folder for folder in (adapter, base) if folder is not None]
+    source = tokenizer_folder(folders)
+    owner = next((folder for folder in folders if (folder / PROMPT_FILE).is_file()), None)
+    if source is None or owner is None:
+        return {}
+    settings = json.loads(texts.files.get("tokenizer_config.json", b"{}"))
+    return dialogue_files(Prompt.load(owner, Tokenizer.load(source)), base, settings)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

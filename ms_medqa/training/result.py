@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ms_medqa.config.files import write_json
+from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.models.checkpoint import read_json
+from ms_medqa.models.dialogue_files import dialogue_files
 from ms_medqa.models.families import read_config
 from ms_medqa.models.saving import write_weights
 from ms_medqa.peft import lora_layers, save_adapter
@@ -14,7 +15,7 @@ from ms_medqa.training.build import Run
 
 
 def save_result(run: Run, output: Path) -> Path:
-    """Write `adapter/` or `model/` into the run's folder, with tokenizer and prompt.
+    """Write `adapter/` or `model/` into the run's folder, with tokenizer and prompt, for other programs too.
 
     The adapter's `base.json` says on which weights it was trained.
 
@@ -29,6 +30,11 @@ def save_result(run: Run, output: Path) -> Path:
         save_model(run, folder)
     run.tokenizer.save(folder)
     run.prompt.save(folder)
+    assert run.model.folder is not None
+    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    for name, content in dialogue_files(run.prompt, run.model.folder, settings).items():
+        with atomic_write(folder / name, "wb") as file:
+            file.write(content)
     return folder
 
 

@@ -57,7 +57,7 @@ class TestLoraRun:
         }
         assert {path.name for path in (output / "adapter").iterdir()} == {
             *("adapter_config.json", "adapter_model.safetensors", "base.json", "prompt.json"),
-            *("tokenizer.json", "tokenizer_config.json"),
+            *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"),
         }
         assert (output / "loss.png").read_bytes().startswith(b"\x89PNG")
         assert any("tfevents" in path.name for path in (output / "tensorboard").iterdir())

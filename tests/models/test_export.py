@@ -16,6 +16,8 @@ from exports import QKV, contents, tensors_of, write_adapter
 from mindspore import Tensor
 
 from ms_medqa.config import UserError
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.models import CausalLM, load_model
 from ms_medqa.models.checkpoint import load_config
 from ms_medqa.models.fingerprint import base_fingerprint
@@ -240,13 +242,14 @@ class TestCompanions:
     def test_files(self, base: Path, adapter: Path, tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(tiny_tokenizer_folder / name, adapter / name)
+        Prompt.named("plain", Tokenizer.load(adapter)).save(adapter)
         (base / "tokenizer.json").write_text("{}")
         for name in ("tokenizer.model", "generation_config.json", "README.md", "LICENSE", "modeling_x.py"):
             (base / name).write_text("{}")
-        (adapter / "prompt.json").write_text('{"name": "plain"}')
         export(base, adapter, tmp_path / "out")
         found = contents(tmp_path / "out")
         assert sorted(found) == [
+            "chat_template.jinja",
             "config.json",
             "export.json",
             "generation_config.json",
@@ -257,7 +260,7 @@ class TestCompanions:
             "tokenizer_config.json",
         ]
         assert found["tokenizer.json"] == (tiny_tokenizer_folder / "tokenizer.json").read_bytes()
-        assert found["prompt.json"] == b'{"name": "plain"}'
+        assert found["prompt.json"] == (adapter / "prompt.json").read_bytes()
         assert found["config.json"] == (base / "config.json").read_bytes()
 
     def test_code_that_transformers_does_not_need(self, base: Path, tmp_path: Path) -> None:
