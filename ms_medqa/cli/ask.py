@@ -188,7 +188,10 @@ def _converse(args: argparse.Namespace, config: Config, adapters: dict[str, str]
 
 
 def _read(terminal: bool) -> str | None:
-    if not terminal:
+    if not terminal or not sys.stdout.isatty():
+        # Where standard output is a file, it holds answers alone, and input() would put its prompt there.
+        if terminal:
+            print("> ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline() or None
     import readline  # noqa: F401  # gives input() line editing and a history
 

@@ -175,6 +175,19 @@ def test_a_dialogue_reads_standard_input_to_its_end(
     assert captured.err.count(" tokens/s") == 2
 
 
+def test_at_a_terminal_a_file_gets_the_answers_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = io.StringIO("头痛怎么办？\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", typed)
+    assert ask("--greedy", "--interactive") == 0
+    captured = capsys.readouterr()
+    assert captured.out == tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6) + "\n"
+    assert captured.err.count("> ") == 2
+    assert "/help" in captured.err
+
+
 def test_a_dialogue_with_an_adapter_shows_the_bases_answer_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
