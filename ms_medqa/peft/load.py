@@ -38,8 +38,7 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
         UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
     """
     adapter, naming, found = read_for(model, folder)
-    for note in adapter.notes if is_main_rank() else ():
-        print(f"note: {note}", file=sys.stderr)
+    tell_notes(adapter)
     if model.lm_head is None and HEAD in naming.shapes:
         _untie(model)
     whole = replacements(adapter, naming)
@@ -52,6 +51,12 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
         parts = [part for name in whole for part in naming.contents[name]]
         mark_whole(model, list(dict.fromkeys(part.rpartition(".")[0] for part in parts)))
     return adapter
+
+
+def tell_notes(adapter: Adapter) -> None:
+    """Print what a user should know about an adapter that is going to be used."""
+    for note in adapter.notes if is_main_rank() else ():
+        print(f"note: {note}", file=sys.stderr)
 
 
 def read_for(model: CausalLM, folder: str | Path) -> tuple[Adapter, Naming, dict[str, Change]]:

@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.row_adapters import RowAdapters, SideWeights
-from ms_medqa.peft.load import read_for
+from ms_medqa.peft.load import read_for, tell_notes
 
 _LAYERS = "model.layers."
 
@@ -48,6 +48,7 @@ def load_row_adapters(model: CausalLM, folders: Mapping[str, str | Path]) -> Row
                         "merge it into a model of its own: `ms-medqa merge`",
                     )
                 pairs.setdefault(path, {})[name] = pair.a, pair.b[place.start : place.stop] * pair.scaling
+        tell_notes(adapter)
     names = tuple(folders)
     return RowAdapters({path: _side_by_side(path, own, names) for path, own in pairs.items()}, names)
 

@@ -16,6 +16,7 @@ from ms_medqa.config import UserError
 from ms_medqa.models import load_model
 from ms_medqa.models.loading import assign
 from ms_medqa.peft import inject_lora, load_adapter, lora_layers, read_adapter, save_adapter
+from ms_medqa.peft.rows import load_row_adapters
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -89,11 +90,16 @@ def test_merged_weights_follow_the_formula(
         np.testing.assert_allclose(update, products[path], atol=1e-6)
 
 
+@pytest.mark.parametrize("beside", [False, True])
 def test_what_is_done_about_fan_in_fan_out_is_said(
-    base: tuple[Path, decoders.Weights], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: tuple[Path, decoders.Weights], tmp_path: Path, capsys: pytest.CaptureFixture[str], beside: bool
 ) -> None:
     write_adapter(tmp_path / "adapter", [4] * 4, fan_in_fan_out=True)
-    load_adapter(load_model(base[0]), tmp_path / "adapter")
+    model = load_model(base[0])
+    if beside:
+        load_row_adapters(model, {"one": tmp_path / "adapter"})
+    else:
+        load_adapter(model, tmp_path / "adapter")
     out, err = capsys.readouterr()
     assert "note: " in err
     assert "fan_in_fan_out = true is for layers stored (in, out); here it is false" in err
