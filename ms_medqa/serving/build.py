@@ -9,6 +9,7 @@ from ms_medqa.config.schema import Config
 from ms_medqa.generation.generate import load_model
 from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.generation.variant import Variant
+from ms_medqa.models.decoder import CausalLM
 from ms_medqa.peft.rows import load_row_adapters
 from ms_medqa.serving.service import ServedModel, Service
 
@@ -26,11 +27,11 @@ def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Serv
     """
     model = load_model(path, dtype=config.runtime.dtype)
     folder = Path(path) if model.folder is None else model.folder
-    served = [_served(config.serve.model_name or folder.resolve().name, Variant.of(model, None, [folder]))]
-    served += [_served(name, Variant.of(model, name, [adapter, folder])) for name, adapter in adapters.items()]
+    served = [_served(config.serve.model_name or folder.resolve().name, Variant.of(model, None, [folder]), model)]
+    served += [_served(name, Variant.of(model, name, [adapter, folder]), model) for name, adapter in adapters.items()]
     beside = load_row_adapters(model, adapters) if adapters else None
     return Service(served, lambda: Scheduler(model, config.serve.max_batch, beside), config)
 
 
-def _served(name: str, variant: Variant) -> ServedModel:
-    return ServedModel(name, variant.adapter, variant.prompt, variant.end_ids)
+def _served(name: str, variant: Variant, model: CausalLM) -> ServedModel:
+    return ServedModel(name, variant.adapter, variant.prompt, variant.end_ids, model.config.position_limit)

@@ -30,6 +30,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Of the time for the end, what is kept for telling those who are broken off.
 _LAST_SHARE, _LAST_SECONDS = 0.25, 2.0
 _POLL_SECONDS = 0.05
+# For the head of a request to arrive: else whoever opens connections and says nothing holds them for ever.
+_HEAD_SECONDS = 30.0
 # For connections and the process to go.
 _CLOSING_SECONDS = 0.5
 _BACKLOG = 2048
@@ -145,7 +147,33 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Tells what is no HTTP in the shape of all other errors."""
+    """Tells what is no HTTP in the shape of all other errors, and closes connections that ask for nothing."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._time_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._time_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def _time_head(self) -> None:
+        # Behind a response uvicorn has a timer of its own, which the first byte of a next request ends.
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def send_400_response(self, msg: str) -> None:
         # Behind the beginning of a response there is nothing left to say.

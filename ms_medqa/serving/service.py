@@ -34,12 +34,14 @@ class ServedModel:
         adapter: registered name, None for the base model.
         prompt: renders dialogues; its tokenizer is the model's.
         end_ids: tokens that end an answer.
+        positions: tokens of prompt and answer together that it holds.
     """
 
     name: str
     adapter: str | None
     prompt: Prompt
     end_ids: frozenset[int]
+    positions: int
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -105,7 +107,7 @@ class Service:
         if len(body.messages) > self.settings.max_messages:
             raise invalid(f"more than {self.settings.max_messages} messages", "messages")
         example = _example(body.messages, body.context, self.closing)
-        return [self._checked(_encoded(lambda: model.prompt.encode_prompt(example), "messages"), "messages")]
+        return [self._checked(model, _encoded(lambda: model.prompt.encode_prompt(example), "messages"), "messages")]
 
     def encode_texts(self, model: ServedModel, body: CompletionBody) -> list[list[int]]:
         """Plain prompts, without any template."""
@@ -115,11 +117,11 @@ class Service:
             if not text:
                 raise invalid("prompt: a text is empty", "prompt")
             tokens = start + _encoded(lambda text=text: model.tokenizer.encode(text), "prompt")
-            prompts.append(self._checked(tokens, "prompt"))
+            prompts.append(self._checked(model, tokens, "prompt"))
         return prompts
 
-    def check_counts(self, body: GenerationBody, prompts: int, max_tokens: tuple[str, int | None]) -> int:
-        """The number of tokens that each answer may have.
+    def check_counts(self, body: GenerationBody, prompts: int, max_tokens: tuple[str, int | None]) -> int | None:
+        """The number of tokens that each answer may have, None where the request does not say.
 
         Args:
             body: the request.
@@ -135,24 +137,29 @@ class Service:
         name, wished = max_tokens
         if wished is not None and wished > self.settings.max_tokens:
             raise invalid(f"{name}: at most {self.settings.max_tokens}", name)
-        return wished or min(self.defaults.max_new_tokens, self.settings.max_tokens)
+        return wished
 
     def ticket(
         self,
         model: ServedModel,
         body: GenerationBody,
         prompts: Sequence[Sequence[int]],
-        max_tokens: int,
+        max_tokens: int | None,
         logprobs: int | None,
     ) -> Ticket:
-        """The jobs of a request: `n` answers to each prompt."""
+        """The jobs of a request: `n` answers to each prompt.
+
+        Raises:
+            ApiError: 400, so long an answer does not fit behind a prompt.
+        """
         params = self._params(body)
         seed = draw_seed() if body.seed is None else body.seed % 2**64
         jobs: list[Job] = []
         for prompt in prompts:
+            limit = self._answer_tokens(model, prompt, max_tokens)
             for stream in range(body.n or 1):
                 request = Request(
-                    prompt, params, max_tokens, model.end_ids, seed, stream, adapter=model.adapter, logprobs=logprobs
+                    prompt, params, limit, model.end_ids, seed, stream, adapter=model.adapter, logprobs=logprobs
                 )
                 jobs.append(Job(request, model.tokenizer, body.stop, index=len(jobs)))
         return Ticket(jobs)
@@ -166,8 +173,22 @@ class Service:
         except UserError as error:
             raise invalid(str(error)) from None
 
-    def _checked(self, prompt: list[int], param: str) -> list[int]:
-        most = self.settings.max_prompt_tokens
+    def _answer_tokens(self, model: ServedModel, prompt: Sequence[int], wished: int | None) -> int:
+        """What was wished for, or as much of the default as fits."""
+        room = model.positions - len(prompt)
+        if wished is None:
+            return min(self.defaults.max_new_tokens, self.settings.max_tokens, room)
+        if wished > room:
+            raise invalid(
+                f"the prompt has {len(prompt)} tokens and the answer may have {wished}, "
+                f"but the model holds {model.positions}",
+                code="context_length_exceeded",
+            )
+        return wished
+
+    def _checked(self, model: ServedModel, prompt: list[int], param: str) -> list[int]:
+        # An answer has one token at least.
+        most = min(self.settings.max_prompt_tokens, model.positions - 1)
         if len(prompt) > most:
             raise invalid(
                 f"the prompt has {len(prompt)} tokens, and at most {most} are taken", param, "context_length_exceeded"

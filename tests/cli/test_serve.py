@@ -85,6 +85,11 @@ def test_where_the_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert command.read_key("from-option", None) == "from-option"
 
 
+def _texts(client: Any, body: dict[str, Any]) -> list[str]:
+    response = client.post("/v1/chat/completions", json=body)
+    return [choice["message"]["content"] for choice in response.json()["choices"]]
+
+
 @needs_libraries
 def test_a_real_model_and_its_adapter_answer_until_a_signal(tmp_path: Path) -> None:
     import httpx
@@ -114,6 +119,13 @@ def test_a_real_model_and_its_adapter_answer_until_a_signal(tmp_path: Path) -> N
                     response = client.post("/v1/chat/completions", json=body)
                     assert response.status_code == 200, response.text
                     answers[model] = response.json()["choices"][0]["message"]["content"]
+                # Answers of one seed differ from each other, and come again whoever shares the batch.
+                body |= {"model": "plain", "temperature": 2, "n": 3, "seed": 7}
+                drawn = [_texts(client, body) for _ in range(2)]
+                alone = _texts(client, body | {"n": 1})
+                # The model has 256 positions, and the default answer 200 tokens.
+                long = {"model": "plain", "prompt": "a" * 100, "temperature": 0}
+                usage = client.post("/v1/completions", json=long).json()["usage"]
             process.send_signal(signal.SIGTERM)
             rest = process.stderr.read()
             assert process.wait(20) == 0, rest
@@ -121,5 +133,10 @@ def test_a_real_model_and_its_adapter_answer_until_a_signal(tmp_path: Path) -> N
             process.kill()
     assert answers["plain"] == tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=8)
     assert answers["tuned"] != answers["plain"]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 3
+    assert alone == drawn[0][:1]
+    assert usage["prompt_tokens"] > 56
+    assert usage["completion_tokens"] <= 256 - usage["prompt_tokens"]
     assert "头痛" not in rest
     assert "Traceback" not in rest

@@ -75,3 +75,10 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert "x-medical-disclaimer" in response.headers
     return body["error"]
+
+
+def text_of(client: LocalClient, tokens: int) -> str:
+    """A plain text of so many tokens."""
+    text = "水" * tokens
+    assert len(client.fixture.tokenizer.encode(text)) == tokens
+    return text

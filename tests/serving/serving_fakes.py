@@ -126,7 +126,8 @@ class Fixture:
         self.config = Config.model_validate({"serve": {"drain_seconds": 5, "request_seconds": 20, **keys}})
         chat, plain = (Prompt.named(name, self.tokenizer) for name in ("chat", "medqa"))
         ends = frozenset(chat.stop_token_ids)
-        models = [ServedModel("base", None, chat, ends), *(ServedModel(name, name, plain, ends) for name in adapters)]
+        models = [ServedModel("base", None, chat, ends, LIMIT)]
+        models += [ServedModel(name, name, plain, ends, LIMIT) for name in adapters]
         self.cores: list[EchoCore] = []
         # Of the server around it, see `running`.
         self.stop: Callable[[], object] = lambda: None

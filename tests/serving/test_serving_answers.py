@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving_client import QUESTION, LocalClient, events
+from serving_client import QUESTION, LocalClient, events, text_of
+from serving_fakes import ENDLESS, LIMIT
 
 from ms_medqa.generation import SamplingParams
 
@@ -146,6 +147,18 @@ def test_an_answer_ends_at_its_limit(ask: Ask) -> None:
     # Without a limit in the request the config's counts.
     body = client.complete(temperature=2.0, max_tokens=None).json()
     assert body["usage"]["completion_tokens"] == client.fixture.config.generate.max_new_tokens
+
+
+def test_without_a_limit_an_answer_has_what_fits_behind_its_prompt(ask: Ask) -> None:
+    client = ask(max_prompt_tokens=LIMIT)
+    default = client.fixture.config.generate.max_new_tokens
+    for room, given in ((1, 1), (7, 7), (default, default), (default + 1, default)):
+        body = client.complete(text_of(client, LIMIT - room), temperature=ENDLESS, max_tokens=None).json()
+        assert body["usage"]["completion_tokens"] == given
+    # Each prompt has its own room.
+    texts = [text_of(client, LIMIT - 3), "水"]
+    body = client.complete(texts, temperature=ENDLESS, max_tokens=None).json()
+    assert body["usage"]["completion_tokens"] == 3 + default
 
 
 def test_settings_reach_the_core(ask: Ask) -> None:

@@ -153,6 +153,26 @@ def test_what_is_no_http_hurts_nobody(make: Make, data: bytes) -> None:
         assert post(address, {"model": "base", "prompt": "短"}).status_code == 200
 
 
+@pytest.mark.parametrize("sent", [[], [b"POST /v1/comp"], [b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G"]])
+def test_a_connection_that_asks_for_nothing_is_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, sent: list[bytes]
+) -> None:
+    from ms_medqa.serving import run
+
+    monkeypatch.setattr(run, "_HEAD_SECONDS", 0.4)
+    with running(make(seconds=0.01)) as address:
+        with socket.create_connection(("127.0.0.1", port_of(address))) as client:
+            # Less than what uvicorn leaves between two requests.
+            client.settimeout(4)
+            for part in sent[:-1]:
+                client.sendall(part)
+                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+            client.sendall(b"".join(sent[-1:]))
+            assert client.recv(4096) == b""
+        # An answer that takes longer is not touched by it.
+        assert post(address, ENDLESS_BODY | {"max_tokens": 80}).json()["usage"]["completion_tokens"] == 80
+
+
 def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from ms_medqa.serving import responses
 

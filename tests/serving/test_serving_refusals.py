@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving_client import JSON, QUESTION, LocalClient, error_of, events
+from serving_client import JSON, QUESTION, LocalClient, error_of, events, text_of
+from serving_fakes import LIMIT
 
 Ask = Callable[..., LocalClient]
 
@@ -159,10 +160,29 @@ def test_too_long_a_prompt(ask: Ask) -> None:
     client = ask(max_prompt_tokens=50, max_tokens=8000)
     assert error_of(client.complete("x " * 60), 400)["code"] == "context_length_exceeded"
     assert error_of(client.complete(""), 400)["param"] == "prompt"
-    # The model's own limit is the core's to tell; a stream is refused as plainly as a whole answer.
+    # An answer that does not fit behind it is refused in a stream as plainly as whole.
     for stream in (False, True):
-        assert "too long" in error_of(client.complete("x", max_tokens=5000, stream=stream), 400)["message"]
+        error = error_of(client.complete("x", max_tokens=5000, stream=stream), 400)
+        assert error["code"] == "context_length_exceeded"
+        assert "5000" in error["message"]
     assert client.fixture.service.worker.reserved == 0
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer(ask: Ask) -> None:
+    client = ask(max_prompt_tokens=10_000)
+    for tokens in (LIMIT, LIMIT + 1):
+        error = error_of(client.complete(text_of(client, tokens)), 400)
+        assert error["code"] == "context_length_exceeded"
+        assert str(LIMIT - 1) in error["message"]
+    assert client.fixture.core.requests == []
+
+
+def test_the_answers_to_all_prompts_of_a_request_have_one_limit(ask: Ask) -> None:
+    client = ask(max_n=6, rows=8)
+    assert len(client.complete(["一", "二", "三"], n=2).json()["choices"]) == 6
+    assert error_of(client.complete(["一", "二", "三"], n=3), 400)["param"] == "prompt"
+    assert error_of(client.complete(["一"] * 7), 400)["param"] == "prompt"
+    assert error_of(client.complete("一", n=7), 400)["param"] == "n"
 
 
 def test_a_key_opens_all_routes_but_health(ask: Ask) -> None:
