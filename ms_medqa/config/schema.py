@@ -218,7 +218,11 @@ class GenerateSection(Section):
         description="Beam search ends, with `num_beams` answers found: true at once, false when the best beginning is "
         "no better than these, `never` when none of its continuations could be.",
     )
-    n: int = Field(1, ge=1, description="Answers to each question, with beam search at most `num_beams`.")
+    n: int = Field(
+        1,
+        ge=1,
+        description="Answers to each question, with beam search at most `num_beams`; of a server, requests say it.",
+    )
     max_new_tokens: int = Field(200, ge=1, description="Longest answer.")
     batch_size: int = Field(8, ge=1, description="Questions answered together in a batch file.")
     seed: int | None = Field(None, ge=0, description="Repeats an answer exactly; empty: a new draw each time.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.generation.generate import load_model
 from ms_medqa.generation.scheduler import Scheduler
@@ -23,8 +24,12 @@ def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Serv
         config: of the server.
 
     Raises:
-        UserError: a folder is missing or holds something else, or a tokenizer is not the model's.
+        UserError: a folder is missing or holds something else, a tokenizer is not the model's, or the config asks for
+            beam search.
     """
+    beams = config.generate.num_beams
+    if beams > 1:
+        raise UserError(f"generate.num_beams = {beams}: the server draws its answers", "leave it at 1")
     model = load_model(path, dtype=config.runtime.dtype)
     folder = Path(path) if model.folder is None else model.folder
     served = [_served(config.serve.model_name or folder.resolve().name, Variant.of(model, None, [folder]), model)]

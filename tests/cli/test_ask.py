@@ -259,3 +259,18 @@ def test_an_adapter_of_another_model_is_one_line(tmp_path: Path, capsys: pytest.
     adapter = tiny.write_adapter(tmp_path / "adapter")
     assert main(["ask", "--model", str(other), "--adapter", str(adapter), "头痛"]) == 2
     assert "made for another model" in capsys.readouterr().err
+
+
+def test_several_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    qa = MedicalQA(tiny.folder())
+    for options, settings in (
+        (["--n", "2", "--seed", "3"], {"n": 2, "seed": 3}),
+        (["--n", "2", "--num-beams", "3"], {"n": 2, "num_beams": 3}),
+    ):
+        assert ask("感冒了怎么办？", *options) == 0
+        first, second = qa.answers("感冒了怎么办？", max_new_tokens=6, **settings)
+        assert capsys.readouterr().out == f"[1] {first}\n[2] {second}\n"
+    assert ask("感冒了怎么办？", "--n", "5", "--num-beams", "3") == 2
+    assert "3 beams find at most 3 answers" in capsys.readouterr().err
+    assert ask("--interactive", "--n", "2") == 2
+    assert "a dialogue goes on with one answer" in capsys.readouterr().err

@@ -69,6 +69,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve.max_queu=3"], "did you mean 'serve.max_queue'?"),
         (["serve.cors_origins=[example.org]"], "no origin"),
         (["--host", " "], "serve.host"),
+        (["generate.num_beams=4", "--port", "0"], "the server draws"),
     ],
 )
 def test_arguments_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
