@@ -5,7 +5,6 @@ Order and meaning are those of Hugging Face's `generate` with `num_beams` and wi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -131,7 +130,7 @@ class Beams:
             tokens = (*before[parent].tokens, token)
             finish = self._finish(tokens)
             if finish is None and len(self._running) < count:
-                history = copy.deepcopy(before[parent].history)
+                history = before[parent].history.fork()
                 history.add(token)
                 self._running.append(_Beam(tokens, score, history))
                 parents.append(parent)

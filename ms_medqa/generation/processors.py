@@ -9,6 +9,7 @@ without a token or with NaN, a token can be drawn: see `History.forbid` and `div
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable
 
@@ -36,7 +37,7 @@ class History:
         self._ids = np.empty(256, dtype=np.int64)
         self._ngram_size = ngram_size
         self._newest: deque[int] = deque(maxlen=max(ngram_size - 1, 0))
-        self._following: dict[tuple[int, ...], list[int]] = {}
+        self._following: dict[tuple[int, ...], tuple[int, ...]] = {}
         for token in tokens:
             self.add(int(token))
 
@@ -49,8 +50,16 @@ class History:
             self._seen.add(token)
         if self._ngram_size:
             if len(self._newest) == self._ngram_size - 1:
-                self._following.setdefault(tuple(self._newest), []).append(token)
+                run = tuple(self._newest)
+                self._following[run] = (*self._following.get(run, ()), token)
             self._newest.append(token)
+
+    def fork(self) -> History:
+        """Another one that remembers the same and goes on by itself."""
+        other = copy.copy(self)
+        for name in ("_seen", "_ids", "_newest", "_following"):
+            setattr(other, name, getattr(self, name).copy())
+        return other
 
     def penalise(self, logits: np.ndarray, penalty: float) -> None:
         """Lower the logits of tokens that occur, in place. logits: float32 (V,)."""
