@@ -6,9 +6,9 @@ MODEL is a folder or the name of a shipped one (medqa-tiny). `key=value` are con
 `serve.max_batch=16`.
 
 - `load`: first a client alone asks every question: these are the answers that have to come. Then `--clients` clients
-  stream greedy answers for `--seconds`, in `--rounds` turns with one client alone. None may be lost, fail, or be that of
-  another question. Memory must be flat: in the last third of the time its mean is at most `--flat-mb` above that of the
-  second third. Printed are medians and ranges of the turns, and times over all answers.
+  stream greedy answers for `--seconds`, in `--rounds` turns with one client alone. None may be lost, fail, or be that
+  of another question. Memory must be flat: in the last third of the time its mean is at most `--flat-mb` above that of
+  the second third. Printed are medians and ranges of the turns, and times over all answers.
 - `hostile`: `--requests` connections of `hostile_wire.py`, `--connections` at a time, a function of `--seed`. No status
   but 2xx, 4xx and 503, no line of a failure in the log, and none left over: rows, and within limits open files, threads
   and memory, are at the end what they were after the first tenth. Meanwhile a client that asks well gets its answer.
@@ -102,9 +102,7 @@ async def _load(args: argparse.Namespace, server: Server, rules: Rules) -> None:
     print(f"one client: {show(ones)} tokens/s; {one.times()}")
     print(f"{args.clients} clients: {show(rates)} tokens/s, {show(ratios)} x one; {many.times()}")
     print(f"{many.answers} answers, {many.tokens} tokens, {many.refused} times told to come back")
-    thirds = watch.thirds()
-    for name, number in (("resident", 0), ("its own", 1)):
-        print(f"memory, {name}: {', '.join(f'{third[number]:.0f}' for third in thirds)} MB in each third of the time")
+    thirds = _print_memory(watch)
     faults = one.faults + many.faults
     rules.must(not faults, f"no answer failed, was lost or another's: {_shown(faults)}")
     rules.must(same, "one client alone gets the same answers all along")
@@ -146,6 +144,7 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules) -> No
     async with connect(server.address, 1) as http:
         asker, tally = Asker(http, args.tokens), Tally()
         (known, *_), _ = await alone(asker, questions(1), tally)
+        watch = Watch(server)
         witness = asyncio.ensure_future(_witness(asker, known, tally))
         began, states = time.monotonic(), list[State]()
         for size in (args.requests // 10, None):
@@ -155,11 +154,13 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules) -> No
                 break
             states.append(await asyncio.to_thread(server.state))
         seconds = time.monotonic() - began
+        watch.close()
         witness.cancel()
         wrong = (await asyncio.gather(witness, return_exceptions=True))[0]
         last = await asker.ask(known.text, tally) if server.alive else None
     _print_kinds(seen)
     print(f"{args.requests} connections in {seconds:.0f} s, {args.connections} at a time; {tally.answers} good answers")
+    _print_memory(watch)
     for fault in faults[:SHOWN_FAULTS]:
         print(f"  {fault}")
     rules.must(server.alive, "the server runs")
@@ -198,6 +199,13 @@ def _print_kinds(seen: Counter[tuple[str, str]]) -> None:
     print(f"{'':<18}" + "".join(f"{'none' if column == '0xx' else column:>9}" for column in columns))
     for kind in sorted({kind for kind, _ in seen}):
         print(f"{kind:<18}" + "".join(f"{seen[kind, column]:>9}" for column in columns))
+
+
+def _print_memory(watch: Watch) -> list[tuple[float, float]]:
+    thirds = watch.thirds()
+    for name, number in (("resident", 0), ("its own", 1)):
+        print(f"memory, {name}: {', '.join(f'{third[number]:.0f}' for third in thirds)} MB in each third of the time")
+    return thirds
 
 
 def _end(server: Server, rules: Rules) -> None:

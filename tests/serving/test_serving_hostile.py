@@ -10,8 +10,7 @@ from itertools import islice
 
 import pytest
 from hostile_bodies import mutated_body
-from hostile_exchange import exchange
-from hostile_wire import wires
+from hostile_wire import CHAT, Wire, chat, request, wires
 from serving_client import JSON, LocalClient, error_of
 from serving_fakes import Fixture, running
 
@@ -39,6 +38,8 @@ def test_no_bad_input_is_the_servers_fault(ask: Ask, seed: int) -> None:
 def test_nothing_that_a_connection_may_bring_hurts_the_server(
     make: Callable[..., Fixture], caplog: pytest.LogCaptureFixture
 ) -> None:
+    from hostile_exchange import exchange
+
     fixture = make(rows=8, adapters=("tuned",), max_queue=500, max_body_bytes=50_000)
     sent = list(islice(wires(1, ["base", "tuned"], 50_000), 400))
 
@@ -55,3 +56,19 @@ def test_nothing_that_a_connection_may_bring_hurts_the_server(
         fixture.wait_idle()
     assert len(Counter(wire.kind for wire in sent)) > 10
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_what_judges_the_responses_sees_a_fault(make: Callable[..., Fixture]) -> None:
+    from hostile_exchange import exchange
+
+    fixture, faults = make(), []
+    with running(fixture) as address:
+        for stream in (False, True):
+            fixture.core.failures = [ZeroDivisionError("inside")]
+            wire = Wire("good", (request(CHAT, chat("base", stream=stream)),))
+            faults.append(asyncio.run(exchange(int(address.rpartition(":")[2]), wire, 20)).fault)
+    whole, streamed = faults
+    assert whole is not None
+    assert whole.startswith("status 500")
+    assert streamed is not None
+    assert "a stream that ends in" in streamed

@@ -166,7 +166,9 @@ def test_a_connection_that_asks_for_nothing_is_closed(
             client.settimeout(4)
             for part in sent[:-1]:
                 client.sendall(part)
-                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+                received = b""
+                while not received.endswith(b"}"):
+                    received += client.recv(4096)
             client.sendall(b"".join(sent[-1:]))
             assert client.recv(4096) == b""
         # An answer that takes longer is not touched by it.
