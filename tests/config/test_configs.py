@@ -198,7 +198,8 @@ def test_the_commands_of_its_head_are_commands(name: str) -> None:
             importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
             # What is unknown ends it.
             args = parser.parse(arguments)
-            assert getattr(args, "adapter", None) in (None, f"{config.output_dir}/adapter")
+            adapter = f"{config.output_dir}/adapter"
+            assert getattr(args, "adapter", None) in (None, adapter, [adapter])
             assert command == "convert" or getattr(args, "model", None) in (None, config.model.path)
         if command in ("convert", "train") or program == "bash":
             named = [word for word in arguments if word.startswith("configs/")]
