@@ -20,7 +20,8 @@ _held = False
 def hold_interrupt() -> Iterator[None]:
     """Let Ctrl-C wait inside the block, up to `check_interrupt` or the end of the block.
 
-    Threads that begin inside do not see SIGINT at all; those of MindSpore must begin there, or one of them takes it.
+    Threads that begin inside do not see SIGINT at all; those of MindSpore must begin there (`start_threads`), or one of
+    them takes it.
     """
     global _held
     if _held or not _is_main():
@@ -37,6 +38,14 @@ def hold_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
         # One that waits is raised here.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
+
+
+def start_threads() -> None:
+    """Have MindSpore begin its threads, as it does with its first operation. The device must have been set up."""
+    # Here, so that a command line is read without MindSpore.
+    import mindspore as ms
+
+    (ms.Tensor([1.0], ms.float32) + 1).asnumpy()
 
 
 def check_interrupt() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ms_medqa.backend.interrupt import hold_interrupt
+from ms_medqa.backend.interrupt import hold_interrupt, start_threads
 from ms_medqa.cli.adapters import any_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.console import progress
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     adapters, named = any_adapters(args.adapter)
     with hold_interrupt():
         _set_up(config)
+        start_threads()
     if args.interactive:
         return _converse(args, config, adapters, named)
     qa, adapter = _load(args, config, adapters, named)
