@@ -25,6 +25,8 @@ from ms_medqa.models.row_adapters import RowAdapters
 SMALLEST_CACHE = 128
 # A shorter common start is read again: finding and copying it would not pay.
 SHORTEST_SHARED = 16
+# Steps for which a smaller decoder must have been enough: a move costs as much as some, and rows may soon be wanted.
+PATIENCE = 16
 MAX_IDLE_DECODERS = 7
 
 
@@ -49,6 +51,7 @@ class Scheduler:
         self._rows: list[Running | None] = []
         self._held: list[_Held] = []
         self._numbers = itertools.count()
+        self._roomy = 0
 
     @property
     def free(self) -> int:
@@ -224,15 +227,20 @@ class Scheduler:
         self._move(rows, max(length, now.length) if now and self.running else length)
 
     def _shrink(self) -> None:
-        """Go on in a smaller decoder that is there already, where few rows are left."""
+        """Go on in a smaller decoder that is there already, where few rows have been left for some steps."""
+        smaller = self._smaller()
+        self._roomy = self._roomy + 1 if smaller is not None else 0
+        if smaller is not None and self._roomy >= PATIENCE:
+            self._roomy = 0
+            self._move(smaller.batch, smaller.length)
+
+    def _smaller(self) -> CachedDecoder | None:
         running = self.running
         if self._decoder is None or not running or self._decoder.batch < 2 * bucket(running):
-            return
+            return None
         needed = max(len(one.request.prompt) + one.request.max_new_tokens for one in self._rows if one is not None)
         fitting = [one for one in self._idle if running <= one.batch < self._decoder.batch and one.length >= needed]
-        if fitting:
-            smallest = min(fitting, key=lambda one: (one.batch, one.length))
-            self._move(smallest.batch, smallest.length)
+        return min(fitting, key=lambda one: (one.batch, one.length), default=None)
 
     def _move(self, rows: int, length: int) -> None:
         """Go on in a decoder of this size; what fits of the rows goes along."""

@@ -206,6 +206,35 @@ def test_a_cache_that_grows_keeps_what_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert made == [(1, 128), (2, 256), (4, 256)]
 
 
+def test_a_smaller_cache_takes_over_when_few_are_left_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[int] = []
+    take_over = CachedDecoder.take_over
+
+    def counted(self: CachedDecoder, other: CachedDecoder, rows: Sequence[int]) -> None:
+        moves.append(self.batch)
+        take_over(self, other, rows)
+
+    long = prompt(20)
+    expected = alone(long, 60)
+    monkeypatch.setattr(CachedDecoder, "take_over", counted)
+    batch = Scheduler(tiny.model(), 4)
+    batch.add(request(prompt(12), 2))
+    run(batch)
+    running = batch.add(request(long, 60))
+    moves.clear()
+    for _ in range(3):
+        # Others come and go, and the cache for four stays.
+        for size in (14, 15, 16):
+            batch.add(request(prompt(size), 3))
+        for _ in range(scheduler.PATIENCE // 2):
+            batch.step()
+    assert 1 not in moves
+    run(batch)
+    assert moves[-1] == 1
+    assert moves.count(1) == 1
+    assert running.tokens == expected
+
+
 def test_room_that_is_reserved_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr(scheduler, "CachedDecoder", lambda *size: made.append(size[1:3]) or CachedDecoder(*size))
