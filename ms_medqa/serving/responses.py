@@ -79,6 +79,7 @@ class Follower:
         self._form = form
         self._prompt_tokens = prompt_tokens
         self.deadline = ticket.began + service.settings.request_seconds
+        self._alarm: asyncio.TimerHandle | None = None
         self._made = [0] * len(ticket.jobs)
         self._texts = [""] * len(ticket.jobs)
 
@@ -91,6 +92,10 @@ class Follower:
         self._service.check_open()
         self._service.worker.submit(self._ticket)
         self._service.tickets.add(self._ticket)
+        seconds = self._service.settings.request_seconds
+        late = ApiError(504, f"not done within {seconds:g} seconds")
+        # An event like others, because before Python 3.12 `wait_for` may lose the cancellation of a client that leaves.
+        self._alarm = self._ticket.loop.call_later(self.deadline - time.monotonic(), self._ticket.put, late)
         try:
             event = await self._next()
         except BaseException:
@@ -100,6 +105,8 @@ class Follower:
 
     def leave(self) -> None:
         """Give the rows back; no harm where the request is over."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._service.tickets.discard(self._ticket)
         self._service.worker.cancel(self._ticket)
 
@@ -159,10 +166,7 @@ class Follower:
             log.info("answers: %s", json.dumps(self._texts, ensure_ascii=False))
 
     async def _next(self) -> Accepted | Piece:
-        try:
-            event = await asyncio.wait_for(self._ticket.next(), max(0.0, self.deadline - time.monotonic()))
-        except (asyncio.TimeoutError, TimeoutError):
-            raise ApiError(504, f"not done within {self._service.settings.request_seconds:g} seconds") from None
+        event = await self._ticket.next()
         if isinstance(event, ApiError):
             raise event
         return event

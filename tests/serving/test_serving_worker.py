@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving_client import LocalClient, error_of
+from serving_client import QUESTION, LocalClient, error_of
 from serving_fakes import ENDLESS, EchoCore, Fixture, Row, tokenizer_of
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.generation.request import Request
 from ms_medqa.generation.stops import AnswerText
+from ms_medqa.serving import intake
+from ms_medqa.serving.bodies import ChatBody
+from ms_medqa.serving.job import Piece
 from ms_medqa.serving.metrics import Metrics
 from ms_medqa.serving.worker import Worker
 
@@ -123,3 +126,24 @@ def test_a_stop_string_over_several_tokens_and_one_that_was_none(tiny_tokenizer_
     assert said("一二三", "三四") == ("一二三", False)
     assert said("aaab", "aab") == ("a", True)
     assert said("一二三四五", "四五", "二三四五六", "三") == ("一二", True)
+
+
+def test_a_client_that_leaves_as_a_token_comes_is_not_followed_on(make: Callable[..., Fixture]) -> None:
+    fixture = make(seconds=0.005)
+    body = ChatBody.model_validate({"model": "base", "messages": QUESTION, "temperature": ENDLESS, "max_tokens": 2000})
+
+    async def leave() -> None:
+        follower = await intake.chat(fixture.service, body)
+        await follower.accept()
+        (ticket,) = fixture.service.tickets
+        following = asyncio.ensure_future(follower.whole())
+        await asyncio.sleep(0.05)
+        # Both before the loop turns to it again.
+        ticket.put(Piece(0, "x", (), 1, None))
+        following.cancel()
+        done, _ = await asyncio.wait({following}, timeout=5)
+        assert done
+        assert following.cancelled()
+
+    asyncio.run(leave())
+    fixture.wait_idle()
