@@ -41,15 +41,19 @@ CORE = [
     "rouge-chinese>=1.0.3,<2",
 ]
 SERVE = ["fastapi>=0.115,<1", "uvicorn>=0.30,<1"]
+# The page opens only those of Gradio's routes that it needs, which another release may name otherwise.
+WEB = [*SERVE, "gradio>=6.31,<6.32"]
 EXTRAS = {
     # The server is tested with the clients that its users have.
     "test": [
         "pytest>=8,<10",
         "pytest-xdist>=3.7,<4",
         "ruff>=0.17,<0.18",
-        *SERVE,
+        *WEB,
         "httpx>=0.27,<1",
         "openai>=1.60,<4",
+        # Drives a Chromium that is there already.
+        "playwright>=1.50,<2",
     ],
     "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1", "tiktoken>=0.7,<1"],
     # Reads PyTorch pickles with its loader for plain weights; earlier releases let code through that loader.
@@ -57,6 +61,7 @@ EXTRAS = {
     # The report needs nothing beyond the core; the name is there for scripts that ask for it.
     "report": [requirement for requirement in CORE if requirement.startswith(("matplotlib", "jinja2"))],
     "serve": SERVE,
+    "web": WEB,
 }
 
 setup(

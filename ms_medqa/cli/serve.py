@@ -52,9 +52,11 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"serving needs {' and '.join(missing)}", "pip install 'ms_medqa[serve]'")
+    from ms_medqa.serving.page import has_page
     from ms_medqa.serving.run import bind, serve
 
     # Before the model is loaded, which takes long.
+    has_page(config.serve.page)
     listener = bind(config.serve.host, config.serve.port, key is not None)
     with listener:
         service = _load(args.model or config.model.path, adapters, config)
@@ -123,8 +125,12 @@ def _set_up_log() -> None:
 
 def _announce(service: Service, listener: socket.socket) -> None:
     from ms_medqa.serving.front import DISCLAIMER
+    from ms_medqa.serving.page import has_page
 
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(DISCLAIMER, file=sys.stderr)
-    print(f"serving {', '.join(service.models)} on http://{shown}:{port}", file=sys.stderr, flush=True)
+    address = f"http://{shown}:{port}"
+    print(f"serving {', '.join(service.models)} on {address}", file=sys.stderr, flush=True)
+    if has_page(service.settings.page):
+        print(f"the page: {address}/", file=sys.stderr, flush=True)

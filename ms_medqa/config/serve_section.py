@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from ms_medqa.config.section import Section
@@ -36,6 +38,10 @@ class ServeSection(Section):
     )
     closing: str | None = Field(
         None, description="Sentence that is put behind every answer, after an empty line; empty: none."
+    )
+    page: bool | Literal["auto"] = Field(
+        "auto",
+        description="The web page at `/`; `auto`: where Gradio is installed (`pip install 'ms_medqa[web]'`).",
     )
     log_text: bool = Field(
         False, description="Write prompts and answers into the log: they may hold what patients have told."

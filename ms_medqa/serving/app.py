@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,11 +13,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from ms_medqa import __version__
+from ms_medqa.serving import intake
 from ms_medqa.serving.bodies import ChatBody, CompletionBody, GenerationBody, check_body
 from ms_medqa.serving.errors import ApiError, internal
-from ms_medqa.serving.formats import ChatFormat, Format, TextFormat
 from ms_medqa.serving.front import CLIENT_LEFT, Front, Gate
 from ms_medqa.serving.json_body import read_json
+from ms_medqa.serving.page import INSTALL, has_page
+from ms_medqa.serving.page.routes import PageRoutes, serves
 from ms_medqa.serving.responses import (
     ClientGone,
     Follower,
@@ -31,7 +30,6 @@ from ms_medqa.serving.responses import (
 )
 from ms_medqa.serving.service import ServedModel, Service
 
-log = logging.getLogger("ms_medqa.serving")
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -42,9 +40,12 @@ def build_app(service: Service, key: str | None = None) -> ASGIApp:
         service: its worker has been started.
         key: what clients must show; None serves this machine alone.
     """
+    page = has_page(service.settings.page)
     # The pages for reading the schema load their scripts from elsewhere.
     app = FastAPI(title="ms_medqa", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     _add_routes(app, service)
+    if not page:
+        _tell_of_page(app)
     app.add_exception_handler(ApiError, _tell_api_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
@@ -52,7 +53,13 @@ def build_app(service: Service, key: str | None = None) -> ASGIApp:
     app.add_exception_handler(ClientDisconnect, _tell_nobody)
     app.add_exception_handler(Exception, _tell_other_error)
     settings = service.settings
-    outer: ASGIApp = Gate(app, key, LOOPBACK_NAMES | {settings.host.lower()})
+    inner: ASGIApp = app
+    if page:
+        # Gradio takes seconds and memory, which a server without a page keeps.
+        from ms_medqa.serving.page.mount import Page
+
+        inner = PageRoutes(app, Page(service), service)
+    outer: ASGIApp = Gate(inner, key, LOOPBACK_NAMES | {settings.host.lower()}, serves if page else None)
     if settings.cors_origins:
         # Outside the gate: what a browser asks beforehand carries no key.
         outer = CORSMiddleware(
@@ -89,31 +96,18 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", openapi_extra=_body_schema(ChatBody))
     async def chat_completions(request: Request) -> Response:
         body = check_body(ChatBody, await _read(request, service))
-        if body.top_logprobs is not None and not body.logprobs:
-            raise ApiError(400, "top_logprobs goes with logprobs: true", param="top_logprobs")
-        logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        limit = (
-            ("max_tokens", body.max_tokens)
-            if body.max_completion_tokens is None
-            else ("max_completion_tokens", body.max_completion_tokens)
-        )
-        return await _respond(
-            service, request, body, ChatFormat, limit, logprobs, lambda model: service.encode_chat(model, body), 1
-        )
+        return await _respond(request, body, await intake.chat(service, body))
 
     @app.post("/v1/completions", openapi_extra=_body_schema(CompletionBody))
     async def completions(request: Request) -> Response:
         body = check_body(CompletionBody, await _read(request, service))
-        return await _respond(
-            service,
-            request,
-            body,
-            TextFormat,
-            ("max_tokens", body.max_tokens),
-            body.logprobs,
-            lambda model: service.encode_texts(model, body),
-            len(body.prompt),
-        )
+        return await _respond(request, body, await intake.completion(service, body))
+
+
+def _tell_of_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def no_page() -> Response:
+        raise ApiError(404, f"there is no page here: {INSTALL}, and serve.page must not be false")
 
 
 async def _read(request: Request, service: Service) -> dict[str, Any]:
@@ -121,25 +115,7 @@ async def _read(request: Request, service: Service) -> dict[str, Any]:
     return await read_json(request, service.settings.max_body_bytes, service.settings.request_seconds)
 
 
-async def _respond(
-    service: Service,
-    request: Request,
-    body: GenerationBody,
-    form_type: type[Format],
-    limit: tuple[str, int | None],
-    logprobs: int | None,
-    encode: Callable[[ServedModel], list[list[int]]],
-    prompt_count: int,
-) -> Response:
-    model = service.model(body.model)
-    max_tokens = service.check_counts(body, prompt_count, limit)
-    # A long text takes a second, in which others' tokens must go out.
-    prompts = await asyncio.to_thread(encode, model)
-    if service.settings.log_text:
-        log.info("prompts: %s", [model.tokenizer.decode(prompt, skip_special=False) for prompt in prompts])
-    form = form_type(model.name, model.tokenizer, logprobs is not None, logprobs or 0)
-    ticket = service.ticket(model, body, prompts, max_tokens, logprobs)
-    follower = Follower(service, ticket, form, sum(map(len, prompts)))
+async def _respond(request: Request, body: GenerationBody, follower: Follower) -> Response:
     await while_connected(request.receive, follower.accept())
     return StreamedResponse(follower, body.usage_in_stream) if body.stream else WholeResponse(follower)
 

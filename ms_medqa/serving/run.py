@@ -119,6 +119,7 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
         if not running.done():
             end = time.monotonic() + max(0.0, service.settings.drain_seconds - _CLOSING_SECONDS)
             await _drain(service, end)
+            service.over.set()
             # An int to the type, which goes to asyncio as it is.
             server.config.timeout_graceful_shutdown = max(0.1, end - time.monotonic())  # type: ignore[assignment]
             server.should_exit = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -68,6 +69,8 @@ class Service:
         self.metrics = Metrics()
         self.worker = Worker(make_core, self.settings.max_queue, self.metrics)
         self.draining = False
+        # Nothing runs any more: connections that only wait may be closed.
+        self.over = asyncio.Event()
         # Of the event loop alone.
         self.tickets: set[Ticket] = set()
         closing = (self.settings.closing or "").strip()

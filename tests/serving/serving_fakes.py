@@ -123,7 +123,9 @@ class Fixture:
         self, folder: Path, rows: int = 4, seconds: float = 0.0, adapters: tuple[str, ...] = (), **keys: Any
     ) -> None:
         self.tokenizer = tokenizer_of(folder)
-        self.config = Config.model_validate({"serve": {"drain_seconds": 5, "request_seconds": 20, **keys}})
+        self.config = Config.model_validate(
+            {"serve": {"drain_seconds": 5, "request_seconds": 20, "page": False, **keys}}
+        )
         chat, plain = (Prompt.named(name, self.tokenizer) for name in ("chat", "medqa"))
         ends = frozenset(chat.stop_token_ids)
         models = [ServedModel("base", None, chat, ends, LIMIT)]

@@ -1,0 +1,91 @@
+"""The page of a service as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+# Gradio looks at these while it is imported and made: nothing is told to anybody, whatever the environment says, and no
+# statistics are kept, which would be counted anew for each click.
+os.environ |= {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**62),
+}
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from ms_medqa.serving.page.handlers import connect
+from ms_medqa.serving.page.layout import draw
+from ms_medqa.serving.service import Service
+
+# Open pages whose dialogues are kept.
+_PAGES = 1000
+# Beside questions, for the clicks that take no row.
+_CLICKS = 64
+_FONTS = ("system-ui", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei", "sans-serif")
+_STYLE = """
+#head { align-items: center; }
+#disclaimer { position: fixed; inset: auto 0 0 0; z-index: 50; padding: 0.5em 2em; background: #fff3cd; }
+#disclaimer, #disclaimer * { color: #533f03; }
+#disclaimer p { margin: 0; }
+.gradio-container { padding-bottom: 5em; }
+#answers .message { white-space: normal; }
+#answers .md { white-space: pre-wrap; }
+#answers .icon-button-wrapper { display: none; }
+#status { min-height: 1.6em; }
+"""
+
+
+class Page:
+    """Gradio's application, which starts with the first request: the server has no lifespan events.
+
+    Args:
+        service: its worker has been started.
+    """
+
+    def __init__(self, service: Service) -> None:
+        with gr.Blocks(title="ms_medqa", analytics_enabled=False, fill_width=True) as blocks:
+            page = draw(list(service.models), service.defaults, service.settings)
+            self.leave = connect(page, blocks, service).leave
+        blocks.state_session_capacity = _PAGES
+        # Gradio lets wait what goes beyond; it is the worker that says how many may.
+        blocks.max_threads = service.worker.capacity + _CLICKS
+        blocks.queue(default_concurrency_limit=None, api_open=False)
+        self._app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        gr.mount_gradio_app(
+            self._app,
+            blocks,
+            path="/",
+            theme=gr.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace")),
+            css=_STYLE,
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+        )
+        self._over = service.over
+        self._started = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._life is None:
+            self._life = asyncio.ensure_future(self._live())
+        await self._started.wait()
+        await self._app(scope, receive, send)
+
+    async def _live(self) -> None:
+        # In one task from beginning to end, as what Gradio starts here asks for.
+        try:
+            async with self._app.router.lifespan_context(self._app):
+                self._started.set()
+                await self._over.wait()
+        finally:
+            # Where it did not start, requests get errors and do not wait.
+            self._started.set()

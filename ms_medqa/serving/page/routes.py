@@ -1,0 +1,187 @@
+"""The routes of Gradio that the page needs, and no other: no upload, no file of this machine, no proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ms_medqa.serving.errors import ApiError, invalid
+from ms_medqa.serving.json_body import read_json
+from ms_medqa.serving.responses import error_response
+from ms_medqa.serving.service import Service
+
+HOME = "/"
+# Gradio's own scripts, styles and pictures; no part of a path begins with a dot.
+_FILES = re.compile(r"/(assets|static)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+|/(theme\.css|favicon\.ico)")
+_HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9]+)")
+_JOIN, _DATA = "/gradio_api/queue/join", "/gradio_api/queue/data"
+_PLAIN = (str, int, float)
+# A browser keeps to this whatever the page says: nothing is loaded from or sent to another host, and no other page may
+# hold this one in a frame. Gradio puts its config and its styles into the page itself.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+# Elements of Gradio's template that would have a browser call other hosts.
+_OUTSIDE = re.compile(
+    r"<script\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*>\s*</script>|<(?:link|meta)\b[^>]*[\"'](?:https?:)?//[^>]*>", re.I
+)
+
+
+class Page(Protocol):
+    """What stands behind these routes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+    def leave(self, name: str) -> None:
+        """Stop what runs for the open page of that name."""
+
+
+def serves(method: str, path: str) -> bool:
+    """A request that is the page's."""
+    if method == "POST":
+        return path == _JOIN
+    return method in ("GET", "HEAD") and (
+        path in (HOME, _DATA) or _FILES.fullmatch(path) is not None or _HEARTBEAT.fullmatch(path) is not None
+    )
+
+
+class PageRoutes:
+    """Hands the page's requests to Gradio, checked, and all others on.
+
+    Args:
+        app: all other routes.
+        page: what Gradio makes of the page.
+        service: its limits hold for the page.
+    """
+
+    def __init__(self, app: ASGIApp, page: Page, service: Service) -> None:
+        self._app = app
+        self._page = page
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not serves(scope["method"], scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        try:
+            if scope["path"] == HOME:
+                await self._home(scope, receive, send)
+                return
+            _check_origin(Headers(scope=scope))
+            if scope["method"] == "POST":
+                receive = await self._read(scope, receive)
+        except ApiError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        serve = self._page if scope["method"] == "POST" else self._follow
+        await serve(scope, receive, _with_policy(send))
+
+    async def _read(self, scope: Scope, receive: Receive) -> Receive:
+        """The request's body within the limits of all bodies, to be received once more."""
+        settings, body = self._service.settings, bytearray()
+
+        async def kept() -> Message:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        call = await read_json(Request(scope, kept), settings.max_body_bytes, settings.request_seconds)
+        data = call.get("data")
+        # Gradio takes a mapping for a file of this machine, and writes what it cannot take into the log.
+        if not isinstance(data, list) or not all(value is None or isinstance(value, _PLAIN) for value in data):
+            raise invalid("data must be a list of texts and numbers", "data")
+        again = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replay() -> Message:
+            return again.pop() if again else await receive()
+
+        return replay
+
+    async def _home(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Gradio would restore a page from a file that the query names.
+        headers = MutableHeaders(raw=list(scope["headers"]))
+        headers["accept-encoding"] = "identity"
+        start: Message = {}
+        body = bytearray()
+
+        async def collect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                body.extend(message.get("body", b""))
+
+        await self._page({**scope, "headers": headers.raw, "query_string": b""}, receive, collect)
+        text = _OUTSIDE.sub("", body.decode("utf-8")).encode()
+        MutableHeaders(scope=start)["content-length"] = str(len(text))
+        await _with_policy(send)(start)
+        await send({"type": "http.response.body", "body": text if scope["method"] == "GET" else b""})
+
+    async def _follow(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what may last as long as a page is open, but no longer than its client or the server.
+
+        Gradio itself looks for its client only where it has something to send, every 15 seconds.
+        """
+        began = ended = False
+
+        async def watched(message: Message) -> None:
+            nonlocal began, ended
+            began = True
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        response = asyncio.ensure_future(self._page(scope, asyncio.Event().wait, watched))
+        gone = asyncio.ensure_future(_gone(receive))
+        over = asyncio.ensure_future(self._service.over.wait())
+        tasks = (response, gone, over)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if response.done():
+                response.result()
+            elif gone.done():
+                self._page.leave(_name(scope))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if began and not ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _name(scope: Scope) -> str:
+    """Of the open page whose connection this is."""
+    heartbeat = _HEARTBEAT.fullmatch(scope["path"])
+    return heartbeat[1] if heartbeat else QueryParams(scope["query_string"]).get("session_hash", "")
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _check_origin(headers: Headers) -> None:
+    """Refuse what another site's page has a browser ask, which sends the key by itself once a person has given it."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        raise ApiError(403, "the page answers only itself", code="wrong_origin")
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise ApiError(403, "the page answers only itself", code="wrong_origin")
+
+
+def _with_policy(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = _POLICY
+            headers["Referrer-Policy"] = "no-referrer"
+        await send(message)
+
+    return sent
