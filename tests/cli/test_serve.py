@@ -18,6 +18,7 @@ from ms_medqa.cli import serve as command
 from ms_medqa.cli.main import main
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "httpx"))
+has_gradio = importlib.util.find_spec("gradio") is not None
 needs_libraries = pytest.mark.skipif(not INSTALLED, reason="not installed: fastapi, uvicorn or httpx")
 
 
@@ -66,6 +67,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         (["--api-key", "two words"], "visible ASCII"),
         (["--api-key-file", "/no/such/file"], "/no/such/file"),
         (["--port", "70000"], "serve.port"),
+        (["serve.page=maybe"], "serve.page"),
         (["serve.max_queu=3"], "did you mean 'serve.max_queue'?"),
         (["serve.cors_origins=[example.org]"], "no origin"),
         (["--host", " "], "serve.host"),
@@ -109,10 +111,13 @@ def test_a_real_model_and_its_adapter_answer_until_a_signal(tmp_path: Path) -> N
             assert process.stderr is not None
             line = next(line for line in process.stderr if " on http://" in line)
             assert line.startswith("serving plain, tuned on ")
+            if has_gradio:
+                assert process.stderr.readline() == f"the page: {line.split()[-1]}/\n"
             answers = {}
             with httpx.Client(base_url=line.split()[-1], timeout=60) as client:
                 assert client.get("/health").json()["ready"] is True
                 assert client.get("/v1/models").status_code == 401
+                assert client.get("/", auth=("me", "secret")).status_code == (200 if has_gradio else 401)
                 client.headers["authorization"] = "Bearer secret"
                 for model in ("plain", "tuned"):
                     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "头痛怎么办？"}]}

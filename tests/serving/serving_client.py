@@ -51,10 +51,17 @@ class LocalClient:
         return self("POST", "/v1/completions", json=body)
 
     def close(self) -> None:
-        """End the loop."""
-        self._loop.run_until_complete(self._client.aclose())
+        """End the loop, and what the page has started there."""
+        self._loop.run_until_complete(self._end())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+    async def _end(self) -> None:
+        await self._client.aclose()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def events(text: str) -> list[Any]:
