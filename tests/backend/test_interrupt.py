@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from ms_medqa.backend.interrupt import check_interrupt, hold_interrupt
+
+
+@pytest.fixture(autouse=True)
+def _interrupt_counts() -> Iterator[None]:
+    """Also where the tests run in the background of a shell, which lets its commands ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press() -> None:
