@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -73,13 +74,15 @@ class Scheduler:
         """Have room for so many requests of so many tokens, prompt and answer, so that nothing is compiled twice."""
         self._make_room(min(rows, self.max_rows), length)
 
-    def lend(self, rows: int, length: int) -> CachedDecoder:
-        """A decoder of at least this size for a caller that fills its rows by itself. None may be in use."""
+    @contextmanager
+    def lend(self, rows: int, length: int) -> Iterator[CachedDecoder]:
+        """A decoder of at least this size for a caller that fills its rows by itself, when no requests run."""
         assert not self.running, "requests are on their way"
         self._make_room(rows, length)
         self.forget()
         assert self._decoder is not None
-        return self._decoder
+        with self._dropped_on_failure():
+            yield self._decoder
 
     def add(self, request: Request) -> Running:
         """Take a request in; the next step begins with it.
@@ -117,17 +120,22 @@ class Scheduler:
         Raises:
             RunError: the model gave logits that are not finite; all requests and caches are dropped.
         """
-        try:
+        with self._dropped_on_failure():
             outputs = [*self._decode(), *self._read()]
-        except Exception:
-            # A run that failed may have left NaN in the cache, which no mask hides from the next answer.
-            self._decoder, self._rows, self._held = None, [], []
-            raise
         for output in outputs:
             if output.finish:
                 self.remove(output.running)
         self._shrink()
         return outputs
+
+    @contextmanager
+    def _dropped_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            # A run that failed may have left NaN in the cache, which no mask hides from the next answer.
+            self._decoder, self._rows, self._held = None, [], []
+            raise
 
     def _decode(self) -> Iterator[Output]:
         rows = [row for row, one in enumerate(self._rows) if one is not None and one.tokens]
@@ -156,21 +164,29 @@ class Scheduler:
             if not running.read:
                 running.read = running.shared = self._share(row, running.request)
             while budget > 0 and running.read < len(prompt):
-                before = running.read
-                logits = self._read_piece(row, running)
-                budget -= running.read - before
+                logits, count = self.read_piece(prompt, running.read, row, running.request.adapter)
+                running.read += count
+                budget -= count
             if running.read == len(prompt):
                 yield self._choose(row, logits)
 
-    def _read_piece(self, row: int, running: Running) -> np.ndarray:
+    def read_piece(self, prompt: Sequence[int], start: int, row: int, adapter: str | None) -> tuple[np.ndarray, int]:
+        """Read the next piece of a prompt into a row of the decoder that is in use.
+
+        Args:
+            prompt: token ids.
+            start: how many of them the row holds.
+            row: of the decoder.
+            adapter: through which the prompt is read.
+
+        Returns:
+            float32 (V,) logits after the piece, and its number of tokens.
+        """
         assert self._decoder is not None
-        prompt, start = running.request.prompt, running.read
         width = piece_width(self.model, len(prompt) - start, start, self._decoder.length)
-        choice = self.choice([running.request.adapter] * width)
         tokens = prompt[start : start + width]
-        logits = self._decoder.read(tokens, row, start, width, len(prompt), choice).asnumpy()[0]
-        running.read += len(tokens)
-        return logits
+        logits = self._decoder.read(tokens, row, start, width, len(prompt), self.choice([adapter] * width))
+        return logits.asnumpy()[0], len(tokens)
 
     def choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:
         """What `CachedDecoder` takes to know the adapter of each row."""

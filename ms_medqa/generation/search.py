@@ -11,7 +11,6 @@ from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.params import SamplingParams
-from ms_medqa.generation.reading import piece_width
 from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.models.cache import CachedDecoder
 
@@ -52,8 +51,8 @@ def search_many(
     found: dict[int, list[Hypothesis]] = {}
     size = beams.num_beams
     groups = min(batch_size, len(prompts))
-    with engine.scheduler(groups * size) as scheduler:
-        decoder = scheduler.lend(groups * size, len(prompts[waiting[-1]]) + max_new_tokens)
+    length = len(prompts[waiting[-1]]) + max_new_tokens
+    with engine.scheduler(groups * size) as scheduler, scheduler.lend(groups * size, length) as decoder:
         rows = _Rows(scheduler, decoder, adapter)
         free = [list(range(first, first + size)) for first in range(0, groups * size, size)]
         running: dict[int, _Group] = {}
@@ -86,14 +85,10 @@ class _Rows:
     def read(self, prompt: Sequence[int], row: int) -> np.ndarray:
         """Read a prompt into a row; float32 (1, V) logits after it."""
         start = 0
-        while True:
-            width = piece_width(self.scheduler.model, len(prompt) - start, start, self.decoder.length)
-            tokens = prompt[start : start + width]
-            choice = self.scheduler.choice([self.adapter] * width)
-            logits = self.decoder.read(tokens, row, start, width, len(prompt), choice)
-            start += len(tokens)
-            if start == len(prompt):
-                return logits.asnumpy()
+        while start < len(prompt):
+            logits, count = self.scheduler.read_piece(prompt, start, row, self.adapter)
+            start += count
+        return logits[None]
 
     def step(self, groups: Sequence[_Group]) -> np.ndarray:
         """One token for all beginnings; float32 (rows, V)."""

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import tiny
+from mindspore import ops
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.generation import SamplingParams, generate
 from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.search import search_many
+from ms_medqa.models.cache import CachedDecoder
 
 PLAIN = SamplingParams(temperature=0, repetition_penalty=1)
 END = 0
@@ -146,6 +148,28 @@ def test_cached_rows_follow_their_beams_in_any_batch() -> None:
             [[a.score for a in each] for each in found], [[a.score for a in each] for each in expected], atol=1e-4
         )
     assert any(len({len(a.tokens) for a in each}) > 1 for each in expected)
+
+
+def test_a_search_that_failed_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(tiny.model())
+    prompt = list(range(5, 30))
+
+    def found() -> list[tuple[int, ...]]:
+        [answers] = search_many(engine, [prompt], PLAIN, BeamParams(3), 8, frozenset(), batch_size=1)
+        return [answer.tokens for answer in answers]
+
+    expected, step = found(), CachedDecoder.step
+
+    def broken(self: CachedDecoder, *arguments: object) -> object:
+        for cache in self.values:
+            ops.assign(cache, ops.full_like(cache, float("nan")))
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedDecoder, "step", broken)
+        with pytest.raises(RunError, match="not finite"):
+            found()
+    assert found() == expected
 
 
 def test_one_beam_is_the_greedy_answer() -> None:
