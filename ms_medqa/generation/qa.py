@@ -155,9 +155,7 @@ class MedicalQA:
         they are the likeliest found, best first; a search may find fewer. Arguments and errors as for `answer`.
         """
         settings = self.changed(settings, **changes)
-        prepared = self.prepare(question, context, history=history, adapter=adapter, settings=settings)
-        if prepared.cut:
-            warnings.warn(str(prepared.cut), stacklevel=2)
+        prepared = self._prepare_aloud(question, context, history, adapter, settings)
         return self.answer_prepared([prepared], settings)[0]
 
     def stream(
@@ -175,9 +173,7 @@ class MedicalQA:
         With `num_beams` above 1 it comes at the end, when it is known which is the best.
         """
         settings = self.changed(settings, **changes)
-        prepared = self.prepare(question, context, history=history, adapter=adapter, settings=settings)
-        if prepared.cut:
-            warnings.warn(str(prepared.cut), stacklevel=2)
+        prepared = self._prepare_aloud(question, context, history, adapter, settings)
         return self.stream_prepared(prepared, settings)
 
     def answer_batch(
@@ -313,6 +309,14 @@ class MedicalQA:
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"generate.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+
+    def _prepare_aloud(
+        self, question: str, context: str | None, history: History, adapter: str | None, settings: GenerateSection
+    ) -> Prepared:
+        prepared = self.prepare(question, context, history=history, adapter=adapter, settings=settings)
+        if prepared.cut:
+            warnings.warn(str(prepared.cut), stacklevel=3)
+        return prepared
 
     def _variant(self, adapter: str | None) -> Variant:
         variant = self.variants.get(adapter)
