@@ -9,25 +9,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.generation import reading
+from ms_medqa.generation.held import NOTHING, SHORTEST_SHARED, Held
 from ms_medqa.generation.reading import bucket, piece_width
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.sampling import TokenSampler
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.prompt_reader import PromptReader
 from ms_medqa.models.row_adapters import RowAdapters
 
 SMALLEST_CACHE = 128
-# A shorter common start is read again: finding and copying it would not pay.
-SHORTEST_SHARED = 16
 # Steps for which a smaller decoder must have been enough: a move costs as much as some, and rows may soon be wanted.
 PATIENCE = 16
+# Steps that a prompt waits at most to be read with others, where all rows are taken.
+READ_PATIENCE = 8
 MAX_IDLE_DECODERS = 7
 
 
@@ -47,12 +48,14 @@ class Scheduler:
         self.model = model
         self.adapters = adapters
         self.max_rows = max_rows
+        self._reader = PromptReader(model, adapters)
         self._decoder: CachedDecoder | None = None
         self._idle: list[CachedDecoder] = []
         self._rows: list[Running | None] = []
-        self._held: list[_Held] = []
+        self._held: list[Held] = []
         self._numbers = itertools.count()
         self._roomy = 0
+        self._put_off = 0
 
     @property
     def free(self) -> int:
@@ -95,7 +98,7 @@ class Scheduler:
         self._make_room(self.running + 1, len(request.prompt) + request.max_new_tokens)
         sampler = TokenSampler(request.params, request.prompt, request.seed, request.stream)
         running = Running(request, next(self._numbers), sampler)
-        wanted = _Held.of(request.prompt, request.adapter)
+        wanted = Held.of(request.prompt, request.adapter)
         spare = [row for row, one in enumerate(self._rows) if one is None]
         # The row that holds its start already, else the one whose loss costs least.
         row = max(spare, key=lambda row: (self._held[row].common(wanted), -len(self._held[row].tokens)))
@@ -112,7 +115,7 @@ class Scheduler:
     def forget(self) -> None:
         """Drop all requests and whatever rows hold; compiled graphs stay."""
         self._rows = [None] * len(self._rows)
-        self._held = [_NOTHING] * len(self._rows)
+        self._held = [NOTHING] * len(self._rows)
 
     def step(self) -> list[Output]:
         """One token for each request whose prompt has been read, then some of the prompts that wait.
@@ -156,19 +159,70 @@ class Scheduler:
 
     def _read(self) -> Iterator[Output]:
         waiting = [(row, one) for row, one in enumerate(self._rows) if one is not None and not one.tokens]
-        budget = reading.LARGEST_PIECE
-        for row, running in sorted(waiting, key=lambda pair: pair[1].number):
-            if budget <= 0:
-                return
+        waiting.sort(key=lambda pair: pair[1].number)
+        budget = 0 if self._may_wait([one for _, one in waiting]) else reading.LARGEST_PIECE
+        while waiting and budget > 0:
+            row, running = waiting[0]
             prompt = running.request.prompt
+            together = self._together(waiting, budget)
+            if len(together) > 1:
+                del waiting[: len(together)]
+                budget -= sum(len(one.request.prompt) for _, one in together)
+                logits = self._read_together(together)
+                yield from (self._choose(row, logits[place]) for place, (row, _) in enumerate(together))
+                continue
             if not running.read:
                 running.read = running.shared = self._share(row, running.request)
-            while budget > 0 and running.read < len(prompt):
-                logits, count = self.read_piece(prompt, running.read, row, running.request.adapter)
-                running.read += count
-                budget -= count
+            logits, count = self.read_piece(prompt, running.read, row, running.request.adapter)
+            running.read += count
+            budget -= count
             if running.read == len(prompt):
+                del waiting[0]
                 yield self._choose(row, logits)
+
+    def _may_wait(self, waiting: Sequence[Running]) -> bool:
+        """Whether prompts should be read later, with those that come in the next steps.
+
+        All answers pause while prompts are read, for one short prompt as long as for several. So where all rows are
+        taken, and more requests are likely to wait for one, it is done for a quarter of the rows at a time.
+        """
+        few = len(waiting) < max(1, self.max_rows // 4) and len(waiting) < self.running
+        wait = not self.free and few and self._put_off < READ_PATIENCE and not any(one.read for one in waiting)
+        self._put_off = self._put_off + 1 if wait and waiting else 0
+        return wait
+
+    def _together(self, waiting: Sequence[tuple[int, Running]], budget: int) -> list[tuple[int, Running]]:
+        """Of the requests that wait, in their order, the first few whose whole prompts one piece may hold."""
+        most = min(budget, piece_width(self.model, reading.LARGEST_PIECE, 0, reading.LARGEST_PIECE))
+        self._hold_all()
+        found, best, used, apart = list[Held](), 0, 0, 0
+        for _, running in waiting:
+            request = running.request
+            wanted = Held.of(request.prompt, request.adapter)
+            # Of a start that is shorter than any piece, reading it again costs less than a piece of one's own.
+            shared = max(held.common(wanted) for held in (*self._held, *found))
+            used += len(request.prompt)
+            if running.read or shared >= reading.SMALLEST_PIECE or used > most:
+                break
+            found.append(wanted)
+            apart += bucket(len(request.prompt), reading.SMALLEST_PIECE)
+            # One piece may be padded by more than several are.
+            if bucket(used, reading.SMALLEST_PIECE) <= apart:
+                best = len(found)
+        return list(waiting[:best])
+
+    def _read_together(self, together: Sequence[tuple[int, Running]]) -> np.ndarray:
+        """Read whole prompts in one piece; float32 (batch, V) logits, those after the prompts first."""
+        assert self._decoder is not None
+        prompts = [running.request.prompt for _, running in together]
+        adapters = [running.request.adapter for _, running in together for _ in running.request.prompt]
+        width = bucket(len(adapters), reading.SMALLEST_PIECE)
+        choice = self.choice([*adapters, *[None] * (width - len(adapters))])
+        logits = self._decoder.read_together(prompts, [row for row, _ in together], width, choice)
+        for row, running in together:
+            self._held[row] = NOTHING
+            running.read = len(running.request.prompt)
+        return logits.asnumpy()
 
     def read_piece(self, prompt: Sequence[int], start: int, row: int, adapter: str | None) -> tuple[np.ndarray, int]:
         """Read the next piece of a prompt into a row of the decoder that is in use.
@@ -206,20 +260,24 @@ class Scheduler:
 
     def _share(self, row: int, request: Request) -> int:
         """Take over what some row holds of a prompt's start; the last token is always read, for its logits."""
-        for other, one in enumerate(self._rows):
-            if one is not None and other != row:
-                self._hold(other)
-        wanted = _Held.of(request.prompt, request.adapter)
+        self._hold_all()
+        wanted = Held.of(request.prompt, request.adapter)
         source = max(range(len(self._held)), key=lambda other: (self._held[other].common(wanted), other == row))
         common = min(self._held[source].common(wanted), len(wanted.tokens) - 1)
         if common < SHORTEST_SHARED:
-            self._held[row] = _NOTHING
+            self._held[row] = NOTHING
             return 0
         if source != row:
             assert self._decoder is not None
             self._decoder.copy_row(source, row)
         self._held[row] = wanted.cut(common)
         return common
+
+    def _hold_all(self) -> None:
+        """Note what the rows that are taken hold."""
+        for row, one in enumerate(self._rows):
+            if one is not None:
+                self._hold(row)
 
     def _hold(self, row: int) -> None:
         """Note what a row's cache holds now."""
@@ -229,7 +287,7 @@ class Scheduler:
             return
         assert self._decoder is not None
         request = running.request
-        held = _Held.of([*request.prompt[: running.read], *running.tokens[:-1]], request.adapter)
+        held = Held.of([*request.prompt[: running.read], *running.tokens[:-1]], request.adapter)
         # The last slot is where a resting row writes.
         self._held[row] = held.cut(self._decoder.length - 1)
 
@@ -264,7 +322,7 @@ class Scheduler:
         found = [one for one in self._idle if rows <= one.batch < 2 * rows and one.length >= length]
         decoder = min(found, key=lambda one: (one.batch, one.length), default=None)
         if decoder is None:
-            decoder = CachedDecoder(self.model, rows, length, self.adapters)
+            decoder = CachedDecoder(self._reader, rows, length)
         else:
             self._idle.remove(decoder)
         kept = sorted(range(len(self._rows)), key=lambda row: (self._rows[row] is None, -len(self._held[row].tokens)))
@@ -274,7 +332,7 @@ class Scheduler:
                 decoder.take_over(before, kept)
             self._idle = [*self._idle, before][-MAX_IDLE_DECODERS:]
         spare = decoder.batch - len(kept)
-        self._held = [self._held[row].cut(decoder.length - 1) for row in kept] + [_NOTHING] * spare
+        self._held = [self._held[row].cut(decoder.length - 1) for row in kept] + [NOTHING] * spare
         self._rows = [self._rows[row] for row in kept] + [None] * spare
         self._decoder = decoder
 
@@ -295,35 +353,3 @@ def check_prompt(model: CausalLM, prompt: Sequence[int], max_new_tokens: int) ->
             f"a prompt has the token id {max(prompt)}, but the model's vocabulary has {config.vocab_size}",
             "use the model's own tokenizer",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What a row's cache holds.
-
-    Attributes:
-        tokens: int32 (n,), of its first positions.
-        adapter: with which they were read.
-    """
-
-    tokens: np.ndarray
-    adapter: str | None
-
-    @classmethod
-    def of(cls, tokens: Sequence[int], adapter: str | None) -> _Held:
-        return cls(np.asarray(tokens, np.int32), adapter)
-
-    def cut(self, size: int) -> _Held:
-        """Its first tokens."""
-        return _Held(self.tokens[:size], self.adapter)
-
-    def common(self, other: _Held) -> int:
-        """How many tokens two have in common from the start."""
-        if self.adapter != other.adapter:
-            return 0
-        size = min(len(self.tokens), len(other.tokens))
-        different = np.flatnonzero(self.tokens[:size] != other.tokens[:size])
-        return int(different[0]) if len(different) else size
-
-
-_NOTHING = _Held(np.zeros(0, np.int32), None)

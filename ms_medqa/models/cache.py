@@ -9,14 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_medqa.backend import ops as backend_ops
-from ms_medqa.models.cached_layer import CachedLayer
-from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import empty_parameter
-from ms_medqa.models.row_adapters import RowAdapters
-
-# A slot that holds nothing stands behind every query.
-_FAR = 2**24
+from ms_medqa.models.prompt_reader import PromptReader
 
 
 class CachedDecoder(nn.Cell):
@@ -29,16 +23,16 @@ class CachedDecoder(nn.Cell):
     that serves as both ends before each of its uses, since the graph also writes to the caches: 52 of 125 ms.
 
     Args:
-        model: its weights are used as they are; a later change of them takes effect at once.
+        reader: of the model; decoders of other sizes may have the same.
         batch: rows decoded together.
         length: positions that a row can hold (prompt and answer).
-        adapters: of which each row takes one, if any.
     """
 
-    def __init__(self, model: CausalLM, batch: int, length: int, adapters: RowAdapters | None = None) -> None:
+    def __init__(self, reader: PromptReader, batch: int, length: int) -> None:
         super().__init__(auto_prefix=False)
-        config, layers = model.config, range(model.config.num_hidden_layers)
-        self.lm = model
+        config = reader.lm.config
+        self.reader = reader
+        self.lm = reader.lm
         self.batch = batch
         self.length = length
         self.kv_heads = config.num_key_value_heads
@@ -51,20 +45,9 @@ class CachedDecoder(nn.Cell):
         self.starts = Tensor(starts)
         self.slots = Tensor(np.arange(length, dtype=np.int32)[None])
         self.all_rows = Tensor(np.arange(batch, dtype=np.int32))
-        self.group = config.num_attention_heads // config.num_key_value_heads
-        self.copy_masks = backend_ops.costly_broadcast()
-        self.masks = len(model.model.mask.windows)
-        weights = [CachedLayer.weights_of(model, index, adapters) for index in layers]
-        self.weights = ParameterTuple([parameter for own in weights for parameter in own])
-        ends = np.cumsum([0, *map(len, weights)]).tolist()
+        self.weights = ParameterTuple([parameter for own in reader.weights for parameter in own])
+        ends = np.cumsum([0, *map(len, reader.weights)]).tolist()
         self.places = tuple(pairwise(ends))
-        # The same memory as plain Tensors, for the graphs that are compiled once for all layers.
-        self.arguments = [[Tensor(parameter) for parameter in own] for own in weights]
-        # Layers of one make share a graph; they differ where only some have an adapter.
-        cells = [CachedLayer(model, index, adapters) for index in layers]
-        makes = {cell.places: cell for cell in reversed(cells)}
-        self.makes = nn.CellList(list(makes.values()), auto_prefix=False)
-        self.make_of = tuple(list(makes).index(cell.places) for cell in cells)
 
     def _caches(self, kind: str, shape: tuple[int, ...], layers: int) -> list[Parameter]:
         caches = []
@@ -96,30 +79,72 @@ class CachedDecoder(nn.Cell):
         assert 0 < len(tokens) <= width <= self.length - start
         ids = np.zeros(width, np.int32)
         ids[: len(tokens)] = tokens
-        whole = Tensor(np.array([[length]], np.int32))
-        if start == 0:
-            x, *around = self.begin(Tensor(ids), whole)
-        else:
-            x, *around = self.go_on(Tensor(ids), Tensor(np.array([start], np.int32)), whole)
-        masks, before = around[: self.masks], (*around[self.masks :], *choice)
+        slots = np.arange(width, dtype=np.int32) + start
         # Padding is written as well: a later token overwrites its slot before any query can see it.
-        places = (np.arange(self.kv_heads)[:, None] + row * self.kv_heads) * self.length + start + np.arange(width)
-        places, which = Tensor(places.reshape(-1).astype(np.int32)), Tensor(np.array([row], np.int32))
-        found = []
-        for index, make in enumerate(self.make_of):
-            layer, mask = self.makes[make], masks[self.lm.model.mask.of_layer[index]]
-            if start == 0:
-                x, key, value = layer.begin(x, mask, *before, *self.arguments[index])
-            else:
-                # As plain Tensors they are one more argument; as Parameters they would be compiled in.
-                caches = Tensor(self.keys[index]), Tensor(self.values[index])
-                x, key, value = layer.go_on(x, mask, *caches, which, *before, *self.arguments[index])
-            found += [(self.keys[index], key), (self.values[index], value)]
-        logits = self.head(x, Tensor(np.array([len(tokens) - 1], np.int32)))
-        # Not layer by layer: an operator that runs by itself right behind a graph waits for 36 ms.
-        for cache, new in found:
-            self.write(cache, places, new)
+        places = self._places(np.full(width, row), slots)
+        last = Tensor(np.array([len(tokens) - 1], np.int32))
+        if start == 0:
+            lengths = np.full((width, 1), length, np.int32)
+            around = self.reader.begin(*map(Tensor, (ids, slots, np.zeros(width, np.int32), lengths)))
+            x, found = self.reader.layers(around, choice)
+        else:
+            one = [Tensor(np.array(value, np.int32)) for value in ([start], [[length]], [row])]
+            around = self.reader.go_on(Tensor(ids), self.slots, *one[:2])
+            caches = list(zip(self.keys, self.values, strict=True))
+            x, found = self.reader.layers(around, choice, caches, one[2])
+        logits = self.reader.head(x, last)
+        self._write(found, places)
         return logits
+
+    def read_together(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], width: int, choice: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Read whole prompts, one behind the other in a single piece, each into a row of its own.
+
+        A layer takes as long for 128 tokens as for 64 where its matrices are small, and each of its operators once.
+
+        Args:
+            prompts: ids; none is empty, and each is shorter than a row.
+            rows: one for each prompt.
+            width: tokens that the compiled graph takes, at least those of all prompts.
+            choice: with adapters, one Tensor: float32 (width, adapters), see `RowAdapters.choice`.
+
+        Returns:
+            float32 (batch, vocab): logits after each prompt's last token, in their order; the rest means nothing.
+        """
+        counts = [len(prompt) for prompt in prompts]
+        used = sum(counts)
+        assert 0 < min(counts) <= max(counts) < self.length
+        assert used <= width
+        assert len(rows) == len(prompts) <= self.batch
+        ids, segments = np.zeros(width, np.int32), np.full(width, len(prompts), np.int32)
+        lengths, row = np.ones((width, 1), np.int32), np.full(width, rows[-1])
+        # No answer comes as far as a row's last slot, so that padding may be written there.
+        slots, positions = np.full(width, self.length - 1), np.zeros(width, np.int32)
+        ids[:used] = np.concatenate(prompts)
+        segments[:used] = np.repeat(np.arange(len(prompts)), counts)
+        lengths[:used, 0] = np.repeat(counts, counts)
+        row[:used] = np.repeat(rows, counts)
+        positions[:used] = slots[:used] = np.concatenate([np.arange(count) for count in counts])
+        around = self.reader.begin(*map(Tensor, (ids, positions, segments, lengths)))
+        x, found = self.reader.layers(around, choice)
+        last = np.zeros(self.batch, np.int32)
+        last[: len(prompts)] = np.cumsum(counts) - 1
+        # Apart, so that the head is the graph that a step has as well.
+        logits = self.reader.head(self.reader.pick(x, Tensor(last)), self.all_rows)
+        self._write(found, self._places(row, slots))
+        return logits
+
+    def _places(self, rows: np.ndarray, slots: np.ndarray) -> Tensor:
+        """Where keys and values of W tokens go, (W,) and (W,) -> int32 (kv_heads * W,)."""
+        heads = np.arange(self.kv_heads)[:, None]
+        return Tensor(((rows * self.kv_heads + heads) * self.length + slots).reshape(-1).astype(np.int32))
+
+    def _write(self, found: Sequence[tuple[Tensor, Tensor]], places: Tensor) -> None:
+        """Write keys and values; behind all graphs, for an operator by itself right behind one waits for 36 ms."""
+        for index, (key, value) in enumerate(found):
+            self.write(self.keys[index], places, key)
+            self.write(self.values[index], places, value)
 
     def step(self, input_ids: Tensor, positions: Tensor, choice: Sequence[Tensor] = ()) -> Tensor:
         """One more token a row.
@@ -132,52 +157,18 @@ class CachedDecoder(nn.Cell):
         Returns:
             float32 (batch, vocab): logits of the next token.
         """
-        return self.head(self.layers(self.embed(input_ids), positions, *choice), self.all_rows)
-
-    @ms.jit
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """int32 (N,) -> (N, H)."""
-        return self.lm.model.embed_tokens(input_ids)
-
-    @ms.jit
-    def head(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Logits of some rows: (N, H), int32 (M,) -> float32 (M, vocab)."""
-        return self.lm.head(self.lm.model.norm(ops.gather(x, rows, 0)))
-
-    @ms.jit
-    def begin(self, input_ids: Tensor, length: Tensor) -> tuple[Tensor, ...]:
-        """What the layers need for the first W tokens of a prompt of `length` (1, 1): states, masks, rotary tables."""
-        width = input_ids.shape[0]
-        decoder = self.lm.model
-        positions = self.slots[0, :width]
-        masks = decoder.mask.of_sequences(ops.ones((1, width), ms.int32))
-        return (decoder.embed_tokens(input_ids), *masks, *self.rope(positions, length))
-
-    @ms.jit
-    def go_on(self, input_ids: Tensor, start: Tensor, length: Tensor) -> tuple[Tensor, ...]:
-        """The same for W tokens behind `start` (1,) others; a query sees what the cache holds, then its own piece."""
-        width = input_ids.shape[0]
-        decoder = self.lm.model
-        positions = self.slots[0, :width] + start
-        seen = ops.select(ops.less(self.slots, start), self.slots, ops.full_like(self.slots, _FAR))
-        masks = decoder.mask.of_step(positions, ops.concat((seen, ops.expand_dims(positions, 0)), 1))
-        turned = ()
-        for mask in masks:
-            mask = ops.transpose(mask, (1, 2, 0, 3))
-            if self.copy_masks and mask.shape[0] == 1:
-                mask = ops.tile(mask, (self.kv_heads, self.group, 1, 1))
-            turned = (*turned, mask)
-        return (decoder.embed_tokens(input_ids), *turned, *self.rope(positions, length))
+        x = self.layers(self.reader.embed(input_ids), positions, *choice)
+        return self.reader.head(x, self.all_rows)
 
     @ms.jit
     def layers(self, x: Tensor, positions: Tensor, *choice: Tensor) -> Tensor:
         """One token a row through all layers, keys and values written on the way: (batch, H), int32 (batch,)."""
         decoder = self.lm.model
-        before = (*self.rope(positions, ops.expand_dims(positions, 1) + 1), *choice)
+        before = (*self.reader.rope(positions, ops.expand_dims(positions, 1) + 1), *choice)
         masks = decoder.mask.of_step(positions, self.slots)
         rows = ops.reshape(self.starts + ops.expand_dims(positions, 1), (-1,))
-        for index, make in enumerate(self.make_of):
-            layer = self.makes[make]
+        for index, make in enumerate(self.reader.make_of):
+            layer = self.reader.makes[make]
             # A slice: weights that are put together one by one make compiling a third longer.
             weights = self.weights[self.places[index][0] : self.places[index][1]]
             query, key, value = layer.project(x, before, weights)
@@ -189,11 +180,6 @@ class CachedDecoder(nn.Cell):
             out = layer.attention.attend_step(query, ops.reshape(key, shape), ops.reshape(value, shape), mask)
             x = layer.finish(x, out, before, weights)
         return x
-
-    def rope(self, positions: Tensor, length: Tensor) -> tuple[Tensor, ...]:
-        """Rotary tables, none where the model has no rotary positions."""
-        tables = self.lm.model.rope(positions, length)
-        return () if tables is None else tables
 
     def take_over(self, other: CachedDecoder, rows: Sequence[int]) -> None:
         """Make the first rows those of another decoder, whose cache may be shorter or longer; the rest is unchanged.
@@ -212,7 +198,7 @@ class CachedDecoder(nn.Cell):
 
     def copy_row(self, source: int, target: int) -> None:
         """Let a row hold what another one holds."""
-        size = self.kv_heads * self.length
-        places = Tensor(np.arange(size, dtype=np.int32) + target * size)
+        slots = np.arange(self.length)
+        there, here = (self._places(np.full(self.length, row), slots) for row in (source, target))
         for cache in (*self.keys, *self.values):
-            self.write(cache, places, ops.reshape(Tensor(cache), (self.batch, size, -1))[source])
+            self.write(cache, here, ops.gather(Tensor(cache), there, 0))

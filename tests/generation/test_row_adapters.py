@@ -14,6 +14,7 @@ from ms_medqa.config import UserError
 from ms_medqa.generation import SamplingParams, generate, load_model
 from ms_medqa.generation.request import Request
 from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.row_adapters import RowAdapters
 from ms_medqa.peft.rows import load_row_adapters
 
@@ -61,6 +62,22 @@ def test_each_row_answers_with_its_own(adapters: RowAdapters, expected: dict[str
     assert [one.tokens for one in running] == [expected[name] for name in names]
     # A common start is of use only to the same adapter: keys and values are another's otherwise.
     assert [one.shared for one in running] == [0, 0, 0, len(PROMPT) - 1]
+
+
+def test_prompts_that_are_read_together_have_an_adapter_each(
+    adapters: RowAdapters, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = {"second": PROMPT[:20], None: PROMPT[5:30], "first": PROMPT[7:40]}
+    options = {"max_new_tokens": NEW, "greedy": True, "eos_token_id": []}
+    models = {None: tiny.model(), **{name: load_model(tiny.folder(), folder) for name, folder in folders.items()}}
+    expected = [generate(models[name], [tokens], **options)[0] for name, tokens in prompts.items()]
+    batch = Scheduler(tiny.model(), 4, adapters)
+    running = [batch.add(Request(tokens, GREEDY, NEW, adapter=name)) for name, tokens in prompts.items()]
+    # All in one piece.
+    monkeypatch.setattr(CachedDecoder, "read", None)
+    while batch.running:
+        batch.step()
+    assert [one.tokens for one in running] == expected
 
 
 def test_the_model_itself_stays_as_it_is(adapters: RowAdapters, expected: dict[str | None, list[int]]) -> None:

@@ -55,6 +55,20 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     return pieces
 
 
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The sizes of the prompts that are read in one piece, for each such piece."""
+    pieces: list[list[int]] = []
+    real = CachedDecoder.read_together
+
+    def counted(self: CachedDecoder, prompts: Sequence[Sequence[int]], *others: object) -> object:
+        pieces.append([len(one) for one in prompts])
+        return real(self, prompts, *others)
+
+    monkeypatch.setattr(CachedDecoder, "read_together", counted)
+    return pieces
+
+
 def test_requests_that_come_and_go_get_the_answers_they_get_alone() -> None:
     lengths, news = (3, 40, 17, 90, 5, 33, 64, 12, 100), (9, 4, 12, 6, 1, 15, 3, 8, 5)
     prompts = [prompt(length) for length in lengths]
@@ -111,6 +125,54 @@ def test_a_common_start_is_read_once(read: list[tuple[int, int, int]]) -> None:
     assert [one.shared for one in running] == [0, 40, 40]
 
 
+def test_short_prompts_are_read_together(
+    monkeypatch: pytest.MonkeyPatch, read: list[tuple[int, int, int]], together: list[list[int]]
+) -> None:
+    # The second begins as the first does, but that is not worth a piece of its own.
+    prompts = [prompt(30, SHARED[:20]), prompt(28, SHARED[:20]), prompt(5), prompt(90), prompt(40), prompt(240)]
+    expected = [alone(tokens) for tokens in prompts]
+    monkeypatch.setattr(reading, "LARGEST_PIECE", 256)
+    read.clear()
+    together.clear()
+    batch = Scheduler(tiny.model(), 8)
+    running = [batch.add(request(tokens)) for tokens in prompts]
+    run(batch)
+    assert [one.tokens for one in running] == expected
+    assert together == [[30, 28, 5, 90, 40]]
+    assert [count for _, _, count in read] == [240]
+
+
+def test_prompts_wait_for_each_other_where_all_rows_are_taken(together: list[list[int]]) -> None:
+    """Answers pause while prompts are read, for two short prompts no longer than for one."""
+    batch = Scheduler(tiny.model(), 8)
+    long = [batch.add(request(prompt(10), 40)) for _ in range(6)]
+    quick = [batch.add(request(prompt(10), new)) for new in (2, 4)]
+    while not quick[0].finish:
+        batch.step()
+    together.clear()
+    late = [batch.add(request(prompt(10), 30))]
+    while not quick[1].finish:
+        batch.step()
+    assert not late[0].tokens
+    late.append(batch.add(request(prompt(10), 30)))
+    batch.step()
+    assert together == [[10, 10]]
+    assert all(one.tokens for one in late)
+    # One that no other joins does not wait for long, nor does one that comes where a row is free.
+    batch.remove(long[0])
+    waits = batch.add(request(prompt(10)))
+    for _ in range(scheduler.READ_PATIENCE):
+        batch.step()
+        assert not waits.tokens
+    batch.step()
+    assert waits.tokens
+    batch.remove(long[1])
+    batch.remove(long[2])
+    first = batch.add(request(prompt(10)))
+    batch.step()
+    assert first.tokens
+
+
 def test_a_later_turn_reads_what_is_new(read: list[tuple[int, int, int]]) -> None:
     first = prompt(30)
     batch = Scheduler(tiny.model(), 2)
@@ -131,11 +193,11 @@ def test_a_later_turn_reads_what_is_new(read: list[tuple[int, int, int]]) -> Non
 
 
 def test_the_same_prompt_again_is_read_from_its_last_token(read: list[tuple[int, int, int]]) -> None:
-    tokens = prompt(30)
+    tokens = prompt(40)
     batch = Scheduler(tiny.model(), 4)
     running = [batch.add(Request(tokens, SamplingParams(1.0, 1.0, 0, 1.0), 8, seed=3, stream=n)) for n in range(3)]
     run(batch)
-    assert [(start, count) for _, start, count in read] == [(0, 30), (29, 1), (29, 1)]
+    assert [(start, count) for _, start, count in read] == [(0, 40), (39, 1), (39, 1)]
     assert len({tuple(one.tokens) for one in running}) == 3
 
 
@@ -237,7 +299,7 @@ def test_a_smaller_cache_takes_over_when_few_are_left_for_a_while(monkeypatch: p
 
 def test_room_that_is_reserved_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(scheduler, "CachedDecoder", lambda *size: made.append(size[1:3]) or CachedDecoder(*size))
+    monkeypatch.setattr(scheduler, "CachedDecoder", lambda *size: made.append(size[1:]) or CachedDecoder(*size))
     batch = Scheduler(tiny.model(), 3)
     batch.reserve(3, 200)
     for length in (10, 150, 20):

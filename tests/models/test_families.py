@@ -17,6 +17,7 @@ from ms_medqa.models import load_model, loading
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.families import ARCHITECTURES
 from ms_medqa.models.loading import assign
+from ms_medqa.models.prompt_reader import PromptReader
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -114,7 +115,7 @@ def test_logits(made: Made, side: str) -> None:
 @pytest.mark.parametrize("made", CACHED, indirect=True)
 def test_logits_with_a_cache(made: Made) -> None:
     model, config, weights = made
-    cached = CachedDecoder(model, batch=3, length=20)
+    cached = CachedDecoder(PromptReader(model), batch=3, length=20)
     # The first prompt in pieces, as one that is longer than a graph takes or that shares its start with another.
     found: list[list[np.ndarray]] = [[], [], []]
     for row, prompt in enumerate(PROMPTS):
@@ -135,6 +136,23 @@ def test_logits_with_a_cache(made: Made) -> None:
         longest = [len(prompt)] * len(prompt) + [len(prompt) + 1 + step for step in range(len(answer))]
         expected = decoders.logits(weights, config, prompt + answer, longest)
         close(np.stack(found[row]), expected[len(prompt) - 1 :])
+
+
+@pytest.mark.parametrize("made", CACHED, indirect=True)
+def test_logits_of_prompts_that_are_read_together(made: Made) -> None:
+    model, config, weights = made
+    cached = CachedDecoder(PromptReader(model), batch=4, length=20)
+    # Not in the order of the rows, and one row stays free.
+    rows = [2, 0, 3]
+    read = cached.read_together(PROMPTS, rows, 32).asnumpy()
+    newest, lengths = np.zeros(4, np.int32), np.zeros(4, np.int32)
+    newest[rows] = [answer[0] for answer in ANSWERS]
+    lengths[rows] = [len(prompt) for prompt in PROMPTS]
+    stepped = cached.step(Tensor(newest), Tensor(lengths)).asnumpy()
+    for place, (row, prompt, answer) in enumerate(zip(rows, PROMPTS, ANSWERS, strict=True)):
+        longest = [len(prompt)] * len(prompt) + [len(prompt) + 1]
+        expected = decoders.logits(weights, config, prompt + answer[:1], longest)
+        close(np.stack([read[place], stepped[row]]), expected[-2:])
 
 
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
