@@ -57,10 +57,11 @@ def _sections(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _value(field: FieldInfo) -> str:
-    limits = [
-        f"{sign} {getattr(item, name)}" for item in field.metadata for name, sign in _BOUNDS if hasattr(item, name)
-    ]
-    return ", ".join([_type(field.annotation), *limits])
+    return ", ".join([_type(field.annotation), *_limits(field)])
+
+
+def _limits(field: FieldInfo) -> list[str]:
+    return [f"{sign} {getattr(item, name)}" for item in field.metadata for name, sign in _BOUNDS if hasattr(item, name)]
 
 
 def _type(annotation: Any) -> str:
@@ -69,6 +70,8 @@ def _type(annotation: Any) -> str:
     if annotation in _NAMES:
         return _NAMES[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return ", ".join([_type(arguments[0]), *(limit for field in arguments[1:] for limit in _limits(field))])
     if origin is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in arguments)
     if origin in (types.UnionType, typing.Union):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,7 +19,11 @@ class ServeSection(Section):
     model_name: str | None = Field(
         None, description="Name of the base model in requests; empty: the last part of its folder's path."
     )
-    max_batch: int = Field(8, ge=1, description="Answers that are made at the same time, each a row of the batch.")
+    max_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Answers that are made at the same time, each a row of the batch; `auto`: 32, 16 or 8, "
+        "the most of which 2 GiB hold the keys and values at full length, and 8 where they do not.",
+    )
     max_queue: int = Field(
         64, ge=0, description="Answers that may wait for a row; a request beyond that is told to come back (429)."
     )

@@ -9,8 +9,16 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import empty_parameter
 from ms_medqa.models.prompt_reader import PromptReader
+
+
+def position_bytes(model: CausalLM) -> int:
+    """Bytes of the keys and values of one position of a row."""
+    config = model.config
+    size = 4 if model.compute_dtype == ms.float32 else 2
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
 
 
 class CachedDecoder(nn.Cell):

@@ -7,12 +7,18 @@ from pathlib import Path
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
+from ms_medqa.config.serve_section import ServeSection
 from ms_medqa.generation.generate import load_model
 from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.generation.variant import Variant
+from ms_medqa.models.cache import position_bytes
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.peft.rows import load_row_adapters
 from ms_medqa.serving.service import ServedModel, Service
+
+# Many rows of a small model cost little more than one; those of a large one take memory that weights need.
+_AUTO_ROWS = (32, 16, 8)
+_AUTO_BYTES = 2 * 2**30
 
 
 def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Service:
@@ -35,7 +41,17 @@ def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Serv
     served = [_served(config.serve.model_name or folder.resolve().name, Variant.of(model, None, [folder]), model)]
     served += [_served(name, Variant.of(model, name, [adapter, folder]), model) for name, adapter in adapters.items()]
     beside = load_row_adapters(model, adapters) if adapters else None
-    return Service(served, lambda: Scheduler(model, config.serve.max_batch, beside), config)
+    rows = rows_for(model, config.serve)
+    return Service(served, lambda: Scheduler(model, rows, beside), config)
+
+
+def rows_for(model: CausalLM, settings: ServeSection) -> int:
+    """Answers at a time: `serve.max_batch`, or what it does by itself."""
+    if settings.max_batch != "auto":
+        return settings.max_batch
+    longest = min(model.config.position_limit, settings.max_prompt_tokens + settings.max_tokens)
+    rows = _AUTO_BYTES // (longest * position_bytes(model))
+    return next((size for size in _AUTO_ROWS if size <= rows), _AUTO_ROWS[-1])
 
 
 def _served(name: str, variant: Variant, model: CausalLM) -> ServedModel:
