@@ -78,11 +78,15 @@ class RMSNormPortable(nn.Cell):
 
     def rows(self, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(H,) for a product with (N, H): see `costly_broadcast`."""
-        return self.tile(ops.reshape(weight, (1, -1)), (shape[0], 1)) if self.equal_shapes else weight
+        return self.tile(ops.reshape(weight, (1, -1)), (shape[0], 1)) if self.copies(shape) else weight
 
     def columns(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(N, 1) for a product with (N, H)."""
-        return self.tile(values, (1, shape[1])) if self.equal_shapes else values
+        return self.tile(values, (1, shape[1])) if self.copies(shape) else values
+
+    def copies(self, shape: tuple[int, ...]) -> bool:
+        """Whether to make shapes equal; for a single row, as in a step of one answer, the table costs nothing."""
+        return self.equal_shapes and shape[0] > 1
 
     def bprop(self, x: Tensor, weight: Tensor, eps: float, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, float]:
         """With n = x r and g = dout w: dx = r (g - n mean(g n)), dw = sum over rows of dout n."""
