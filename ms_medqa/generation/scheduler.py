@@ -28,7 +28,7 @@ SMALLEST_CACHE = 128
 # Steps for which a smaller decoder must have been enough: a move costs as much as some, and rows may soon be wanted.
 PATIENCE = 16
 # Steps that a prompt waits at most to be read with others, where all rows are taken.
-READ_PATIENCE = 8
+READ_PATIENCE = 4
 MAX_IDLE_DECODERS = 7
 
 
