@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,22 @@ def test_tensorboard_gets_the_numbers_and_is_told_what_was_given_up(tmp_path: Pa
     start, again = events(tmp_path)[len(first) + 1 :]
     assert (start.step, start.session_log.status) == (3, start.session_log.START)
     assert (again.step, again.summary.value[0].simple_value) == (3, 1.5)
+
+
+def test_nobody_waits_for_pytorch_where_it_is_installed(tmp_path: Path) -> None:
+    """tensorboardX would import it; afterwards, who wants it finds it."""
+    (tmp_path / "torch.py").write_text("print('imported')\n", encoding="utf-8")
+    code = f"""
+from pathlib import Path
+from ms_medqa.training.board import Board
+Board(Path({str(tmp_path / "board")!r})).close()
+print("written")
+import torch
+"""
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["written", "imported"]
 
 
 def test_on_a_full_disk_lines_wait_and_the_picture_is_left_out(
