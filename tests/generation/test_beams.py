@@ -130,6 +130,8 @@ def uncached(prompt: list[int], beams: BeamParams, length: int, ends: frozenset[
     return found.answers
 
 
+# Each beginning has another length, and so would have a graph of its own.
+@pytest.mark.usefixtures("pynative_mode")
 def test_cached_rows_follow_their_beams_in_any_batch() -> None:
     rng = np.random.default_rng(3)
     prompts = [rng.integers(1, 400, size).tolist() for size in (40, 7, 23)]
