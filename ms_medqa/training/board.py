@@ -57,7 +57,7 @@ class Board:
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
-    """As if PyTorch were not installed: tensorboardX imports it where it can, 2 s that no scalar needs."""
+    """As if PyTorch were not installed: tensorboardX imports it where it can, a second that no scalar needs."""
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]
