@@ -17,8 +17,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _stops(value: Any) -> list[str]:
-    stops = [] if value is None else [value] if isinstance(value, str) else value
+def _stops(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         raise ValueError("must be a text or a list of texts")
     if len(stops) > MAX_STOPS:
@@ -91,7 +93,7 @@ class GenerationBody(_Strict):
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
-    stop: Annotated[list[str], BeforeValidator(_stops)] = Field(default_factory=list)
+    stop: Annotated[list[str] | None, BeforeValidator(_stops)] = None
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)

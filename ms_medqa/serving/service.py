@@ -156,7 +156,10 @@ class Service:
             ApiError: 400, so long an answer does not fit behind a prompt.
         """
         params = self._params(body)
-        seed = draw_seed() if body.seed is None else body.seed % 2**64
+        given = self.defaults.seed if body.seed is None else body.seed
+        seed = draw_seed() if given is None else given % 2**64
+        # An empty list is a wish of its own: no text ends the answer.
+        stops = self.defaults.stop if body.stop is None else body.stop
         jobs: list[Job] = []
         for prompt in prompts:
             limit = self._answer_tokens(model, prompt, max_tokens)
@@ -164,7 +167,7 @@ class Service:
                 request = Request(
                     prompt, params, limit, model.end_ids, seed, stream, adapter=model.adapter, logprobs=logprobs
                 )
-                jobs.append(Job(request, model.tokenizer, body.stop, index=len(jobs)))
+                jobs.append(Job(request, model.tokenizer, stops, index=len(jobs)))
         return Ticket(jobs)
 
     def _params(self, body: GenerationBody) -> SamplingParams:

@@ -68,6 +68,11 @@ def test_the_settings_reach_the_model(visit: Open, fixture: Fixture) -> None:
     assert told[-1]["status"] == ENGLISH.cut.format(seed=12)
 
 
+def test_an_answer_ends_where_the_config_says(visit: Open, fixture: Fixture) -> None:
+    fixture.config.generate.stop = ["水果"]
+    assert texts(visit().ask(QUESTION))[-1][-1].endswith("糖尿病患者可以吃")
+
+
 def test_base_and_tuned_answer_one_question_side_by_side(visit: Open, fixture: Fixture) -> None:
     told = visit().ask(QUESTION, model_0="base", model_1="tuned")
     first, second = fixture.core.requests

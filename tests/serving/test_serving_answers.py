@@ -177,6 +177,24 @@ def test_settings_reach_the_core(ask: Ask) -> None:
     assert requests[-1].seed != requests[-2].seed
 
 
+def test_what_a_request_leaves_out_is_as_the_config_says(ask: Ask) -> None:
+    client = ask()
+    defaults, requests = client.fixture.config.generate, client.fixture.core.requests
+    defaults.stop, defaults.seed = ["果"], 7
+    told = "可以吃水果，但要控制量。"
+
+    def answer(**fields: Any) -> tuple[str, int]:
+        (choice,) = client.complete(told, **fields).json()["choices"]
+        return choice["text"], requests[-1].seed
+
+    assert answer() == answer(stop=None, seed=None) == ("可以吃水", 7)
+    assert answer(stop="水") == ("可以吃", 7)
+    # No stop and a seed of 0 are wishes like others.
+    assert answer(stop=[], seed=0) == (told, 0)
+    defaults.seed = None
+    assert answer()[1] != answer()[1]
+
+
 def test_log_probabilities_of_a_dialogue(ask: Ask) -> None:
     client = ask()
     choice = client.chat(logprobs=True, top_logprobs=2).json()["choices"][0]
