@@ -20,6 +20,10 @@ from ms_medqa.data.tokenizer_fast import FastBytePairs, fast_byte_pairs
 # What stands for something other than its text: `<|im_end|>`, `</think>`, `[INST]`.
 MARKUP = re.compile(r"<[^<>\s]+>|\[[A-Z/_]+\]")
 
+# Characters from which a text takes so long that other threads must not wait for it. A shorter one starts no threads of
+# the library's, for the process may be one that forks.
+_LONG = 4096
+
 # Texts after which it is worth a second to have a faster way with them: as many as it takes no longer for.
 _MANY = 20_000
 
@@ -131,7 +135,11 @@ class TokenizersBackend:
         return self._library.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, prefix: bool = True) -> list[int]:
-        return (self._library if prefix else self._bare).encode(text, add_special_tokens=False).ids
+        library = self._library if prefix else self._bare
+        if len(text) < _LONG:
+            return library.encode(text, add_special_tokens=False).ids
+        # The library lets go of the interpreter's lock only for a batch.
+        return library.encode_batch([text], add_special_tokens=False)[0].ids
 
     @functools.cached_property
     def _fast(self) -> FastBytePairs | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,18 @@ def test_stream_of_broken_bytes_goes_on_and_ends_as_decode_does(tokenizer: Token
     pieces = [stream.push(i) for i in ids]
     assert len("".join(pieces)) >= len(tokenizer.decode(ids)) - 3  # never waits for more than one character
     assert "".join(pieces) + stream.flush() == tokenizer.decode(ids)
+
+
+def test_other_threads_have_their_turns_while_a_long_text_is_encoded(tokenizer: Tokenizer) -> None:
+    text, turns = TEXTS[-1] * 30_000, 0
+    with ThreadPoolExecutor(1) as pool:
+        encoding = pool.submit(tokenizer.encode, text)
+        while not encoding.done():
+            time.sleep(0.001)
+            turns += 1
+    assert tokenizer.decode(encoding.result()) == text
+    # A few pass before it begins; a thread that kept the interpreter's lock would leave no others.
+    assert turns > 20
 
 
 def test_training_is_repeatable_and_keeps_words_together(tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:

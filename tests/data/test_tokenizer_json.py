@@ -109,6 +109,17 @@ def test_space_before_a_text_is_put_where_the_library_puts_it(tmp_path: Path, ki
     assert tokenizer.decode(tokenizer.encode("a b")) == "a b"
 
 
+@pytest.mark.parametrize("kind", ["prepend", "none"])
+def test_a_long_text_has_the_ids_of_a_short_one(tmp_path: Path, kind: str) -> None:
+    library = spaces(kind)
+    library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = Tokenizer.load(folder(tmp_path, library))
+    short = tokenizer.encode_part("ab </s>", "x")
+    assert tokenizer.encode_part("ab </s>" * 2000, "x") == short * 2000
+    start = [VOCABULARY["\u2581"]] if kind == "prepend" else []
+    assert tokenizer.encode("ab </s>" * 2000) == start + short * 2000
+
+
 @pytest.mark.parametrize("kind", ["prepend", "first"])
 def test_answer_continues_the_prompt_without_another_space(tmp_path: Path, kind: str) -> None:
     library = spaces(kind)
