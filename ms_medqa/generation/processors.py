@@ -37,7 +37,7 @@ class History:
         self._ids = np.empty(256, dtype=np.int64)
         self._ngram_size = ngram_size
         self._newest: deque[int] = deque(maxlen=max(ngram_size - 1, 0))
-        self._following: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._following: dict[tuple[int, ...], list[int]] = {}
         for token in tokens:
             self.add(int(token))
 
@@ -50,15 +50,16 @@ class History:
             self._seen.add(token)
         if self._ngram_size:
             if len(self._newest) == self._ngram_size - 1:
-                run = tuple(self._newest)
-                self._following[run] = (*self._following.get(run, ()), token)
+                # Added in place, for a run of no tokens is followed by all of them.
+                self._following.setdefault(tuple(self._newest), []).append(token)
             self._newest.append(token)
 
     def fork(self) -> History:
         """Another one that remembers the same and goes on by itself."""
         other = copy.copy(self)
-        for name in ("_seen", "_ids", "_newest", "_following"):
+        for name in ("_seen", "_ids", "_newest"):
             setattr(other, name, getattr(self, name).copy())
+        other._following = {run: tokens.copy() for run, tokens in self._following.items()}
         return other
 
     def penalise(self, logits: np.ndarray, penalty: float) -> None:

@@ -134,6 +134,22 @@ def test_the_next_token_completes_no_ngram_that_occurs(size: int) -> None:
         history.add(tokens[place])
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_a_fork_takes_in_is_its_own(size: int) -> None:
+    def forbidden(history: History) -> list[int]:
+        scores = np.zeros(8, np.float32)
+        history.forbid(scores)
+        return np.flatnonzero(np.isneginf(scores)).tolist()
+
+    tokens = [1, 2, 1, 3, 1]
+    one = History(tokens, size)
+    other = one.fork()
+    for history, goes_on in ((one, [4, 1]), (other, [5, 1])):
+        for token in goes_on:
+            history.add(token)
+        assert set(forbidden(history)) == banned_by_scan([*tokens, *goes_on], size)
+
+
 def test_an_answer_goes_on_where_every_token_is_forbidden() -> None:
     history = History([0, 1, 2], 1)
     scores = np.array([1.0, 3.0, 2.0, -np.inf], np.float32)
