@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +30,7 @@ from ms_medqa.serving.responses import (
 )
 from ms_medqa.serving.service import ServedModel, Service
 
+_Body = TypeVar("_Body", bound=GenerationBody)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -95,12 +96,12 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/chat/completions", openapi_extra=_body_schema(ChatBody))
     async def chat_completions(request: Request) -> Response:
-        body = check_body(ChatBody, await _read(request, service))
+        body = await _read(request, service, ChatBody)
         return await _respond(request, body, await intake.chat(service, body))
 
     @app.post("/v1/completions", openapi_extra=_body_schema(CompletionBody))
     async def completions(request: Request) -> Response:
-        body = check_body(CompletionBody, await _read(request, service))
+        body = await _read(request, service, CompletionBody)
         return await _respond(request, body, await intake.completion(service, body))
 
 
@@ -110,9 +111,11 @@ def _tell_of_page(app: FastAPI) -> None:
         raise ApiError(404, f"there is no page here: {INSTALL}, and serve.page must not be false")
 
 
-async def _read(request: Request, service: Service) -> dict[str, Any]:
+async def _read(request: Request, service: Service, kind: type[_Body]) -> _Body:
     service.check_open()
-    return await read_json(request, service.settings.max_body_bytes, service.settings.request_seconds)
+    settings = service.settings
+    values = await read_json(request, settings.max_body_bytes, settings.request_seconds)
+    return check_body(kind, values, settings.max_messages)
 
 
 async def _respond(request: Request, body: GenerationBody, follower: Follower) -> Response:

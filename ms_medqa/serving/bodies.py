@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ms_medqa.serving.errors import ApiError, invalid
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
+MAX_LABELS = 16
 _Body = TypeVar("_Body", bound="GenerationBody")
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_one_unknown(cls, values: Any) -> Any:
+        # Of the errors that a hundred thousand unknown fields would make, one is told.
+        if not isinstance(values, dict):
+            return values
+        known = {name: value for name, value in values.items() if name in cls.model_fields}
+        unknown = next((name for name in values if name not in known), None)
+        return known if unknown is None else known | {unknown: values[unknown]}
 
 
 def _stops(value: Any) -> list[str] | None:
@@ -46,6 +57,12 @@ def _prompts(value: Any) -> list[str]:
     if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError("must be a text or a list of texts")
     return prompts
+
+
+def _labels(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_LABELS:
+        raise ValueError(f"at most {MAX_LABELS} labels")
+    return value
 
 
 def _only(*harmless: Any) -> BeforeValidator:
@@ -139,7 +156,7 @@ class ChatBody(GenerationBody):
     web_search_options: Annotated[Any, _only()] = None
     service_tier: Annotated[Any, _only("auto", "default")] = None
     store: Annotated[Any, _only(False)] = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str] | None, BeforeValidator(_labels)] = None
 
 
 class CompletionBody(GenerationBody):
@@ -153,12 +170,21 @@ class CompletionBody(GenerationBody):
     suffix: Annotated[Any, _only("")] = None
 
 
-def check_body(kind: type[_Body], values: dict[str, Any]) -> _Body:
+def check_body(kind: type[_Body], values: dict[str, Any], max_messages: int) -> _Body:
     """The request's body as an object.
+
+    Args:
+        kind: of request.
+        values: what was sent.
+        max_messages: of a dialogue.
 
     Raises:
         ApiError: 400 that names the first field at fault.
     """
+    messages = values.get("messages")
+    # First of all: each message takes time by itself, and so does each fault of one.
+    if isinstance(messages, list) and len(messages) > max_messages:
+        raise invalid(f"more than {max_messages} messages", "messages")
     try:
         body = kind.model_validate(values)
     except ValidationError as error:

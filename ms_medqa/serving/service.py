@@ -107,8 +107,6 @@ class Service:
 
     def encode_chat(self, model: ServedModel, body: ChatBody) -> list[list[int]]:
         """The one prompt of a dialogue; control tokens in what users wrote stay text. Takes a while for a long text."""
-        if len(body.messages) > self.settings.max_messages:
-            raise invalid(f"more than {self.settings.max_messages} messages", "messages")
         example = _example(body.messages, body.context, self.closing)
         return [self._checked(model, _encoded(lambda: model.prompt.encode_prompt(example), "messages"), "messages")]
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from serving_client import JSON, QUESTION, LocalClient, error_of, events, text_of
 from serving_fakes import LIMIT
+
+from ms_medqa.serving.bodies import ChatBody
 
 Ask = Callable[..., LocalClient]
 
@@ -64,6 +67,24 @@ def test_a_field_that_cannot_be_is_named(ask: Ask, fields: dict[str, Any], param
     client = ask(max_messages=6, max_tokens=300)
     assert error_of(client.chat(**fields), 400)["param"] == param
     assert client.fixture.core.requests == []
+
+
+@pytest.mark.parametrize("message", [0, {"role": "user", "content": 0}, QUESTION[0]])
+def test_too_long_a_dialogue_is_refused_unread(ask: Ask, message: Any) -> None:
+    error = error_of(ask(max_messages=6).chat(messages=[message] * 7), 400)
+    assert (error["param"], error["message"]) == ("messages", "more than 6 messages")
+
+
+@pytest.mark.parametrize("part", ["body", "message", "stream_options", "metadata"])
+def test_a_thousand_faults_are_not_all_looked_at(ask: Ask, part: str) -> None:
+    faults = {f"x{number}": number for number in range(1000)}
+    parts = {"body": faults, "message": {"messages": [QUESTION[0] | faults]}}
+    fields = parts.get(part, {part: faults, "stream": True})
+    with pytest.raises(ValidationError) as caught:
+        ChatBody.model_validate({"model": "base", "messages": QUESTION} | fields)
+    assert caught.value.error_count() == 1
+    told = {"body": "x0", "message": "messages[0].x0", "stream_options": "stream_options.x0", "metadata": "metadata"}
+    assert error_of(ask().chat(**fields), 400)["param"] == told[part]
 
 
 def test_what_changes_nothing_is_taken(ask: Ask) -> None:

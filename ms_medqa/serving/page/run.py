@@ -85,7 +85,8 @@ class Run:
     async def _follow(self, side: int) -> None:
         status = CLIENT_LEFT
         try:
-            follower = await intake.chat(self._service, check_body(ChatBody, self._body(side)))
+            body = check_body(ChatBody, self._body(side), self._service.settings.max_messages)
+            follower = await intake.chat(self._service, body)
             await follower.accept()
             async with contextlib.aclosing(follower.chunks(False)) as chunks:
                 async for chunk in chunks:
