@@ -44,6 +44,9 @@ class Format(ABC):
         self._tokenizer = tokenizer
         self._scored = scored
         self._top = top
+        # Something for a token to stand behind, see `_token`.
+        self._before = tokenizer.encode("a")[-1:] if scored else []
+        self._before_text = self._decode(self._before)
 
     def answer(self, choices: Sequence[Json], tokens: Json) -> Json:
         """The whole response."""
@@ -66,9 +69,15 @@ class Format(ABC):
     def delta(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
         """A part of an answer."""
 
-    def _token(self, token: int) -> tuple[str, list[int] | None]:
-        """A token's text and bytes; a part of a character is spelt `bytes:\\xe9\\xab`."""
-        text = self._tokenizer.decode([token], skip_special=False)
+    def _token(self, token: int, first: bool) -> tuple[str, list[int] | None]:
+        """A token's text and bytes; a part of a character is spelt `bytes:\\xe9\\xab`.
+
+        Args:
+            token: its id.
+            first: it begins an answer, where many vocabularies leave out the space before a word.
+        """
+        before, said = ([], "") if first else (self._before, self._before_text)
+        text = self._decode([*before, token]).removeprefix(said)
         if "\ufffd" not in text:
             return text, list(text.encode())
         name = self._tokenizer.id_to_token(token) or ""
@@ -79,6 +88,9 @@ class Format(ABC):
         else:
             return text, None
         return "bytes:" + "".join(f"\\x{value:02x}" for value in values), values
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special=False)
 
 
 class ChatFormat(Format):
@@ -108,15 +120,15 @@ class ChatFormat(Format):
             return None
         content = [
             {
-                **self._one(item.choice.token, item.choice.logprob),
-                "top_logprobs": [self._one(token, value) for token, value in item.choice.top[: self._top]],
+                **self._one(item.choice.token, item.choice.logprob, item.first),
+                "top_logprobs": [self._one(*pair, item.first) for pair in item.choice.top[: self._top]],
             }
             for item in scored
         ]
         return {"content": content, "refusal": None}
 
-    def _one(self, token: int, value: float | None) -> Json:
-        text, values = self._token(token)
+    def _one(self, token: int, value: float | None, first: bool) -> Json:
+        text, values = self._token(token, first)
         return {"token": text, "logprob": finite(value), "bytes": values}
 
 
@@ -135,15 +147,19 @@ class TextFormat(Format):
     def _logprobs(self, scored: Sequence[Scored]) -> Json | None:
         if not self._scored:
             return None
-        tops = [
-            {self._token(token)[0]: finite(value) for token, value in item.choice.top[: self._top]} for item in scored
-        ]
         return {
-            "tokens": [self._token(item.choice.token)[0] for item in scored],
+            "tokens": [self._token(item.choice.token, item.first)[0] for item in scored],
             "token_logprobs": [finite(item.choice.logprob) for item in scored],
-            "top_logprobs": tops if self._top else None,
+            "top_logprobs": [self._likeliest(item) for item in scored] if self._top else None,
             "text_offset": [item.start for item in scored],
         }
+
+    def _likeliest(self, item: Scored) -> Json:
+        values: Json = {}
+        for token, value in item.choice.top[: self._top]:
+            # Of two that read alike, the likelier comes first.
+            values.setdefault(self._token(token, item.first)[0], finite(value))
+        return values
 
 
 def finite(value: float | None) -> float:

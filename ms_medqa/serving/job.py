@@ -17,10 +17,17 @@ from ms_medqa.serving.errors import ApiError
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A token with its log-probability, and where in the answer's text it begins."""
+    """A token with its log-probability.
+
+    Attributes:
+        choice: the token.
+        start: where in the answer's text it begins.
+        first: it is the answer's first token.
+    """
 
     choice: Choice
     start: int
+    first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class Job:
         if output.choice is not None:
             self.made += 1
             if self._raw is not None:
-                self._waiting.append(Scored(output.choice, self._raw_length))
+                self._waiting.append(Scored(output.choice, self._raw_length, first=self.made == 1))
                 self._raw_length += len(self._raw.push(output.choice.token))
             text = self._answer.push(output.choice.token)
         if finish is not None:

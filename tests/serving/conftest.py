@@ -32,8 +32,8 @@ def make(tiny_tokenizer_folder: Path) -> Iterator[Callable[..., Any]]:
 
     made: list[Fixture] = []
 
-    def build(**options: Any) -> Fixture:
-        made.append(Fixture(tiny_tokenizer_folder, **options))
+    def build(folder: Path = tiny_tokenizer_folder, **options: Any) -> Fixture:
+        made.append(Fixture(folder, **options))
         return made[-1]
 
     yield build

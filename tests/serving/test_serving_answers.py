@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from serving_client import QUESTION, LocalClient, events, text_of
 from serving_fakes import ENDLESS, LIMIT
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers
 
 from ms_medqa.generation import SamplingParams
 
@@ -217,14 +221,38 @@ def test_log_probabilities_of_a_plain_text(ask: Ask) -> None:
     logprobs = client.complete(text, logprobs=1).json()["choices"][0]["logprobs"]
     assert "".join(logprobs["tokens"]) == text
     assert logprobs["token_logprobs"] == [-0.5] * len(logprobs["tokens"])
-    assert [
+    assert all(
         text[start:].startswith(token) for start, token in zip(logprobs["text_offset"], logprobs["tokens"], strict=True)
-    ]
+    )
     assert [list(top.values()) for top in logprobs["top_logprobs"]] == [[-0.5]] * len(logprobs["tokens"])
     # Of a stop string no token is told.
     choice = client.complete(text, logprobs=0, stop="fever").json()["choices"][0]
     assert "".join(choice["logprobs"]["tokens"]) == choice["text"] == "What is "
     assert choice["logprobs"]["top_logprobs"] is None
+
+
+def test_log_probabilities_keep_the_spaces_of_words(ask: Ask, tmp_path: Path) -> None:
+    """Many vocabularies have words with the space before them, which decoding leaves out at the start of a text."""
+    vocabulary = {"<unk>": 0, "</s>": 1, "\u2581is": 2, "is": 3, "\u2581fever": 4, "\u2581it": 5, "\u2581a": 6}
+    library = Library(models.WordLevel(vocabulary, unk_token="<unk>"))
+    library.pre_tokenizer, library.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    library.add_special_tokens(["<unk>", "</s>"])
+    library.save(str(tmp_path / "tokenizer.json"))
+    settings = {"eos_token": "</s>", "chat_template": "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    client, text = ask(folder=tmp_path), "is fever is it"
+
+    (choice,) = client.complete(text, logprobs=2).json()["choices"]
+    logprobs = choice["logprobs"]
+    assert choice["text"] == text
+    assert logprobs["tokens"] == ["is", " fever", " is", " it"]
+    assert logprobs["text_offset"] == [0, 2, 8, 11]
+    assert logprobs["top_logprobs"][2] == {" is": -0.5, "is": -1.5}
+    # At the start both read alike, and the likelier counts.
+    assert logprobs["top_logprobs"][0] == {"is": -0.5}
+    dialogue = client.chat(messages=[{"role": "user", "content": text}], logprobs=True).json()["choices"][0]
+    spelt = b"".join(bytes(item["bytes"]) for item in dialogue["logprobs"]["content"])
+    assert spelt.decode() == f"{text}</s>"
 
 
 def test_models_are_listed_by_name(ask: Ask) -> None:
