@@ -241,7 +241,8 @@ def test_without_a_key_only_this_machines_names_lead_here(ask: Ask) -> None:
 
 def test_other_origins_need_a_leave(ask: Ask) -> None:
     origin = {"origin": "https://a.example"}
-    before = origin | {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    wanted = "authorization,content-type,x-stainless-os"
+    before = origin | {"access-control-request-method": "POST", "access-control-request-headers": wanted}
     closed = ask(key="k")
     assert "access-control-allow-origin" not in closed("GET", "/health", headers=origin).headers
     error_of(closed("OPTIONS", "/v1/models", headers=before), 401)
@@ -249,10 +250,15 @@ def test_other_origins_need_a_leave(ask: Ask) -> None:
     response = opened("OPTIONS", "/v1/chat/completions", headers=before)
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == "https://a.example"
-    # An error can be read there, too.
-    assert "access-control-allow-origin" in opened("GET", "/v1/models", headers=origin).headers
+    assert response.headers["access-control-allow-headers"] == wanted
+    assert "access-control-allow-credentials" not in response.headers
+    # An error can be read there, too, and when to come again.
+    error = opened("GET", "/v1/models", headers=origin)
+    assert "access-control-allow-origin" in error.headers
+    assert "retry-after" in error.headers["access-control-expose-headers"].lower()
     other = opened("GET", "/v1/models", headers={"origin": "https://b.example", "authorization": "Bearer k"})
     assert "access-control-allow-origin" not in other.headers
+    assert opened("OPTIONS", "/v1/models", headers=before | {"origin": "https://b.example"}).status_code == 400
 
 
 def test_a_full_queue_asks_to_come_back(ask: Ask) -> None:
