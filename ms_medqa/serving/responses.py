@@ -93,7 +93,8 @@ class Follower:
         self._service.worker.submit(self._ticket)
         self._service.tickets.add(self._ticket)
         seconds = self._service.settings.request_seconds
-        late = ApiError(504, f"not done within {seconds:g} seconds")
+        # OpenAI's clients would ask again, for what takes as long again.
+        late = ApiError(504, f"not done within {seconds:g} seconds", headers={"X-Should-Retry": "false"})
         # An event like others, because before Python 3.12 `wait_for` may lose the cancellation of a client that leaves.
         self._alarm = self._ticket.loop.call_later(self.deadline - time.monotonic(), self._ticket.put, late)
         try:

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from serving_fakes import Fixture, running
+from serving_fakes import ENDLESS, Fixture, running
 
 Make = Callable[..., Fixture]
+MESSAGES = [{"role": "user", "content": "感冒了怎么办？"}]
 
 
 def test_the_official_client_works_unchanged(make: Make) -> None:
     openai = pytest.importorskip("openai")
     fixture = make(adapters=("tuned",))
-    messages = [{"role": "user", "content": "感冒了怎么办？"}]
+    messages = MESSAGES
     with running(fixture, key="secret") as address:
         with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
             assert [model.id for model in client.models.list()] == ["base", "tuned"]
@@ -61,3 +62,15 @@ def test_the_official_client_works_unchanged(make: Make) -> None:
                 return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
         assert "感冒了怎么办？" in asyncio.run(later())
+
+
+def test_the_official_client_does_not_ask_again_what_took_too_long(make: Make) -> None:
+    openai = pytest.importorskip("openai")
+    fixture = make(seconds=0.01, request_seconds=0.3)
+    with running(fixture) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="none") as client:
+        assert client.max_retries > 0
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.chat.completions.create(model="base", messages=MESSAGES, temperature=ENDLESS, max_tokens=2000)
+        assert caught.value.status_code == 504
+        fixture.wait_idle()
+    assert len(fixture.core.requests) == 1
