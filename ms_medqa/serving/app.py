@@ -91,7 +91,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             {"object": "list", "data": [_describe(service, model) for model in service.models.values()]}
         )
 
-    @app.get("/v1/models/{name}")
+    # A name may hold slashes, as those of model hubs do.
+    @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         return JSONResponse(_describe(service, service.model(name)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_client import QUESTION, LocalClient, events, text_of
+from serving_client import QUESTION, LocalClient, error_of, events, text_of
 from serving_fakes import ENDLESS, LIMIT
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
@@ -261,6 +261,14 @@ def test_models_are_listed_by_name(ask: Ask) -> None:
     assert [model["id"] for model in body["data"]] == ["base", "tuned", "v2"]
     assert client("GET", "/v1/models/tuned").json()["object"] == "model"
     assert client("GET", "/v1/models/other").json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("spelt", ["hub/tuned", "hub%2Ftuned"])
+def test_a_model_is_found_by_a_name_with_a_slash(ask: Ask, spelt: str) -> None:
+    client = ask(adapters=("hub/tuned",))
+    assert client("GET", f"/v1/models/{spelt}").json()["id"] == "hub/tuned"
+    for other in ("hub", "tuned", "hub/tuned/"):
+        assert error_of(client("GET", f"/v1/models/{other}"), 404)
 
 
 def test_the_metrics_page_counts(ask: Ask) -> None:

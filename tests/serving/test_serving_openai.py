@@ -14,11 +14,13 @@ MESSAGES = [{"role": "user", "content": "感冒了怎么办？"}]
 
 def test_the_official_client_works_unchanged(make: Make) -> None:
     openai = pytest.importorskip("openai")
-    fixture = make(adapters=("tuned",))
+    fixture = make(adapters=("tuned", "hub/v2"))
     messages = MESSAGES
     with running(fixture, key="secret") as address:
         with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
-            assert [model.id for model in client.models.list()] == ["base", "tuned"]
+            names = ["base", "tuned", "hub/v2"]
+            assert [model.id for model in client.models.list()] == names
+            assert [client.models.retrieve(name).id for name in names] == names
             answer = client.chat.completions.create(
                 model="tuned", messages=messages, temperature=0, n=2, logprobs=True, top_logprobs=1, seed=1
             )
