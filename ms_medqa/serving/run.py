@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -70,7 +71,8 @@ def bind(host: str, port: int, has_key: bool) -> socket.socket:
 
 
 def _taken(host: str, port: int, error: OSError) -> UserError:
-    return UserError(f"cannot listen on {host} port {port}: {error.strerror}", "choose another: --port")
+    option = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+    return UserError(f"cannot listen on {host} port {port}: {error.strerror}", f"choose another: {option}")
 
 
 def serve(service: Service, key: str | None, listener: socket.socket, on_start: OnStart) -> None:

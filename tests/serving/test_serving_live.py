@@ -20,6 +20,8 @@ import pytest
 from serving_client import error_of, events
 from serving_fakes import ENDLESS, Fixture, running, wait_for
 
+from ms_medqa.config.errors import UserError
+
 Make = Callable[..., Fixture]
 ENDLESS_BODY = {"model": "base", "prompt": "水果", "temperature": ENDLESS, "max_tokens": 2000}
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -35,6 +37,18 @@ def post(address: str, body: dict[str, Any], **options: Any) -> Any:
     import httpx
 
     return httpx.post(f"{address}/v1/completions", json=body, timeout=20, **options)
+
+
+def test_an_address_that_is_not_here_and_a_port_that_is_taken_are_told_apart() -> None:
+    from ms_medqa.serving.run import bind
+
+    # That address is for documentation alone.
+    with pytest.raises(UserError, match=r"192\.0\.2\.1 .*--host$"), bind("192.0.2.1", 0, has_key=True):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"{port}.*--port$"), bind("127.0.0.1", port, has_key=False):
+            pass
 
 
 def test_64_streams_side_by_side_are_neither_crossed_nor_lost(make: Make) -> None:
