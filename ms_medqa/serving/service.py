@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from ms_medqa.serving.job import Job, Ticket
 from ms_medqa.serving.metrics import Metrics
 from ms_medqa.serving.worker import Worker
 
+log = logging.getLogger("ms_medqa.serving")
 # Between the answer and what is put behind it.
 _GAP = "\n\n"
 
@@ -108,7 +110,13 @@ class Service:
     def encode_chat(self, model: ServedModel, body: ChatBody) -> list[list[int]]:
         """The one prompt of a dialogue; control tokens in what users wrote stay text. Takes a while for a long text."""
         example = _example(body.messages, body.context, self.closing)
-        return [self._checked(model, _encoded(lambda: model.prompt.encode_prompt(example), "messages"), "messages")]
+        try:
+            tokens = model.prompt.encode_prompt(example)
+        except UserError as error:
+            # Where the template is, and what helps, is for whoever runs the server. It does not hold what was said.
+            log.warning("a dialogue was refused: %s", error)
+            raise invalid("this model's template takes no such messages", "messages") from None
+        return [self._checked(model, tokens, "messages")]
 
     def encode_texts(self, model: ServedModel, body: CompletionBody) -> list[list[int]]:
         """Plain prompts, without any template."""
@@ -117,7 +125,10 @@ class Service:
         for text in body.prompt:
             if not text:
                 raise invalid("prompt: a text is empty", "prompt")
-            tokens = start + _encoded(lambda text=text: model.tokenizer.encode(text), "prompt")
+            try:
+                tokens = start + model.tokenizer.encode(text)
+            except UserError as error:
+                raise invalid(str(error), "prompt") from None
             prompts.append(self._checked(model, tokens, "prompt"))
         return prompts
 
@@ -198,13 +209,6 @@ class Service:
                 f"the prompt has {len(prompt)} tokens, and at most {most} are taken", param, "context_length_exceeded"
             )
         return prompt
-
-
-def _encoded(encode: Callable[[], list[int]], param: str) -> list[int]:
-    try:
-        return list(encode())
-    except UserError as error:
-        raise invalid(str(error), param) from None
 
 
 def _example(messages: Sequence[Message], context: str | None, closing: str) -> Example:

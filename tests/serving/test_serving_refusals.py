@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +110,25 @@ def test_what_changes_nothing_is_taken(ask: Ask) -> None:
     # An answer that is handed back as the official client dumps it.
     answer = {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None, "annotations": []}
     assert client.chat(messages=[*QUESTION, answer, *QUESTION]).status_code == 200
+
+
+def test_a_template_that_takes_no_such_messages_is_said_so(
+    ask: Ask, tiny_tokenizer_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(tiny_tokenizer_folder, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    path.write_text(json.dumps(settings | {"chat_template": refusal + settings["chat_template"]}), encoding="utf-8")
+    client = ask(folder=folder)
+    system = {"role": "system", "content": "Zebra"}
+    error = error_of(client.chat(messages=[system, *QUESTION]), 400)
+    assert (error["param"], error["message"]) == ("messages", "this model's template takes no such messages")
+    # Whoever runs the server learns more, but not what was said.
+    assert str(folder) in caplog.text
+    assert "no system role" in caplog.text
+    assert "Zebra" not in caplog.text
+    assert client.chat().status_code == 200
 
 
 def test_a_model_that_is_not_registered_is_not_found(ask: Ask) -> None:
