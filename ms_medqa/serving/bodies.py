@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -105,6 +105,9 @@ class StreamOptions(_Strict):
 class GenerationBody(_Strict):
     """The fields that both endpoints have."""
 
+    # Where less than `max_tokens` fits behind the prompt: an error, or an answer of what fits.
+    limit_must_fit: ClassVar[bool] = True
+
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -184,7 +187,7 @@ def check_body(kind: type[_Body], values: dict[str, Any], max_messages: int) -> 
     messages = values.get("messages")
     # First of all: each message takes time by itself, and so does each fault of one.
     if isinstance(messages, list) and len(messages) > max_messages:
-        raise invalid(f"more than {max_messages} messages", "messages")
+        raise invalid(f"more than {max_messages} messages", "messages", "too_many_messages", most=max_messages)
     try:
         body = kind.model_validate(values)
     except ValidationError as error:

@@ -35,6 +35,7 @@ class ApiError(Exception):
         param: the field at fault.
         code: short name for programs; by default that of the status.
         headers: further headers of the response.
+        numbers: those of the message, by name, for who words it otherwise.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -53,6 +55,7 @@ class ApiError(Exception):
         self.type, default = _TYPES.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
         self.code = code or default
         self.headers = dict(headers or {})
+        self.numbers = dict(numbers or {})
 
     def to_dict(self) -> dict[str, Any]:
         """The body of the response."""
@@ -63,9 +66,9 @@ class ApiError(Exception):
         return json.dumps(self.to_dict())
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+def invalid(message: str, param: str | None = None, code: str | None = None, **numbers: int) -> ApiError:
     """A fault of the request's body."""
-    return ApiError(400, message, param=param, code=code)
+    return ApiError(400, message, param=param, code=code, numbers=numbers)
 
 
 def internal() -> ApiError:

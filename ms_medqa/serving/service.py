@@ -171,7 +171,7 @@ class Service:
         stops = self.defaults.stop if body.stop is None else body.stop
         jobs: list[Job] = []
         for prompt in prompts:
-            limit = self._answer_tokens(model, prompt, max_tokens)
+            limit = self._answer_tokens(model, prompt, max_tokens, body.limit_must_fit)
             for stream in range(body.n or 1):
                 request = Request(
                     prompt, params, limit, model.end_ids, seed, stream, adapter=model.adapter, logprobs=logprobs
@@ -188,25 +188,31 @@ class Service:
         except UserError as error:
             raise invalid(str(error)) from None
 
-    def _answer_tokens(self, model: ServedModel, prompt: Sequence[int], wished: int | None) -> int:
-        """What was wished for, or as much of the default as fits."""
+    def _answer_tokens(self, model: ServedModel, prompt: Sequence[int], wished: int | None, must_fit: bool) -> int:
+        """What was wished for, or as much of it or of the default as fits."""
         room = model.positions - len(prompt)
         if wished is None:
-            return min(self.defaults.max_new_tokens, self.settings.max_tokens, room)
-        if wished > room:
+            wished, must_fit = min(self.defaults.max_new_tokens, self.settings.max_tokens), False
+        if must_fit and wished > room:
             raise invalid(
                 f"the prompt has {len(prompt)} tokens and the answer may have {wished}, "
                 f"but the model holds {model.positions}",
                 code="context_length_exceeded",
+                tokens=len(prompt),
+                most=model.positions - wished,
             )
-        return wished
+        return min(wished, room)
 
     def _checked(self, model: ServedModel, prompt: list[int], param: str) -> list[int]:
         # An answer has one token at least.
         most = min(self.settings.max_prompt_tokens, model.positions - 1)
         if len(prompt) > most:
             raise invalid(
-                f"the prompt has {len(prompt)} tokens, and at most {most} are taken", param, "context_length_exceeded"
+                f"the prompt has {len(prompt)} tokens, and at most {most} are taken",
+                param,
+                "context_length_exceeded",
+                tokens=len(prompt),
+                most=most,
             )
         return prompt
 

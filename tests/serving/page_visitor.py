@@ -34,6 +34,10 @@ class Visitor:
         self._functions = config["dependencies"]
         self._parts: dict[int, Json] = {part["id"]: part for part in config["components"]}
 
+    def part(self, name: str) -> Json:
+        """What the page begins with of a part."""
+        return next(part["props"] for i, part in self._parts.items() if self._name(i) == name)
+
     def join(self, element: str, event: str, values: Mapping[str, Any]) -> httpx.Response:
         """Do something on the page, without looking at what it shows.
 

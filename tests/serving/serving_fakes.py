@@ -116,11 +116,18 @@ class Fixture:
         folder: of the tokenizer.
         rows, seconds: of the core.
         adapters: names beside the base model `base`.
+        positions: of all models.
         keys: of the config's section `serve`.
     """
 
     def __init__(
-        self, folder: Path, rows: int = 4, seconds: float = 0.0, adapters: tuple[str, ...] = (), **keys: Any
+        self,
+        folder: Path,
+        rows: int = 4,
+        seconds: float = 0.0,
+        adapters: tuple[str, ...] = (),
+        positions: int = LIMIT,
+        **keys: Any,
     ) -> None:
         self.tokenizer = tokenizer_of(folder)
         self.config = Config.model_validate(
@@ -128,8 +135,8 @@ class Fixture:
         )
         chat, plain = (Prompt.named(name, self.tokenizer) for name in ("chat", "medqa"))
         ends = frozenset(chat.stop_token_ids)
-        models = [ServedModel("base", None, chat, ends, LIMIT)]
-        models += [ServedModel(name, name, plain, ends, LIMIT) for name in adapters]
+        models = [ServedModel("base", None, chat, ends, positions)]
+        models += [ServedModel(name, name, plain, ends, positions) for name in adapters]
         self.cores: list[EchoCore] = []
         # Of the server around it, see `running`.
         self.stop: Callable[[], object] = lambda: None

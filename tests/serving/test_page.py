@@ -73,6 +73,29 @@ def test_an_answer_ends_where_the_config_says(visit: Open, fixture: Fixture) -> 
     assert texts(visit().ask(QUESTION))[-1][-1].endswith("糖尿病患者可以吃")
 
 
+def test_an_answer_has_what_room_there_is(make: Callable[..., Fixture]) -> None:
+    fixture = make(page=True, positions=128)
+    with running(fixture) as address:
+        visitor = Visitor(address)
+        longest = visitor.part("max_tokens")
+        assert (longest["value"], longest["maximum"]) == (127, 127)
+        told = visitor.ask(QUESTION, temperature=ENDLESS)
+    (request,) = fixture.core.requests
+    assert request.max_new_tokens == 128 - len(request.prompt)
+    assert told[-1]["status"].startswith(ENGLISH.cut.partition("{")[0])
+
+
+@pytest.mark.parametrize("penalty", [0.2, 2.5])
+def test_a_default_beyond_its_slider_does_not_shut_the_page(make: Callable[..., Fixture], penalty: float) -> None:
+    fixture = make(page=True)
+    defaults = fixture.config.generate
+    defaults.repetition_penalty, defaults.top_p = penalty, 0.005
+    with running(fixture) as address:
+        assert Visitor(address).ask(QUESTION)[-1]["status"].startswith("Done")
+    (request,) = fixture.core.requests
+    assert (request.params.repetition_penalty, request.params.top_p) == (penalty, 0.01)
+
+
 def test_base_and_tuned_answer_one_question_side_by_side(visit: Open, fixture: Fixture) -> None:
     told = visit().ask(QUESTION, model_0="base", model_1="tuned")
     first, second = fixture.core.requests
@@ -118,7 +141,11 @@ def test_a_question_that_is_too_long_is_said_so_and_can_be_shortened(
     code = welcome["language"]["value"]
     assert welcome["ask"]["value"] == words.ask
     told = visitor.ask("长" * 400, language=code)
-    assert words.errors["context_length_exceeded"].partition("{")[0] in texts(told)[-1][-1]
+    said = texts(told)[-1][-1]
+    assert words.errors["context_length_exceeded"].partition("{")[0] in said
+    assert " 300 " in said
+    # On a Chinese page nothing is English.
+    assert ("prompt" in said or "token" in said) == (words is ENGLISH)
     # The question comes back into its box, and is no part of the dialogue.
     assert told[-1]["question"]["value"] == "长" * 400
     assert told[-1]["status"] == words.failed
@@ -129,6 +156,16 @@ def test_a_question_that_is_too_long_is_said_so_and_can_be_shortened(
 def test_a_setting_that_cannot_be_is_named(visit: Open, fixture: Fixture, values: dict[str, Any], said: str) -> None:
     assert said in texts(visit().ask(QUESTION, **values))[-1][-1]
     assert fixture.core.requests == []
+
+
+def test_on_a_chinese_page_faults_are_told_in_chinese(make: Callable[..., Fixture]) -> None:
+    with running(make(page=True, max_messages=2)) as address:
+        visitor = Visitor(address)
+        wrong = visitor.ask(QUESTION, language="zh", seed="x")
+        visitor.ask(QUESTION, language="zh")
+        long = visitor.ask(QUESTION, language="zh")
+    for told, expected in ((wrong, "“随机种子”的值不可用。"), (long, "对话已超过 2 条消息，请开始新对话。")):
+        assert texts(told)[-1][-1] == f"⚠ {expected}"
 
 
 def test_a_full_queue_is_said_so(visit: Open, fixture: Fixture) -> None:

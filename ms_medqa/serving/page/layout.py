@@ -51,11 +51,12 @@ class Layout:
         return part
 
 
-def draw(names: list[str], defaults: GenerateSection, limits: ServeSection) -> Layout:
+def draw(names: list[str], positions: int, defaults: GenerateSection, limits: ServeSection) -> Layout:
     """Put all parts onto the page that is being made.
 
     Args:
         names: of the models, the base model first.
+        positions: tokens of prompt and answer together that each of them holds.
         defaults: of the settings.
         limits: of the server.
     """
@@ -93,7 +94,8 @@ def draw(names: list[str], defaults: GenerateSection, limits: ServeSection) -> L
         elem_id="context",
     )
     with page.part(gr.Accordion, lambda t: {"label": t.sampling}, open=False, elem_id="sampling"):
-        _draw_settings(page, defaults, limits)
+        # Before an answer stands one token at least.
+        _draw_settings(page, defaults, longest=min(limits.max_tokens, positions - 1))
     page.dialogues = gr.State({})
     return page
 
@@ -130,7 +132,7 @@ def _draw_models(page: Layout, names: list[str]) -> None:
         ]
 
 
-def _draw_settings(page: Layout, defaults: GenerateSection, limits: ServeSection) -> None:
+def _draw_settings(page: Layout, defaults: GenerateSection, longest: int) -> None:
     def setting(name: str, kind: Callable[..., Block], value: Any, **options: Any) -> None:
         page.settings[name] = page.part(
             kind,
@@ -141,14 +143,16 @@ def _draw_settings(page: Layout, defaults: GenerateSection, limits: ServeSection
         )
 
     page.settings = {}
+    # Gradio refuses each click where a slider is beyond its ends, and the server a penalty beyond these.
+    penalty = min(max(defaults.repetition_penalty, 0.01), 100)
+    lowest, highest = min(penalty, 0.5), max(penalty, 2)
     with gr.Row():
         setting("temperature", gr.Slider, min(defaults.temperature, 2), minimum=0, maximum=2, step=0.05)
-        setting("top_p", gr.Slider, defaults.top_p, minimum=0.01, maximum=1, step=0.01)
+        setting("top_p", gr.Slider, max(defaults.top_p, 0.01), minimum=0.01, maximum=1, step=0.01)
         setting("top_k", gr.Number, defaults.top_k, minimum=0, precision=0)
     with gr.Row():
         setting("min_p", gr.Slider, defaults.min_p, minimum=0, maximum=1, step=0.01)
-        setting("repetition_penalty", gr.Slider, defaults.repetition_penalty, minimum=0.5, maximum=2, step=0.05)
-        longest = min(defaults.max_new_tokens, limits.max_tokens)
-        setting("max_tokens", gr.Slider, longest, minimum=1, maximum=limits.max_tokens, step=1)
+        setting("repetition_penalty", gr.Slider, penalty, minimum=lowest, maximum=highest, step=0.05)
+        setting("max_tokens", gr.Slider, min(defaults.max_new_tokens, longest), minimum=1, maximum=longest, step=1)
         # A box for numbers would show nothing as 0.
         setting("seed", gr.Textbox, "" if defaults.seed is None else str(defaults.seed), max_lines=1)

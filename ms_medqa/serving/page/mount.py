@@ -49,7 +49,8 @@ class Page:
 
     def __init__(self, service: Service) -> None:
         with gr.Blocks(title="ms_medqa", analytics_enabled=False, fill_width=True) as blocks:
-            page = draw(list(service.models), service.defaults, service.settings)
+            positions = min(model.positions for model in service.models.values())
+            page = draw(list(service.models), positions, service.defaults, service.settings)
             self.leave = connect(page, blocks, service).leave
         blocks.state_session_capacity = _PAGES
         # Gradio lets wait what goes beyond; it is the worker that says how many may.

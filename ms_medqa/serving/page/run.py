@@ -7,7 +7,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ms_medqa.serving import intake
 from ms_medqa.serving.bodies import ChatBody, check_body
@@ -34,6 +34,12 @@ class Answer:
     text: str = ""
     finish: str | None = None
     error: ApiError | None = None
+
+
+class PageBody(ChatBody):
+    """A question of the page, where a person says how long an answer may be, not how long it must be able to become."""
+
+    limit_must_fit: ClassVar[bool] = False
 
 
 class Run:
@@ -85,7 +91,7 @@ class Run:
     async def _follow(self, side: int) -> None:
         status = CLIENT_LEFT
         try:
-            body = check_body(ChatBody, self._body(side), self._service.settings.max_messages)
+            body = check_body(PageBody, self._body(side), self._service.settings.max_messages)
             follower = await intake.chat(self._service, body)
             await follower.accept()
             async with contextlib.aclosing(follower.chunks(False)) as chunks:

@@ -15,8 +15,9 @@ class Texts:
     Attributes:
         name: of the language, in itself.
         settings: label and meaning of each field of a request.
-        errors: what is said instead of the server's own words, by the error's code.
-        other_error: with `{message}`, the server's own words.
+        errors: what is said instead of the server's own words, by the error's code; with the error's numbers by their
+            names, and `{setting}`, the label of the field at fault.
+        other_error: with `{message}`, the server's own words, which are English.
     """
 
     name: str
@@ -47,7 +48,10 @@ class Texts:
 
     def error(self, error: ApiError) -> str:
         """What a person is told of an error."""
-        return self.errors.get(error.code or "", self.other_error).format(message=error.message.rstrip("."))
+        field = error.param or ""
+        setting, _ = self.settings.get(field, (field, ""))
+        said = self.errors.get(error.code or "", self.other_error)
+        return said.format(message=error.message.rstrip("."), setting=setting, **error.numbers)
 
 
 ENGLISH = Texts(
@@ -85,7 +89,9 @@ ENGLISH = Texts(
     },
     errors={
         "queue_full": "Too many questions are waiting. Please try again in a moment.",
-        "context_length_exceeded": "The question with its dialogue is too long: {message}.",
+        "context_length_exceeded": "The question with its dialogue is too long: it has {tokens} tokens, and at most "
+        "{most} are taken.",
+        "too_many_messages": "The dialogue has more than {most} messages. Please begin a new one.",
         "timeout": "The answer took too long and was broken off.",
         "stopping": "The server is stopping.",
         "internal_error": "The server failed to make this answer.",
@@ -126,7 +132,9 @@ CHINESE = Texts(
     },
     errors={
         "queue_full": "排队的问题过多，请稍后再试。",
-        "context_length_exceeded": "问题连同对话过长（{message}）。",
+        "context_length_exceeded": "问题连同对话过长：共 {tokens} 个词元，最多 {most} 个。",
+        "too_many_messages": "对话已超过 {most} 条消息，请开始新对话。",
+        "invalid_value": "“{setting}”的值不可用。",
         "timeout": "回答用时过长，已中断。",
         "stopping": "服务正在停止。",
         "internal_error": "服务端出错，未能生成回答。",
