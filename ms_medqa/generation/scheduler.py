@@ -164,14 +164,15 @@ class Scheduler:
         while waiting and budget > 0:
             row, running = waiting[0]
             prompt = running.request.prompt
-            together = self._together(waiting, budget)
-            if len(together) > 1:
-                del waiting[: len(together)]
-                budget -= sum(len(one.request.prompt) for _, one in together)
-                logits = self._read_together(together)
-                yield from (self._choose(row, logits[place]) for place, (row, _) in enumerate(together))
-                continue
             if not running.read:
+                self._hold_all()
+                together = self._together(waiting, budget)
+                if len(together) > 1:
+                    del waiting[: len(together)]
+                    budget -= sum(len(one.request.prompt) for _, one in together)
+                    logits = self._read_together(together)
+                    yield from (self._choose(row, logits[place]) for place, (row, _) in enumerate(together))
+                    continue
                 running.read = running.shared = self._share(row, running.request)
             logits, count = self.read_piece(prompt, running.read, row, running.request.adapter)
             running.read += count
@@ -194,7 +195,6 @@ class Scheduler:
     def _together(self, waiting: Sequence[tuple[int, Running]], budget: int) -> list[tuple[int, Running]]:
         """Of the requests that wait, in their order, the first few whose whole prompts one piece may hold."""
         most = min(budget, piece_width(self.model, reading.LARGEST_PIECE, 0, reading.LARGEST_PIECE))
-        self._hold_all()
         found, best, used, apart = list[Held](), 0, 0, 0
         for _, running in waiting:
             request = running.request
@@ -260,7 +260,6 @@ class Scheduler:
 
     def _share(self, row: int, request: Request) -> int:
         """Take over what some row holds of a prompt's start; the last token is always read, for its logits."""
-        self._hold_all()
         wanted = Held.of(request.prompt, request.adapter)
         source = max(range(len(self._held)), key=lambda other: (self._held[other].common(wanted), other == row))
         common = min(self._held[source].common(wanted), len(wanted.tokens) - 1)
