@@ -48,6 +48,8 @@ class Scheduler:
         self.model = model
         self.adapters = adapters
         self.max_rows = max_rows
+        # With "dynamic" scaling a key's angle depends on the length of the whole prompt that it was read in.
+        self._may_share = model.config.rope_scaling.kind != "dynamic"
         self._reader = PromptReader(model, adapters)
         self._decoder: CachedDecoder | None = None
         self._idle: list[CachedDecoder] = []
@@ -282,7 +284,7 @@ class Scheduler:
         """Note what a row's cache holds now."""
         running = self._rows[row]
         assert running is not None
-        if not running.read:
+        if not running.read or not self._may_share:
             return
         assert self._decoder is not None
         request = running.request
