@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from ms_medqa.backend.interrupt import check_interrupt
+from ms_medqa.config.errors import UserError
 from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Output, Request
 from ms_medqa.generation.scheduler import Scheduler, check_prompt
@@ -47,6 +48,16 @@ class Engine:
         """Raise UserError where a prompt cannot be answered: empty, too long, or of another vocabulary."""
         check_prompt(self.model, prompt, max_new_tokens)
 
+    def check_all(self, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> None:
+        """`check` of each; the error says which cannot be answered, where there are several."""
+        for number, (prompt, new) in enumerate(zip(prompts, max_new_tokens, strict=True), start=1):
+            try:
+                self.check(prompt, new)
+            except UserError as error:
+                if len(prompts) == 1:
+                    raise
+                raise UserError(f"prompt {number}: {error.message}", error.hint) from None
+
     def stream(self, request: Request, scheduler: Scheduler | None = None) -> Generator[Output, None, None]:
         """Answer one request, token by token; the last output has a `finish`.
 
@@ -56,6 +67,7 @@ class Engine:
 
         Raises:
             UserError: the prompt cannot be answered.
+            RunError: the model gave logits that are not finite.
             KeyboardInterrupt: Ctrl-C, where `hold_interrupt` lets it wait.
         """
         with self.scheduler(1) if scheduler is None else nullcontext(scheduler) as scheduler:
@@ -63,7 +75,10 @@ class Engine:
             try:
                 while running.finish is None:
                     check_interrupt()
-                    yield from scheduler.step()
+                    for output in scheduler.step():
+                        if output.error is not None:
+                            raise output.error
+                        yield output
             finally:
                 scheduler.remove(running)
 

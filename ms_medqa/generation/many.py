@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ms_medqa.backend.interrupt import check_interrupt
+from ms_medqa.config.errors import RunError
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.request import Request, Running
 from ms_medqa.generation.sampling import SamplingParams, draw_seed
@@ -43,7 +44,8 @@ def decode_many(
         on_answer: called once for each answer that has ended, for a progress bar.
 
     Raises:
-        UserError: a prompt cannot be answered (`Engine.check` tells which).
+        UserError: a prompt cannot be answered; says which.
+        RunError: the model gave logits that are not finite.
     """
     seed = draw_seed() if seed is None else seed
     requests = [Request(prompt, params, max_new_tokens, end_ids, seed, stream) for stream, prompt in enumerate(prompts)]
@@ -57,6 +59,7 @@ def decode_requests(
     batch_size: int,
     stopped: Callable[[int, int], bool] = lambda index, token: False,
     on_answer: Callable[[int], object] = lambda index: None,
+    on_error: Callable[[int, RunError], object] | None = None,
 ) -> list[Generated]:
     """`decode_many` of requests that may differ in more than their prompts, such as their adapters.
 
@@ -64,11 +67,11 @@ def decode_requests(
         batch_size: requests at a time.
         stopped: told the number of a request and its newest token; ends that answer by returning True.
         on_answer: told the number of each request that is done.
+        on_error: told the number of each at which the model failed, and why, before `on_answer`; None: that is raised.
     """
     if not requests:
         return []
-    for request in requests:
-        engine.check(request.prompt, request.max_new_tokens)
+    engine.check_all([request.prompt for request in requests], [request.max_new_tokens for request in requests])
     lengths = [len(request.prompt) + request.max_new_tokens for request in requests]
     # Longest first: the largest cache is made at once and then serves all, and the time left is not underestimated.
     waiting = sorted(range(len(requests)), key=lengths.__getitem__)
@@ -83,8 +86,12 @@ def decode_requests(
                 running[scheduler.add(requests[index])] = index
             for output in scheduler.step():
                 index = running[output.running]
+                if output.error is not None:
+                    if on_error is None:
+                        raise output.error
+                    on_error(index, output.error)
                 ended = output.choice is not None and stopped(index, output.choice.token)
-                if ended or output.finish:
+                if ended or output.finish or output.error:
                     scheduler.remove(output.running)
                     del running[output.running]
                     answers[index] = Generated(output.running.tokens, ended or output.finish == "stop")

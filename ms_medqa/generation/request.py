@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ms_medqa.config.errors import RunError
 from ms_medqa.generation.sampling import Choice, SamplingParams, TokenSampler
 
 Finish = Literal["stop", "length"]
@@ -47,6 +48,7 @@ class Running:
         read: tokens of the prompt that the cache holds.
         shared: how many of those were taken from another prompt that begins alike.
         finish: `stop` for an end token, `length` where `max_new_tokens` cut the answer off, None while it runs.
+        error: why it cannot go on, None where it can.
     """
 
     request: Request
@@ -56,6 +58,7 @@ class Running:
     read: int = 0
     shared: int = 0
     finish: Finish | None = None
+    error: RunError | None = None
 
     @property
     def cached(self) -> int:
@@ -69,10 +72,12 @@ class Output:
 
     Attributes:
         running: the request.
-        choice: the new token; None where an end token was drawn.
+        choice: the new token; None where an end token was drawn, or the model failed.
         finish: why it ended with this, None where it goes on.
+        error: the model failed at it: it has ended, too, and its row is free.
     """
 
     running: Running
     choice: Choice | None
     finish: Finish | None
+    error: RunError | None = None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import mindspore as ms
 import numpy as np
 
-from ms_medqa.config.errors import UserError
+from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.generation import reading
 from ms_medqa.generation.held import NOTHING, SHORTEST_SHARED, Held
 from ms_medqa.generation.reading import bucket, piece_width
@@ -122,11 +122,13 @@ class Scheduler:
     def step(self) -> list[Output]:
         """One token for each request whose prompt has been read, then some of the prompts that wait.
 
-        Raises:
-            RunError: the model gave logits that are not finite; all requests and caches are dropped.
+        A request whose logits are not finite ends with an error, and costs the others nothing. Where anything else is
+        raised, all requests and caches are dropped.
         """
         with self._dropped_on_failure():
             outputs = [*self._decode(), *self._read()]
+            if any(output.error for output in outputs):
+                self._clear()
         for output in outputs:
             if output.finish:
                 self.remove(output.running)
@@ -141,6 +143,18 @@ class Scheduler:
             # A run that failed may have left NaN in the cache, which no mask hides from the next answer.
             self._decoder, self._rows, self._held = None, [], []
             raise
+
+    def _clear(self) -> None:
+        """Free the rows of requests that have failed, and empty all rows but those that answer.
+
+        A NaN that was written, be it by a row at rest, is hidden from the next answer by no mask.
+        """
+        assert self._decoder is not None
+        self._rows = [None if one is not None and one.error else one for one in self._rows]
+        empty = [row for row, one in enumerate(self._rows) if one is None or not one.read]
+        self._decoder.clear_rows(empty)
+        for row in empty:
+            self._held[row] = NOTHING
 
     def _decode(self) -> Iterator[Output]:
         rows = [row for row, one in enumerate(self._rows) if one is not None and one.tokens]
@@ -251,7 +265,11 @@ class Scheduler:
     def _choose(self, row: int, logits: np.ndarray) -> Output:
         running = self._rows[row]
         assert running is not None
-        choice = running.sampler.choose(logits, running.request.logprobs)
+        try:
+            choice = running.sampler.choose(logits, running.request.logprobs)
+        except RunError as error:
+            running.error = error
+            return Output(running, None, None, error)
         if choice.token in running.request.end_ids:
             running.finish = "stop"
             return Output(running, None, "stop")
@@ -347,10 +365,11 @@ def check_prompt(model: CausalLM, prompt: Sequence[int], max_new_tokens: int) ->
         raise UserError(
             f"the prompt has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model holds "
             f"{config.position_limit} positions",
-            "shorten the question or its context, or lower max_new_tokens",
+            "shorten the question, its context or the dialogue before it, or lower max_new_tokens",
         )
-    if min(prompt) < 0 or max(prompt) >= config.vocab_size:
+    strange = next((token for token in (min(prompt), max(prompt)) if not 0 <= token < config.vocab_size), None)
+    if strange is not None:
         raise UserError(
-            f"a prompt has the token id {max(prompt)}, but the model's vocabulary has {config.vocab_size}",
+            f"a prompt has the token id {strange}, but the model's vocabulary has {config.vocab_size}",
             "use the model's own tokenizer",
         )

@@ -26,7 +26,7 @@ def search_many(
     batch_size: int,
     adapter: str | None = None,
     ended: Callable[[Sequence[int]], bool] = lambda tokens: False,
-    on_answer: Callable[[], object] = lambda: None,
+    on_found: Callable[[int, list[Hypothesis]], object] = lambda index, answers: None,
 ) -> list[list[Hypothesis]]:
     """Search the likeliest answers to all prompts; what is found does not depend on how they are batched.
 
@@ -34,19 +34,18 @@ def search_many(
         batch_size: prompts at a time; each takes `num_beams` rows of the cache.
         adapter: name of the adapter that all go through, None for the model as it is.
         ended: see `Beams`.
-        on_answer: called once for each prompt that is done, for a progress bar.
+        on_found: told the number of each prompt that is done, and its answers.
 
     Returns:
         For each prompt up to `num_beams` answers, best first.
 
     Raises:
-        UserError: a prompt cannot be answered (`Engine.check` tells which).
+        UserError: a prompt cannot be answered; says which.
         RunError: the model gave logits that are not finite.
     """
     if not prompts:
         return []
-    for prompt in prompts:
-        engine.check(prompt, max_new_tokens)
+    engine.check_all(prompts, [max_new_tokens] * len(prompts))
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     found: dict[int, list[Hypothesis]] = {}
     size = beams.num_beams
@@ -66,7 +65,7 @@ def search_many(
                 group = running.pop(index)
                 found[index] = group.search.answers
                 free.append(group.places)
-                on_answer()
+                on_found(index, found[index])
             if running:
                 logits = rows.step(list(running.values()))
                 for group in running.values():

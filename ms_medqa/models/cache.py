@@ -204,6 +204,19 @@ class CachedDecoder(nn.Cell):
             target[: len(rows), :, :shared] = blocks[:, :, :shared]
             ops.assign(mine, ops.reshape(target, mine.shape))
 
+    @property
+    def positions(self) -> int:
+        """Of all rows: what its memory goes by."""
+        return self.batch * self.length
+
+    def clear_rows(self, rows: Sequence[int]) -> None:
+        """Write zeros over all that some rows hold."""
+        slots = np.arange(self.length)
+        for row in rows:
+            places = self._places(np.full(self.length, row), slots)
+            for cache in (*self.keys, *self.values):
+                self.write(cache, places, ops.zeros((self.kv_heads * self.length, cache.shape[1]), cache.dtype))
+
     def copy_row(self, source: int, target: int) -> None:
         """Let a row hold what another one holds."""
         slots = np.arange(self.length)

@@ -63,7 +63,7 @@ class Metrics:
             (self._first if first else self._next).add(seconds)
 
     def failure(self) -> None:
-        """Count a step that failed."""
+        """Count a step, or an answer, at which the model failed."""
         with self._lock:
             self._failures += 1
 
@@ -81,7 +81,7 @@ class Metrics:
                     for name, meaning, value in (
                         ("medqa_prompt_tokens_total", "Tokens of prompts.", self._prompt_tokens),
                         ("medqa_generated_tokens_total", "Tokens made.", self._tokens),
-                        ("medqa_step_failures_total", "Steps that failed.", self._failures),
+                        ("medqa_step_failures_total", "Steps, or single answers, that failed.", self._failures),
                     )
                 ),
                 *(_histogram("medqa_time_to_first_token_seconds", "From request to first token.", self._first)),

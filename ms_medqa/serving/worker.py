@@ -175,6 +175,13 @@ class Worker:
             ticket, job = self._running.get(id(output.running), (None, None))
             if ticket is None or job is None:
                 continue
+            if output.error is not None:
+                del self._running[id(output.running)]
+                log.error("the model failed at an answer: %s", output.error)
+                self._metrics.failure()
+                # Of its own answers alone, so that a prompt at which a model fails costs nobody else's.
+                self._fail(core, ticket, internal())
+                continue
             try:
                 piece = job.take(output)
             except Exception as error:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import decoders
+import mindspore as ms
 import numpy as np
 import pytest
 import tiny
+from mindspore import ops
 
 from ms_medqa.config import UserError
 from ms_medqa.generation import SamplingParams, generate, reading, scheduler
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.models import load_model
 from ms_medqa.models.cache import CachedDecoder
 
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
@@ -123,6 +131,76 @@ def test_a_common_start_is_read_once(read: list[tuple[int, int, int]]) -> None:
     assert [one.tokens for one in running] == expected
     assert [(start, tokens) for _, start, tokens in read] == [(0, 60), (40, 10), (40, 15)]
     assert [one.shared for one in running] == [0, 40, 40]
+
+
+def test_where_angles_depend_on_the_length_of_a_prompt_no_start_is_shared(tmp_path: Path) -> None:
+    """As with dynamic rotary scaling: the keys of a start differ from prompt to prompt."""
+    changes = {"max_position_embeddings": 40, "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}
+    decoders.write(tmp_path, decoders.config_of("LlamaForCausalLM", **changes))
+    model = load_model(tmp_path)
+    start = [token % 97 for token in SHARED]
+    prompts = [[*start, *(token % 97 for token in prompt(size))] for size in (20, 60)]
+
+    def scored(batch: Scheduler, *prompts: list[int]) -> list[list[float | None]]:
+        running = [batch.add(Request(tokens, GREEDY, 8, logprobs=0)) for tokens in prompts]
+        outputs = run(batch)
+        return [[one.choice.logprob for one in outputs if one.running is own and one.choice] for own in running]
+
+    expected = [scored(Scheduler(model, 1), tokens)[0] for tokens in prompts]
+    batch = Scheduler(model, 2)
+    for _ in range(2):
+        np.testing.assert_allclose(scored(batch, *prompts), expected, atol=1e-4)
+
+
+def test_a_request_at_which_the_model_fails_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [prompt(30), prompt(31), prompt(32), prompt(33)]
+    expected = [alone(tokens) for tokens in prompts]
+    batch = Scheduler(tiny.model(), 4)
+    running = [batch.add(request(tokens)) for tokens in prompts[:3]]
+    batch.step()
+    [broken] = [row for row, one in enumerate(batch._rows) if one is running[1]]
+    real = CachedDecoder.step
+
+    def overflow(self: CachedDecoder, *inputs: object) -> ms.Tensor:
+        """As an overflow does: what the row wrote is no number, and what comes of it."""
+        logits = real(self, *inputs).asnumpy()
+        logits[broken] = np.nan
+        for cache in (*self.keys, *self.values):
+            blocks = cache.asnumpy().reshape(self.batch, -1).copy()
+            blocks[broken] = np.nan
+            ops.assign(cache, ms.Tensor(blocks.reshape(cache.shape)))
+        return ms.Tensor(logits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedDecoder, "step", overflow)
+        failed = [output for output in batch.step() if output.error]
+    assert [output.running for output in failed] == [running[1]]
+    assert "not finite" in str(failed[0].error)
+    assert batch.running == 2
+    # Its row is as good as new.
+    running.append(batch.add(request(prompts[3])))
+    assert batch._rows[broken] is running[3]
+    run(batch)
+    assert [running[number].tokens for number in (0, 2, 3)] == [expected[number] for number in (0, 2, 3)]
+
+
+def test_idle_caches_take_no_more_than_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[CachedDecoder] = weakref.WeakSet()
+
+    class Counted(CachedDecoder):
+        def __init__(self, *inputs: Any) -> None:
+            super().__init__(*inputs)
+            alive.add(self)
+
+    monkeypatch.setattr(scheduler, "CachedDecoder", Counted)
+    batch = Scheduler(tiny.model(), 8)
+    for rows, new in ((1, 4), (8, 4), (1, 200), (2, 200), (4, 200), (1, 4)):
+        for _ in range(rows):
+            batch.add(request(prompt(20), new))
+        run(batch)
+        gc.collect()
+        largest = max(one.positions for one in alive)
+        assert sum(one.positions for one in alive) <= 2 * largest
 
 
 def test_short_prompts_are_read_together(

@@ -11,8 +11,8 @@ import pytest
 from serving_client import QUESTION, LocalClient, error_of
 from serving_fakes import ENDLESS, EchoCore, Fixture, Row, tokenizer_of
 
-from ms_medqa.config.errors import UserError
-from ms_medqa.generation.request import Request
+from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.generation.request import Output, Request
 from ms_medqa.generation.stops import AnswerText
 from ms_medqa.serving import intake
 from ms_medqa.serving.bodies import ChatBody
@@ -50,6 +50,33 @@ def test_a_row_that_is_not_given_is_one_requests_loss(ask: Ask, error: Exception
     message = error_of(responses[1], status)["message"]
     assert ("adapter gone" in message) == (status == 400)
     assert "inside" not in message
+    client.fixture.wait_idle()
+
+
+def test_an_answer_at_which_the_model_fails_is_one_requests_loss(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    client = ask()
+    core, step = client.fixture.core, client.fixture.core.step
+
+    def step_and_fail_at_one() -> list[Output]:
+        outputs = step()
+        for place, output in enumerate(outputs):
+            row = output.running
+            if (row.request.seed, row.request.stream) == (13, 0) and row in core.rows:
+                core.rows.remove(row)
+                outputs[place] = Output(row, None, None, RunError("logits that are not finite"))
+        return outputs
+
+    core.step = step_and_fail_at_one
+    body = {"model": "base", "prompt": "水果", "n": 2}
+    with caplog.at_level(logging.ERROR):
+        responses = client.together(
+            *(("POST", "/v1/completions", {"json": body | {"seed": seed}}) for seed in (1, 13, 2))
+        )
+    assert [response.status_code for response in responses] == [200, 500, 200]
+    assert error_of(responses[1], 500)["code"] == "internal_error"
+    assert "not finite" in caplog.text
+    assert "medqa_step_failures_total 1" in client("GET", "/metrics").text
+    # Its other answer was broken off with it.
     client.fixture.wait_idle()
 
 
