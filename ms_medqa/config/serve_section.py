@@ -22,7 +22,8 @@ class ServeSection(Section):
     max_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
         description="Answers that are made at the same time, each a row of the batch; `auto`: 32, 16 or 8, "
-        "the largest whose keys and values fit into 2 GiB at full length, or else 8.",
+        "the largest whose keys and values fit into 2 GiB at full length, or else 8. Caches of fewer rows, for times "
+        "with fewer requests, take up to as much again.",
     )
     max_queue: int = Field(
         64, ge=0, description="Answers that may wait for a row; a request beyond that is told to come back (429)."

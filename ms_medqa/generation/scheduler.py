@@ -53,6 +53,8 @@ class Scheduler:
         self._reader = PromptReader(model, adapters)
         self._decoder: CachedDecoder | None = None
         self._idle: list[CachedDecoder] = []
+        # Positions of the largest decoder so far.
+        self._largest = 0
         self._rows: list[Running | None] = []
         self._held: list[Held] = []
         self._numbers = itertools.count()
@@ -314,9 +316,8 @@ class Scheduler:
         now = self._decoder
         if now is not None and rows <= now.batch and length <= now.length:
             return
-        limit = self.model.config.position_limit
         rows = bucket(max(rows, now.batch if now and self.running else 1))
-        length = min(bucket(length, SMALLEST_CACHE), limit)
+        length = cache_length(self.model, length)
         self._move(rows, max(length, now.length) if now and self.running else length)
 
     def _shrink(self) -> None:
@@ -349,11 +350,28 @@ class Scheduler:
         if before is not None:
             if kept:
                 decoder.take_over(before, kept)
-            self._idle = [*self._idle, before][-MAX_IDLE_DECODERS:]
+            self._idle = [*self._idle, before]
         spare = decoder.batch - len(kept)
         self._held = [self._held[row].cut(decoder.length - 1) for row in kept] + [NOTHING] * spare
         self._rows = [self._rows[row] for row in kept] + [None] * spare
         self._decoder = decoder
+        self._drop_idle(decoder.positions)
+
+    def _drop_idle(self, used: int) -> None:
+        """Keep the newest of the idle decoders: with the one in use not above twice the largest one's memory."""
+        self._largest = max(self._largest, used)
+        kept: list[CachedDecoder] = []
+        for one in self._idle[: -MAX_IDLE_DECODERS - 1 : -1]:
+            used += one.positions
+            if used > 2 * self._largest:
+                break
+            kept.insert(0, one)
+        self._idle = kept
+
+
+def cache_length(model: CausalLM, length: int) -> int:
+    """Positions of the cache that a request of so many tokens gets, prompt and answer."""
+    return min(bucket(length, SMALLEST_CACHE), model.config.position_limit)
 
 
 def check_prompt(model: CausalLM, prompt: Sequence[int], max_new_tokens: int) -> None:

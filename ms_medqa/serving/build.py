@@ -9,7 +9,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.config.serve_section import ServeSection
 from ms_medqa.generation.generate import load_model
-from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.generation.scheduler import Scheduler, cache_length
 from ms_medqa.generation.variant import Variant
 from ms_medqa.models.cache import position_bytes
 from ms_medqa.models.decoder import CausalLM
@@ -49,7 +49,7 @@ def rows_for(model: CausalLM, settings: ServeSection) -> int:
     """Answers at a time: `serve.max_batch`, or what it does by itself."""
     if settings.max_batch != "auto":
         return settings.max_batch
-    longest = min(model.config.position_limit, settings.max_prompt_tokens + settings.max_tokens)
+    longest = cache_length(model, settings.max_prompt_tokens + settings.max_tokens)
     rows = _AUTO_BYTES // (longest * position_bytes(model))
     return next((size for size in _AUTO_ROWS if size <= rows), _AUTO_ROWS[-1])
 
