@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ms_medqa.backend.interrupt import hold_interrupt, start_threads
 from ms_medqa.cli.adapters import any_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.files import check_readable, check_writable
 
 if TYPE_CHECKING:
     from ms_medqa.generation import MedicalQA
@@ -64,12 +66,18 @@ def run(args: argparse.Namespace) -> int:
     overrides = [text for text in args.question if _OVERRIDE.match(text)]
     questions = [text for text in args.question if not _OVERRIDE.match(text)]
     _check_mode(args, questions)
+    # A terminal that has not all of Unicode shows a question mark; an answer does not end for it.
+    _on_error(sys.stdout, "replace")
     config = load_config(args.config, overrides + _option_overrides(args))
     if args.interactive and config.generate.n > 1:
         raise UserError(f"generate.n = {config.generate.n}: a dialogue goes on with one answer", "leave it at 1")
     if args.input is None and not args.interactive and not questions[0].strip():
         raise UserError("the question is empty", "ask something")
     adapters, named = any_adapters(args.adapter)
+    if args.input is not None:
+        # Before a model is loaded, which takes long.
+        check_readable(Path(args.input))
+        check_writable(Path(args.output))
     with hold_interrupt():
         _set_up(config)
         start_threads()
@@ -149,7 +157,7 @@ def _answer_file(qa: MedicalQA, args: argparse.Namespace, adapter: str | None) -
     requests = read_requests(Path(args.input), qa, qa.settings, adapter)
     good = [request.prepared for request in requests if request.prepared is not None]
     with progress(total=len(good), desc="answers", unit="answer") as bar:
-        answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update)
+        answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update, _note)
     if not answered:
         reason = next(request.error for request in requests)
         raise RunError(f"none of the {failed} records could be answered ({reason}, …): {args.output} says why")
@@ -179,6 +187,8 @@ def _converse(args: argparse.Namespace, config: Config, adapters: dict[str, str]
     else:
         qa, chosen = _load(args, config, adapters, named)
     _note(qa.disclaimer)
+    # Bytes that are no text reach the dialogue, which can say so and go on.
+    _on_error(sys.stdin, "surrogateescape")
     terminal = sys.stdin.isatty()
     if terminal:
         _note(BANNER)
@@ -200,6 +210,11 @@ def _read(terminal: bool) -> str | None:
         return input("> ")
     except EOFError:
         return None
+
+
+def _on_error(stream: TextIO, errors: str) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=errors)
 
 
 def _write(piece: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,41 @@ from ms_medqa.config.errors import NO_SPACE, RunError, UserError
 
 # Made once: `json.dumps` makes one for each line.
 _READABLE = json.JSONEncoder(ensure_ascii=False)
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it, `~` and `~name` included.
+
+    Raises:
+        UserError: this system has no user of that name.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such user", "write the whole path") from None
+
+
+def check_readable(path: Path) -> None:
+    """Raise UserError where there is no regular file, OSError where it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
+    path.open("rb").close()
+
+
+def check_writable(path: Path) -> Path:
+    """The file behind a path that `atomic_write` will replace; what stands against it shows here, before the work.
+
+    Raises:
+        UserError: it is a folder or a device.
+        OSError: no file can be made there.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a regular file", "choose another name")
+    # The complete file takes the place of the old one. Of a link that is the file behind it: /dev/stdout must stay one.
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        return path
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 
+from ms_medqa.config.errors import RunError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.beams import BeamParams, Hypothesis
 from ms_medqa.generation.engine import Engine
@@ -54,7 +55,7 @@ def one_answer(
         scheduler: one of the engine's that may remember earlier prompts; by default one that does not.
     """
     if beam_params(settings) is not None:
-        [[best, *_]] = _search(engine, [prepared], settings)
+        [[best, *_]] = _hypotheses(engine, [prepared], settings)
         yield from ((token, None) for token in best.tokens[:-1])
         newest = best.tokens[-1] if best.tokens else None
         yield newest, best.finish
@@ -69,7 +70,8 @@ def all_answers(
     engine: Engine,
     prepared: Sequence[Prepared],
     settings: GenerateSection,
-    on_answer: Callable[[], object] = lambda: None,
+    on_answers: Callable[[int, list[str]], object] = lambda index, answers: None,
+    on_error: Callable[[int, RunError], object] | None = None,
 ) -> list[list[str]]:
     """`settings.n` texts for each question (a search may find fewer), the best first where they were searched.
 
@@ -79,34 +81,42 @@ def all_answers(
         engine: of the model.
         prepared: questions, which may be of different adapters.
         settings: how to answer.
-        on_answer: called once for each question that is done.
+        on_answers: told the number of each question that is done, and its texts.
+        on_error: told the number of each question at which the model failed, once or more, and why; it gets no texts.
+            None: that is raised, as it always is by a search.
     """
     if beam_params(settings) is not None:
-        found = _search(engine, prepared, settings, on_answer)
-        return [
-            [_text(one.variant, answer.tokens, settings) for answer in answers[: settings.n]]
-            for one, answers in zip(prepared, found, strict=True)
-        ]
+        return _search(engine, prepared, settings, on_answers)
     drawn, size = draw_seed(), settings.n
     requests = [
         request for number, one in enumerate(prepared) for request in _requests(one, settings, drawn, number * size)
     ]
     texts = [AnswerText(one.variant.tokenizer, settings.stop) for one in prepared for _ in range(size)]
     pieces: list[list[str]] = [[] for _ in requests]
+    answers: list[list[str]] = [[] for _ in prepared]
     left = [size] * len(prepared)
+    failed: set[int] = set()
 
     def stopped(index: int, token: int) -> bool:
         pieces[index].append(texts[index].push(token))
         return texts[index].stopped
 
     def ended(index: int) -> None:
-        left[index // size] -= 1
-        if not left[index // size]:
-            on_answer()
+        question = index // size
+        left[question] -= 1
+        if not left[question] and question not in failed:
+            own = range(question * size, (question + 1) * size)
+            answers[question] = ["".join(pieces[index]) + texts[index].flush() for index in own]
+            on_answers(question, answers[question])
 
-    decode_requests(engine, requests, batch_size=settings.batch_size, stopped=stopped, on_answer=ended)
-    answers = ["".join(parts) + text.flush() for parts, text in zip(pieces, texts, strict=True)]
-    return [answers[first : first + size] for first in range(0, len(answers), size)]
+    def fail(index: int, error: RunError) -> None:
+        if on_error is None:
+            raise error
+        failed.add(index // size)
+        on_error(index // size, error)
+
+    decode_requests(engine, requests, batch_size=settings.batch_size, stopped=stopped, on_answer=ended, on_error=fail)
+    return answers
 
 
 def _requests(prepared: Prepared, settings: GenerateSection, drawn: int, stream: int) -> list[Request]:
@@ -132,7 +142,24 @@ def _search(
     engine: Engine,
     prepared: Sequence[Prepared],
     settings: GenerateSection,
-    on_answer: Callable[[], object] = lambda: None,
+    on_answers: Callable[[int, list[str]], object],
+) -> list[list[str]]:
+    texts: list[list[str]] = [[] for _ in prepared]
+
+    def found(index: int, answers: Sequence[Hypothesis]) -> None:
+        variant = prepared[index].variant
+        texts[index] = [_text(variant, answer.tokens, settings) for answer in answers[: settings.n]]
+        on_answers(index, texts[index])
+
+    _hypotheses(engine, prepared, settings, found)
+    return texts
+
+
+def _hypotheses(
+    engine: Engine,
+    prepared: Sequence[Prepared],
+    settings: GenerateSection,
+    on_found: Callable[[int, list[Hypothesis]], object] = lambda index, answers: None,
 ) -> list[list[Hypothesis]]:
     beams = beam_params(settings)
     assert beams is not None
@@ -153,7 +180,7 @@ def _search(
             batch_size=settings.batch_size,
             adapter=adapter,
             ended=lambda tokens, variant=variant: _stops(variant, tokens, settings),
-            on_answer=on_answer,
+            on_found=lambda place, answers, indices=indices: on_found(indices[place], answers),
         )
         found.update(zip(indices, answers, strict=True))
     return [found[index] for index in range(len(prepared))]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import atomic_write, json_line
+from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.files import atomic_write, check_readable, check_writable, json_line
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.data.columns import list_names
+from ms_medqa.generation.kept import KeptAnswers
 from ms_medqa.generation.prepared import Prepared
 from ms_medqa.generation.qa import MedicalQA
+from ms_medqa.generation.weights import digest
 
 
 @dataclass(slots=True)
@@ -52,8 +53,7 @@ def read_requests(path: Path, qa: MedicalQA, settings: GenerateSection, adapter:
     Raises:
         UserError: the file is missing or holds no record.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    check_readable(path)
     requests = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -71,44 +71,91 @@ def answer_file(
     output: Path,
     settings: GenerateSection,
     on_answer: Callable[[], object] = lambda: None,
+    note: Callable[[str], object] = lambda text: None,
 ) -> tuple[int, int]:
     """Answer the good requests and write one line for each, in the order of the input.
 
     A line is `{"id", "question", "answer"}` or `{"id", "error"}`, with `adapter` where the record chose one,
-    `context_tokens_cut` where its context was cut, and all `answers` where the setting `n` is above 1. The file appears
-    when it is complete; a run that is stopped before leaves what was there. With a seed a record gets the answer that
-    it would get alone.
+    `context_tokens_cut` where its context was cut, and all `answers` where the setting `n` is above 1. With a seed a
+    record gets the answer that it would get alone.
+
+    The file appears when it is complete; a run that is stopped before leaves what was there, and keeps its answers in
+    `OUTPUT.part` (see `KeptAnswers`), from which the next run goes on.
+
+    Args:
+        qa: the model.
+        requests: from `read_requests`.
+        output: the file.
+        settings: how answers are sampled.
+        on_answer: called once for each answer that is there.
+        note: is told what is kept, and what an earlier run has left.
 
     Returns:
         (answered, failed).
 
     Raises:
-        UserError: `output` is a folder or a device.
+        UserError: `output` is a folder or a device, or another run's answers are kept there.
+        RunError: no space is left.
     """
-    output = _writable(output)
-    prepared = [request.prepared for request in requests if request.prepared is not None]
-    answers = iter(qa.answer_prepared(prepared, settings, on_answer=on_answer))
+    output = check_writable(output)
+    about = {
+        "model": digest(qa.model, qa.engine.adapters),
+        "settings": settings.model_dump(exclude={"batch_size", "truncate_context"}),
+    }
+    with KeptAnswers(output, about) as kept:
+        total = sum(request.prepared is not None for request in requests)
+        if kept.found:
+            note(f"{kept.path} holds what an earlier run has answered ({kept.found} of {total}): going on from there")
+        try:
+            answers = _answer_all(qa, requests, settings, kept, on_answer)
+            _write_answers(output, requests, answers, settings)
+        except BaseException:
+            if len(kept):
+                note(f"{kept.path} keeps what has been answered ({len(kept)} of {total}): the same command goes on")
+            raise
+        kept.remove()
+    return len(answers), len(requests) - len(answers)
+
+
+def _answer_all(
+    qa: MedicalQA,
+    requests: list[Request],
+    settings: GenerateSection,
+    kept: KeptAnswers,
+    on_answer: Callable[[], object],
+) -> dict[int, list[str]]:
+    """Answers by the number of their request; where the model fails at one, that is its request's error."""
+    answers: dict[int, list[str]] = {}
+    prepared = {number: one.prepared for number, one in enumerate(requests) if one.prepared is not None}
+    for number, one in prepared.items():
+        if (found := kept.take(one)) is not None:
+            answers[number] = found
+            on_answer()
+    left = [number for number in prepared if number not in answers]
+
+    def answered(place: int, texts: list[str]) -> None:
+        kept.add(prepared[left[place]], texts)
+        answers[left[place]] = texts
+        on_answer()
+
+    def failed(place: int, error: RunError) -> None:
+        requests[left[place]].error = str(error)
+
+    qa.answer_prepared([prepared[number] for number in left], settings, on_answers=answered, on_error=failed)
+    return answers
+
+
+def _write_answers(
+    output: Path, requests: list[Request], answers: dict[int, list[str]], settings: GenerateSection
+) -> None:
     with atomic_write(output) as file:
-        for request in requests:
-            if request.prepared is None:
-                file.write(json_line({"id": request.id, "error": request.error}))
-            else:
-                all_of_it = next(answers)
-                line = {"id": request.id, "question": request.question, "answer": all_of_it[0]}
-                more = {"answers": all_of_it} if settings.n > 1 else {}
+        for number, request in enumerate(requests):
+            if number in answers:
+                line = {"id": request.id, "question": request.question, "answer": answers[number][0]}
+                more = {"answers": answers[number]} if settings.n > 1 else {}
                 file.write(json_line(line | more | request.extra))
-    return len(prepared), len(requests) - len(prepared)
-
-
-def _writable(output: Path) -> Path:
-    """Where the answers will lie; what stands against it shows here, before the work."""
-    if output.exists() and not output.is_file():
-        raise UserError(f"{output}: not a regular file", "name a file for the answers")
-    # The complete file takes the place of the old one. Of a link that is the file behind it: /dev/stdout must stay one.
-    output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=output.parent):
-        return output
+            else:
+                file.write(json_line({"id": request.id, "error": request.error}))
 
 
 def _read_request(line: bytes, number: int, qa: MedicalQA, settings: GenerateSection, adapter: str | None) -> Request:

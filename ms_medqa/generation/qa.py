@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ms_medqa.config.errors import UserError
+from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
@@ -31,6 +31,14 @@ DISCLAIMER = (
 )
 
 History = Sequence[tuple[str, str]]
+
+
+class ContextCutWarning(UserWarning):
+    """A context was too long, and its end was cut off."""
+
+
+# Every time, and not once for each line of the caller: it is another context. Filters that are set already come first.
+warnings.simplefilter("always", ContextCutWarning, append=True)
 
 
 class MedicalQA:
@@ -128,7 +136,7 @@ class MedicalQA:
         Args:
             question: what is asked.
             context: medical knowledge the answer may rest on. Where it makes the prompt too long for the model, that
-                is an error; with `truncate_context=True` its end is cut off, and a UserWarning says how much was kept.
+                is an error; with `truncate_context=True` its end is cut off, and a ContextCutWarning says so.
             history: earlier (question, answer) turns, oldest first.
             adapter: one of `adapters`; None for the model as it is.
             settings: how to sample this answer; by default as the object was made.
@@ -137,7 +145,10 @@ class MedicalQA:
         Raises:
             UserError: an empty question, a prompt too long for the model, a setting out of range, an unknown adapter.
         """
-        return "".join(self.stream(question, context, history=history, adapter=adapter, settings=settings, **changes))
+        settings = self.changed(settings, **changes)
+        # Not through `stream`: a warning names the line that called.
+        prepared = self._prepare_aloud(question, context, history, adapter, settings)
+        return "".join(self.stream_prepared(prepared, settings))
 
     def answers(
         self,
@@ -208,10 +219,11 @@ class MedicalQA:
             except UserError as error:
                 raise UserError(f"question {number}: {error.message}", error.hint) from None
             if one.cut:
-                warnings.warn(f"question {number}: {one.cut}", stacklevel=2)
+                warnings.warn(f"question {number}: {one.cut}", ContextCutWarning, stacklevel=2)
             prepared.append(one)
         settings = settings.model_copy(update={"n": 1})
-        return [answer for answer, *_ in self.answer_prepared(prepared, settings, on_answer=on_answer)]
+        answers = self.answer_prepared(prepared, settings, on_answers=lambda index, answers: on_answer())
+        return [answer for answer, *_ in answers]
 
     def prepare(
         self,
@@ -277,10 +289,11 @@ class MedicalQA:
         prepared: Sequence[Prepared],
         settings: GenerateSection,
         *,
-        on_answer: Callable[[], object] = lambda: None,
+        on_answers: Callable[[int, list[str]], object] = lambda index, answers: None,
+        on_error: Callable[[int, RunError], object] | None = None,
     ) -> list[list[str]]:
         """`settings.n` answers to each of the questions, which may be of different adapters; see `all_answers`."""
-        return all_answers(self.engine, prepared, settings, on_answer)
+        return all_answers(self.engine, prepared, settings, on_answers, on_error)
 
     def encode(
         self,
@@ -315,7 +328,7 @@ class MedicalQA:
     ) -> Prepared:
         prepared = self.prepare(question, context, history=history, adapter=adapter, settings=settings)
         if prepared.cut:
-            warnings.warn(str(prepared.cut), stacklevel=3)
+            warnings.warn(str(prepared.cut), ContextCutWarning, stacklevel=3)
         return prepared
 
     def _variant(self, adapter: str | None) -> Variant:

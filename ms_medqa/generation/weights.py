@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from mindspore import Parameter
 
 from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.row_adapters import RowAdapters
 
 Snapshot = list[tuple[Parameter, int]]
 
@@ -25,6 +28,19 @@ def unchanged(model: CausalLM, before: Snapshot) -> bool:
     return len(now) == len(before) and all(
         old is new and was == is_now for (old, was), (new, is_now) in zip(before, now, strict=True)
     )
+
+
+def digest(model: CausalLM, adapters: RowAdapters | None) -> str:
+    """sha256 (hex) of the first row of each weight: tells two models, or two trainings of one, from another."""
+    found = hashlib.sha256()
+    parameters = list(model.get_parameters())
+    for name, side in adapters.layers.items() if adapters is not None else ():
+        found.update(f"{name} {adapters.names}\n".encode())
+        parameters += [side.a, side.b]
+    for parameter in parameters:
+        found.update(f"{parameter.name} {parameter.shape}\n".encode())
+        found.update(parameter[:1].float().asnumpy().tobytes())
+    return found.hexdigest()
 
 
 def _place(parameter: Parameter) -> int:

@@ -243,6 +243,48 @@ def test_bad_input_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("fault", "words"), [("folder", "not a regular file"), ("absent", "no such file")])
+def test_a_fault_of_the_files_shows_before_a_model_is_loaded(
+    fault: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "in.jsonl").write_text('"头痛"\n', encoding="utf-8")
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    # There is no such model either, which would be said where it was looked for.
+    command = ["ask", "--model", str(tmp_path / "no-model")]
+    assert main([*command, "--input", str(tmp_path / fault), *files[2:]]) == 2
+    assert words in capsys.readouterr().err
+    assert main([*command, *files[:3], str(tmp_path / "in.jsonl" / "out.jsonl")]) == 2
+    assert "in.jsonl" in capsys.readouterr().err
+    assert main([*command, *files]) == 2
+    assert "no-model" in capsys.readouterr().err
+
+
+def test_a_user_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("头痛", "--adapter", "~no-such-user/adapter") == 2
+    assert "~no-such-user/adapter: there is no such user" in capsys.readouterr().err
+
+
+def test_a_line_of_another_encoding_does_not_end_a_dialogue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = "头痛怎么办？\n".encode("gbk") + "头痛怎么办？\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
+    assert ask("--greedy", "--interactive") == 0
+    captured = capsys.readouterr()
+    assert captured.out == tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6) + "\n"
+    assert "error: this line is not text in the terminal's encoding" in captured.err
+
+
+def test_an_answer_goes_to_a_terminal_that_has_not_all_of_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert ask("--greedy", "头痛怎么办？") == 0
+    answer = tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6)
+    assert not answer.isascii()
+    assert shown.getvalue() == f"{answer}\n".encode("ascii", "replace")
+
+
 def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "--model", str(tmp_path), "头痛"]) == 2
     assert "config.json" in capsys.readouterr().err

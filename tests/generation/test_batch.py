@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+from full_disk import no_room
 
-from ms_medqa.config import UserError
+from ms_medqa.config import RunError, UserError
 from ms_medqa.config.schema import GenerateSection
+from ms_medqa.generation import MedicalQA
 from ms_medqa.generation.batch import Request, answer_file, read_requests
+from ms_medqa.generation.params import SamplingParams
+from ms_medqa.generation.prepared import Prepared
+from ms_medqa.generation.sampling import Choice, TokenSampler
 
 GREEDY = GenerateSection(temperature=0, max_new_tokens=8, batch_size=4)
 
@@ -149,15 +159,154 @@ def test_a_file_without_questions_is_refused(tmp_path: Path) -> None:
         read_requests(tmp_path / "absent.jsonl", tiny.qa(), GREEDY)
 
 
-def test_an_interruption_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
+QUESTIONS = ["头痛", "发热怎么办", "咳嗽", "阿托品", "发热怎么办"]
+DRAWN = GenerateSection(temperature=4.0, top_p=1.0, top_k=0, max_new_tokens=8, batch_size=2, seed=3)
+
+
+def questions(qa: MedicalQA | None = None) -> list[Request]:
+    qa = qa or tiny.qa()
+    made = [Request(number, text, qa.prepare(text)) for number, text in enumerate(QUESTIONS)]
+    return [*made, Request(9, error="line 9: bad")]
+
+
+def stop_after(answers: int) -> Callable[[], None]:
+    """Ctrl-C, so many answers later."""
+    count = itertools.count(1)
+
+    def stop() -> None:
+        if next(count) == answers:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many questions go to the model, each time that some do."""
+    counts: list[int] = []
+    real = tiny.qa().answer_prepared
+
+    def counted(prepared: Sequence[Prepared], *others: Any, **more: Any) -> list[list[str]]:
+        counts.append(len(prepared))
+        return real(prepared, *others, **more)
+
+    monkeypatch.setattr(tiny.qa(), "answer_prepared", counted)
+    return counts
+
+
+def test_an_interruption_leaves_the_old_file_as_it_was_and_keeps_what_is_answered(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     output.write_text("old", encoding="utf-8")
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    requests = [Request(id=1, question="头痛", prepared=tiny.qa().prepare("头痛"))]
+    notes: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        answer_file(tiny.qa(), requests, output, GREEDY, interrupt)
+        answer_file(tiny.qa(), questions(), output, GREEDY, stop_after(1), notes.append)
     assert output.read_text(encoding="utf-8") == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.part"]
+    assert notes == [f"{output}.part keeps what has been answered (1 of 5): the same command goes on"]
+
+
+@pytest.mark.parametrize("settings", [GREEDY, DRAWN], ids=["greedy", "drawn with a seed"])
+def test_a_run_goes_on_where_another_was_stopped(tmp_path: Path, settings: GenerateSection, asked: list[int]) -> None:
+    whole, output, notes = tmp_path / "whole.jsonl", tmp_path / "out.jsonl", []
+    answer_file(tiny.qa(), questions(), whole, settings)
+    # The second run is told of two at its start, and stops after one more.
+    for answers in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            answer_file(tiny.qa(), questions(), output, settings, stop_after(answers))
+    done: list[int] = []
+    assert answer_file(tiny.qa(), questions(), output, settings, lambda: done.append(1), notes.append) == (5, 1)
+    assert output.read_bytes() == whole.read_bytes()
+    assert asked == [5, 5, 3, 2]
+    assert len(done) == 5
+    assert notes == [f"{output}.part holds what an earlier run has answered (3 of 5): going on from there"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "whole.jsonl"]
+
+
+def test_what_a_killed_run_has_left_half_written_is_answered_again(tmp_path: Path, asked: list[int]) -> None:
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    answer_file(tiny.qa(), questions(), whole, GREEDY)
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(tiny.qa(), questions(), output, GREEDY, stop_after(3))
+    part = tmp_path / "out.jsonl.part"
+    kept = part.read_bytes()
+    for size in (len(kept) - 1, kept.index(b"\n") + 2, kept.index(b"\n") + 1, kept.index(b"\n"), 1, 0):
+        part.write_bytes(kept[:size])
+        answer_file(tiny.qa(), questions(), output, GREEDY)
+        assert output.read_bytes() == whole.read_bytes()
+        assert not part.exists()
+    assert asked == [5, 5, 3, 5, 5, 5, 5, 5]
+
+
+def test_answers_of_other_settings_another_model_or_another_file_are_not_taken(tmp_path: Path) -> None:
+    output, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(tiny.qa(), questions(), output, GREEDY, stop_after(1))
+    kept = part.read_bytes()
+    other = MedicalQA(tiny.model(), adapters={"tuned": tiny.write_adapter(tmp_path / "adapter")})
+    for qa, settings in ((tiny.qa(), DRAWN), (other, GREEDY)):
+        with pytest.raises(UserError, match=r"out\.jsonl\.part holds answers of another model"):
+            answer_file(qa, questions(qa), output, settings)
+    # How many are answered at a time changes none of them.
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(tiny.qa(), questions(), output, GREEDY.model_copy(update={"batch_size": 1}), stop_after(1))
+    assert part.read_bytes() == kept
+    part.write_text("a list of spare parts\n", encoding="utf-8")
+    with pytest.raises(UserError, match="something else"):
+        answer_file(tiny.qa(), questions(), output, GREEDY)
+    assert part.read_text(encoding="utf-8") == "a list of spare parts\n"
+    assert not output.exists()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+
+    def second() -> None:
+        with pytest.raises(UserError, match="another run is writing there"):
+            answer_file(tiny.qa(), questions(), output, GREEDY)
+
+    answer_file(tiny.qa(), questions()[:1], output, GREEDY, second)
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_a_full_disk_costs_no_answer_that_was_kept(tmp_path: Path, asked: list[int]) -> None:
+    output, full = tmp_path / "out.jsonl", ExitStack()
+    count = itertools.count(1)
+
+    def fill() -> None:
+        if next(count) == 2:
+            full.enter_context(no_room(tmp_path))
+
+    with pytest.raises(RunError, match=r"no space left writing .*out\.jsonl\.part"):
+        answer_file(tiny.qa(), questions(), output, GREEDY, fill, lambda kept: full.close())
+    assert not output.exists()
+    assert answer_file(tiny.qa(), questions(), output, GREEDY) == (5, 1)
+    assert asked == [5, 3]
+
+
+def test_a_record_at_which_the_model_fails_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_file(tiny.qa(), questions(), tmp_path / "whole.jsonl", GREEDY)
+    real = TokenSampler.choose
+
+    def choose(self: TokenSampler, logits: np.ndarray, *others: Any) -> Choice:
+        broken = self.prompt_length == len(questions()[2].prepared.prompt)
+        return real(self, np.full_like(logits, np.nan) if broken else logits, *others)
+
+    init = TokenSampler.__init__
+
+    def remember(self: TokenSampler, params: SamplingParams, prompt: Sequence[int], *others: int) -> None:
+        init(self, params, prompt, *others)
+        self.prompt_length = len(prompt)
+
+    monkeypatch.setattr(TokenSampler, "__init__", remember)
+    monkeypatch.setattr(TokenSampler, "choose", choose)
+    lengths = [len(one.prepared.prompt) for one in questions() if one.prepared]
+    assert lengths.count(lengths[2]) == 1
+    assert answer_file(tiny.qa(), questions(), tmp_path / "out.jsonl", GREEDY) == (4, 2)
+    whole, out = (
+        [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()]
+        for name in ("whole.jsonl", "out.jsonl")
+    )
+    assert "not finite" in out[2]["error"]
+    assert [*out[:2], *out[3:]] == [*whole[:2], *whole[3:]]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import tiny
@@ -67,6 +71,22 @@ def test_the_cut_is_a_warning_alone_streamed_and_in_a_batch() -> None:
     with pytest.warns(UserWarning, match=f"question 2: {said}"):
         batch = qa.answer_batch(["头痛怎么办", "能吃咸菜吗"], [None, CONTEXT], settings=CUTTING)
     assert batch[1] == answer
+
+
+def test_each_cut_is_told_where_python_shows_a_warning_once_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import tiny, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        f"for _ in range(2): tiny.qa().answer('能吃咸菜吗', {CONTEXT!r}, temperature=0, max_new_tokens=2, "
+        "truncate_context=True)\n"
+    )
+    tests = Path(tiny.__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent)])
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths}, check=True)
+    told = [line for line in capfd.readouterr().err.splitlines() if "ContextCutWarning" in line]
+    assert len(told) == 2
+    # Of the caller's line, not of the library's.
+    assert all(line.startswith("<string>:3") for line in told)
 
 
 def test_a_context_that_fits_is_left_alone_without_a_word() -> None:
