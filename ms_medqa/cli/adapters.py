@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME_RULE = "a name has letters, digits, dots, hyphens and underscores, at most 64"
@@ -41,10 +41,10 @@ def any_adapters(arguments: Iterable[str]) -> tuple[dict[str, str], bool]:
     """
     pairs, named = [], True
     for argument in arguments:
-        pair = None if Path(argument).expanduser().is_dir() else _split(argument)
+        pair = None if user_path(argument).is_dir() else _split(argument)
         if pair is None:
             named = False
-            pair = Path(argument).expanduser().resolve().name, argument
+            pair = user_path(argument).resolve().name, argument
         pairs.append((argument, *pair))
     return _by_name(pairs), named
 

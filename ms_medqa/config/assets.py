@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MEDQA_MINI = ASSETS / "medqa-mini" / "records.jsonl"
@@ -20,7 +21,7 @@ def resolve_model(path: str | Path) -> Path:
     Raises:
         UserError: there is no such folder.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not folder.exists() and str(path) in SHIPPED_MODELS:
         return ASSETS / str(path)
     if not folder.is_dir():

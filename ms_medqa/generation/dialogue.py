@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ms_medqa.backend.interrupt import hold_interrupt
 from ms_medqa.config.errors import RunError, UserError, from_os_error
+from ms_medqa.config.files import user_path
 from ms_medqa.config.side_by_side import side_by_side
 from ms_medqa.generation.answer import AnswerStream
 from ms_medqa.generation.dialogue_files import read_context, write_dialogue
@@ -27,6 +28,7 @@ HELP = {
 }
 BANNER = "ask away; /help lists the commands, /quit ends"
 _LONGEST_SHOWN = 40
+_LONGEST_ERROR = 200
 
 
 class Dialogue:
@@ -72,18 +74,20 @@ class Dialogue:
     def _take(self, line: str) -> None:
         name, *rest = line.split(maxsplit=1)
         try:
+            # Where Python puts the bytes that are no text.
+            if any("\udc80" <= char <= "\udcff" for char in line):
+                raise UserError("this line is not text in the terminal's encoding", "write it anew, as UTF-8")
             if not line.startswith("/"):
                 self._answer(line)
             elif name in self._commands:
                 self._commands[name](rest[0] if rest else "")
             else:
                 self._note(f"unknown command {name!r}: /help lists them")
-        except (UserError, RunError) as error:
-            self._note(f"error: {error}")
-        except OSError as error:
-            known = from_os_error(error)
-            if known is None:
-                raise
+        except Exception as error:
+            known = from_os_error(error) if isinstance(error, OSError) else error
+            if not isinstance(known, (UserError, RunError)):
+                # Memory that has run out, or a defect of the program: no reason to lose what has been said.
+                known = f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST_ERROR]}"
             self._note(f"error: {known}")
 
     def _answer(self, question: str) -> None:
@@ -118,7 +122,7 @@ class Dialogue:
             self.session.context = None
             self._note("no context from here on")
         elif argument:
-            self.session.context = read_context(Path(argument).expanduser())
+            self.session.context = read_context(user_path(argument))
             self._note(f"context: {_shown(self.session.context)}")
         elif self.session.context:
             self._note(f"context: {_shown(self.session.context)}; /context {NONE} removes it")
@@ -141,13 +145,15 @@ class Dialogue:
             raise UserError("/save needs the name of a file", "/save dialogue.jsonl")
         if not self.session.turns:
             raise UserError("there is nothing to save yet")
-        path = Path(argument).expanduser().resolve()
+        path = user_path(argument).resolve()
         again = path in self._saved
         if path.exists() and not again:
             raise UserError(f"{path} exists and was not saved by this dialogue", "choose another name")
-        write_dialogue(path, self.session.turns)
+        saved = write_dialogue(path, self.session.turns)
         self._saved.add(path)
-        self._note(f"{_count(len(self.session.turns), 'turn')} saved{' again' if again else ''}: {path}")
+        left_out = len(self.session.turns) - saved
+        more = f", {left_out} without an answer left out" if left_out else ""
+        self._note(f"{_count(saved, 'turn')} saved{' again' if again else ''}{more}: {path}")
 
     def _reset(self, _: str) -> None:
         self.session.reset()

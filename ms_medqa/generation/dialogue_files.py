@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import atomic_write, json_line
+from ms_medqa.config.files import atomic_write, check_readable, json_line
 from ms_medqa.generation.session import Turn
 
 # More than any model holds; a larger file was named by mistake.
@@ -20,8 +20,7 @@ def read_context(path: Path) -> str:
         UserError: no such file, no text in it, more than `MAX_CONTEXT_BYTES`, or another encoding than UTF-8.
     """
     # A device or a pipe might never end.
-    if not path.is_file():
-        raise UserError(f"{path}: no such file", "name a text file")
+    check_readable(path)
     with path.open("rb") as file:
         data = file.read(MAX_CONTEXT_BYTES + 1)
     if len(data) > MAX_CONTEXT_BYTES:
@@ -35,12 +34,22 @@ def read_context(path: Path) -> str:
     return text
 
 
-def write_dialogue(path: Path, turns: list[Turn]) -> None:
+def write_dialogue(path: Path, turns: list[Turn]) -> int:
     """Write a dialogue as one line of JSON Lines, which `ms-medqa convert` reads.
 
     Turns stand under `messages`; the context of the last one stands under `context`, as `convert` wants it, and that of
-    each other beside its question.
+    each other beside its question. A turn whose answer is empty is left out: `convert` would join its question to the
+    next one, and to an answer that was given to that alone.
+
+    Returns:
+        How many turns were written.
+
+    Raises:
+        UserError: no turn has an answer.
     """
+    turns = [turn for turn in turns if turn.answer.strip()]
+    if not turns:
+        raise UserError("there is nothing to save: no answer holds any text")
     messages: list[dict[str, Any]] = []
     for turn in turns:
         asked, answered = {"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}
@@ -52,3 +61,4 @@ def write_dialogue(path: Path, turns: list[Turn]) -> None:
     context = {"context": turns[-1].context} if turns[-1].context else {}
     with atomic_write(path) as file:
         file.write(json_line({"messages": messages, **context}))
+    return len(turns)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ms_medqa import models
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.many import decode_many
 from ms_medqa.generation.sampling import SamplingParams
@@ -48,7 +49,7 @@ def apply_adapter(model: CausalLM, adapter: str | Path, merge: bool = True) -> N
 
 def adapter_folder(adapter: str | Path) -> Path:
     """The folder of an adapter; UserError where there is none."""
-    folder = Path(adapter).expanduser()
+    folder = user_path(adapter)
     if not folder.is_dir():
         raise UserError(f"adapter {adapter}: no such folder", "give a folder that holds adapter_config.json")
     return folder

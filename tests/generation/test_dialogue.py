@@ -96,7 +96,8 @@ def test_a_context_that_cannot_be_read_is_an_error_and_the_old_one_stays(typist:
     (tmp_path / "gbk").write_bytes("头痛怎么办".encode("gbk"))
     (tmp_path / "large").write_bytes(b"x" * (2**20 + 1))
     (tmp_path / "blank").write_text(" \n")
-    said = {"absent": "no such file", ".": "no such file", "gbk": "not UTF-8", "large": "1 MiB", "blank": "no text"}
+    said = {"absent": "no such file", ".": "not a regular file", "gbk": "not UTF-8", "large": "1 MiB"}
+    said["blank"] = "no text"
     _, notes = typist.type(*(f"/context {tmp_path / name}" for name in said))
     assert [words in note for words, note in zip(said.values(), notes, strict=True)] == [True] * 5
     assert typist.session.context == "旧"
@@ -177,6 +178,37 @@ def test_the_last_question_is_answered_again_by_the_base_side_by_side(tmp_path: 
     narrow = Typist(qa, width=60, adapter="tuned")
     narrow.type(QUESTION)
     assert narrow.type("/base")[1][0].splitlines()[::2] == ["base:", "tuned:"]
+
+
+def test_no_failure_ends_the_dialogue_or_costs_its_turns(
+    typist: Typist, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    typist.type(QUESTION)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("Allocate memory failed.\n\n---\n- C++ Call Stack")
+
+    monkeypatch.setattr(tiny.qa().engine, "stream", fail)
+    _, notes = typist.type("还有呢", "\udcb5\udcc4", "/save ~no-such-user/d.jsonl", "/context ~no-such-user/c")
+    assert notes[0] == "error: RuntimeError: Allocate memory failed. --- - C++ Call Stack"
+    assert notes[1].startswith("error: this line is not text")
+    assert notes[2] == "error: ~no-such-user/d.jsonl: there is no such user: write the whole path"
+    assert notes[3].startswith("error: ~no-such-user/c")
+    monkeypatch.undo()
+    assert typist.type(f"/save {tmp_path / 'd.jsonl'}")[1] == [f"1 turn saved: {tmp_path / 'd.jsonl'}"]
+
+
+def test_a_turn_without_an_answer_is_not_saved(typist: Typist, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`convert` would make one question of it and the next."""
+    file = tmp_path / "d.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.qa().engine, "stream", lambda *_: (output for output in ()))
+        assert typist.type(QUESTION)[0] == "\n"
+        assert "nothing to save" in typist.type(f"/save {file}")[1][0]
+    typist.type("还有呢")
+    assert typist.type(f"/save {file}")[1] == [f"1 turn saved, 1 without an answer left out: {file}"]
+    [example], unread = read_examples(file, DataSection())
+    assert (example.question, list(example.history), list(unread)) == ("还有呢", [], [])
 
 
 def test_without_adapters_their_commands_say_so(typist: Typist) -> None:
