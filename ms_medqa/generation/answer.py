@@ -64,9 +64,10 @@ class AnswerStream(Iterator[str]):
     def _run(self, text: AnswerText) -> Generator[str, None, None]:
         began, pieces = time.perf_counter(), []
         for token, finish in self._outputs:
-            self.seconds, self.finish = time.perf_counter() - began, finish
+            self.finish = finish
             if token is not None:
                 self.tokens += 1
+                self.seconds = time.perf_counter() - began
                 if self.tokens == 1:
                     self.first_seconds = self.seconds
                 if piece := text.push(token):
@@ -79,4 +80,7 @@ class AnswerStream(Iterator[str]):
         if piece := text.flush():
             pieces.append(piece)
             yield piece
+        if text.stopped:
+            # A stop string that might have become a longer one.
+            self.finish = "stop"
         self._on_end("".join(pieces))

@@ -12,10 +12,13 @@ import tiny
 
 from ms_medqa import MedicalQA
 from ms_medqa.config import UserError
+from ms_medqa.generation.answer import AnswerStream
+from ms_medqa.generation.answers import Tokens
 from ms_medqa.generation.batch import answer_file, read_requests
 from ms_medqa.generation.beams import BeamParams
 from ms_medqa.generation.params import SamplingParams
 from ms_medqa.generation.search import search_many
+from ms_medqa.generation.stops import AnswerText
 
 QUESTION = "感冒了怎么办？"
 DRAWN = {"temperature": 5.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 8}
@@ -51,6 +54,35 @@ def test_searched_answers_are_the_likeliest_and_no_draw_is_made() -> None:
     assert "".join(stream) == texts[0]
     assert stream.tokens == len(expected[0].tokens)
     assert stream.tokens_per_second == stream.tokens / stream.seconds
+
+
+def test_the_time_of_an_end_token_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+
+    def tokens() -> Tokens:
+        yield 40, None
+        yield 41, None
+        next(clock)
+        yield None, "stop"
+
+    stream = AnswerStream(tiny.qa().prepare(QUESTION), tokens(), AnswerText(tiny.qa().tokenizer))
+    "".join(stream)
+    assert (stream.tokens, stream.finish) == (2, "stop")
+    assert (stream.first_seconds, stream.seconds, stream.tokens_per_second) == (1.0, 2.0, 1.0)
+
+
+def test_a_stop_text_that_is_sure_at_the_end_alone_is_no_cut() -> None:
+    """The last token might have begun the longer of two stop texts."""
+    text = tiny.qa().tokenizer.encode("ab")
+
+    def tokens() -> Tokens:
+        yield from ((token, None) for token in text[:-1])
+        yield text[-1], "length"
+
+    stream = AnswerStream(tiny.qa().prepare(QUESTION), tokens(), AnswerText(tiny.qa().tokenizer, ["b", "bcd"]))
+    assert "".join(stream) == "a"
+    assert stream.finish == "stop"
 
 
 def test_a_stop_text_ends_beams() -> None:
