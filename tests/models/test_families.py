@@ -12,7 +12,7 @@ import pytest
 from mindspore import Tensor
 
 from ms_medqa.config import UserError
-from ms_medqa.generation import MedicalQA
+from ms_medqa.generation import MedicalQA, generate
 from ms_medqa.models import load_model, loading
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.families import ARCHITECTURES
@@ -153,6 +153,28 @@ def test_logits_of_prompts_that_are_read_together(made: Made) -> None:
         longest = [len(prompt)] * len(prompt) + [len(prompt) + 1]
         expected = decoders.logits(weights, config, prompt + answer[:1], longest)
         close(np.stack([read[place], stepped[row]]), expected[-2:])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        decoders.qwen_config(no_bias=False, seq_length=256, max_position_embeddings=256),
+        decoders.baichuan_config("7B", max_position_embeddings=256),
+        decoders.baichuan_config("13B", hidden_size=48, num_attention_heads=6, model_max_length=256),
+        decoders.baichuan_config("2-7B", max_position_embeddings=256, model_max_length=256),
+        decoders.baichuan_config("2-13B", hidden_size=40, num_attention_heads=5, model_max_length=256),
+    ],
+    ids=["qwen", "baichuan-7b", "baichuan-13b", "baichuan2-7b", "baichuan2-13b"],
+)
+def test_128_greedy_tokens_of_a_batch(config: dict[str, Any], tmp_path: Path) -> None:
+    """Of the families that transformers has not; the others are compared with its own loop in `tests/parity`."""
+    weights = decoders.write(tmp_path, config)
+    answers = generate(load_model(tmp_path), PROMPTS, max_new_tokens=128, greedy=True, eos_token_id=[])
+    assert all(len(set(answer)) > 5 for answer in answers)  # answers that go somewhere
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        # If each token is the likeliest behind those before it, a greedy loop finds the same.
+        likeliest = decoders.logits(weights, config, prompt + answer).argmax(1)
+        assert likeliest[len(prompt) - 1 : -1].tolist() == answer
 
 
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])

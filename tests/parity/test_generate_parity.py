@@ -39,6 +39,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"max_position_embeddings": 40, "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
     ),
     "deepseek-coder": ("Llama", {"rope_theta": 1e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    "llama 3": ("Llama", {"head_dim": 16, "rope_scaling": decoders.LLAMA3}),
     "mistral": ("Mistral", {"sliding_window": 12}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
     "qwen3": ("Qwen3", {"head_dim": 12, "tie_word_embeddings": True}),
