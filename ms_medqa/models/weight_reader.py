@@ -22,6 +22,9 @@ from ms_medqa.models.safetensors import SafetensorsFile
 _BLOCK = 4 * 2**20
 _BLOCKS = 16
 _TOGETHER = 4
+# Bytes, and arrays, that one call reads into where nothing is to be converted.
+_RUN = 32 * 2**20
+_RUN_PARTS = 512
 
 
 class _Part(NamedTuple):
@@ -47,8 +50,21 @@ class _Block:
         return self.begin + self.size
 
 
+@dataclass
+class _Run:
+    """Neighbours in a file whose bytes are those of the arrays."""
+
+    path: Path
+    begin: int
+    size: int = 0
+    parts: list[memoryview] = field(default_factory=list)
+
+
 class WeightReader:
-    """`fill` arrays, then `wait` for them. The calling thread reads, two others convert.
+    """`fill` arrays, then `wait` for them.
+
+    Numbers that are stored in the array's type are read into it, by two threads: most of the time goes into fresh
+    pages. Others the calling thread reads, and two convert.
 
     One thread reads each file from front to back, so the system reads ahead of it, and the pages that take it are used
     over and over. A memory map that two threads read had neither, and the disk waited while they converted. Fresh pages
@@ -67,6 +83,8 @@ class WeightReader:
         for buffer in np.empty((_BLOCKS, _BLOCK), np.uint8):
             self._free.put(buffer)
         self._planned: deque[_Block] = deque()
+        self._runs: list[_Run] = []
+        self._running: list[Future[None]] = []
         self._started: Future[list[tuple[_Block, np.ndarray]]] | None = None
         self._file: FileIO | None = None
 
@@ -85,8 +103,11 @@ class WeightReader:
 
         Nothing is read yet. Arrays whose numbers lie side by side in a file should come in that order.
         """
-        width, target = file.numpy_type(key).itemsize, out.reshape(-1)
-        begin, at = file.offset(key, start), 0
+        stored, target = file.numpy_type(key), out.reshape(-1)
+        width, begin, at = stored.itemsize, file.offset(key, start), 0
+        if stored == out.dtype:
+            self._plan_run(file.path, begin, memoryview(target).cast("B"))
+            return
         while at < target.size:
             block = self._planned[-1] if self._planned else None
             if block is None or (block.path, block.end) != (file.path, begin) or block.size + width > _BLOCK:
@@ -99,6 +120,7 @@ class WeightReader:
 
     def start(self) -> None:
         """Read the beginning while the caller does something else; no `fill` may follow before `wait`."""
+        self._start_runs()
         self._started = self._threads.submit(self._read, _BLOCKS)
 
     def wait(self) -> None:
@@ -107,6 +129,7 @@ class WeightReader:
         Raises:
             UserError: a file cannot be read, or a number became infinite in the array's type.
         """
+        self._start_runs()
         read = self._read(_TOGETHER) if self._started is None else self._started.result()
         self._started = None
         running: deque[Future[None]] = deque()
@@ -115,8 +138,37 @@ class WeightReader:
             read = self._read(_TOGETHER)
             while running and running[0].done():
                 running.popleft().result()
-        for task in running:
+        for task in (*running, *self._running):
             task.result()
+        self._running = []
+
+    def _plan_run(self, path: Path, begin: int, out: memoryview) -> None:
+        while out:
+            run = self._runs[-1] if self._runs else None
+            if (
+                run is None
+                or (run.path, run.begin + run.size) != (path, begin)
+                or run.size == _RUN
+                or len(run.parts) == _RUN_PARTS
+            ):
+                run = _Run(path, begin)
+                self._runs.append(run)
+            part = out[: _RUN - run.size]
+            run.parts.append(part)
+            run.size += len(part)
+            begin, out = begin + len(part), out[len(part) :]
+
+    def _start_runs(self) -> None:
+        self._running += [self._threads.submit(self._read_run, run) for run in self._runs]
+        self._runs = []
+
+    @staticmethod
+    def _read_run(run: _Run) -> None:
+        try:
+            with FileIO(run.path) as file:
+                _read_all(file, run.path, run.begin, run.parts)
+        except OSError as error:
+            raise UserError(f"{run.path}: {error.strerror}") from None
 
     def _read(self, most: int) -> list[tuple[_Block, np.ndarray]]:
         """The next blocks and the buffers that hold them: at least one, if any is left, and no more than are free."""
@@ -142,15 +194,7 @@ class WeightReader:
                 if self._file is not None:
                     self._file.close()
                 self._file = FileIO(path)
-            while wanted:
-                count = os.preadv(self._file.fileno(), wanted, begin)
-                if not count:
-                    raise UserError(f"{path}: became shorter while it was read", "copy it again")
-                begin += count
-                while wanted and count >= len(wanted[0]):
-                    count -= len(wanted.pop(0))
-                if count:
-                    wanted[0] = wanted[0][count:]
+            _read_all(self._file, path, begin, wanted)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
 
@@ -161,3 +205,16 @@ class WeightReader:
                 file.convert(key, buffer[at : at + out.size * stored.itemsize].view(stored), out)
         finally:
             self._free.put(buffer)
+
+
+def _read_all(file: FileIO, path: Path, begin: int, wanted: list[memoryview]) -> None:
+    """Fill all of `wanted`, which is empty then."""
+    while wanted:
+        count = os.preadv(file.fileno(), wanted, begin)
+        if not count:
+            raise UserError(f"{path}: became shorter while it was read", "copy it again")
+        begin += count
+        while wanted and count >= len(wanted[0]):
+            count -= len(wanted.pop(0))
+        if count:
+            wanted[0] = wanted[0][count:]
