@@ -63,12 +63,12 @@ class _Run:
 class WeightReader:
     """`fill` arrays, then `wait` for them.
 
-    Numbers that are stored in the array's type are read into it, by two threads: most of the time goes into fresh
-    pages. Others the calling thread reads, and two convert.
+    Numbers that are stored in the array's type are read into it, by two threads, for most of the time goes into fresh
+    pages. What must be converted the calling thread reads, and two others convert.
 
-    One thread reads each file from front to back, so the system reads ahead of it, and the pages that take it are used
-    over and over. A memory map that two threads read had neither, and the disk waited while they converted. Fresh pages
-    for the arrays are what remains, and the system hands them out to each thread by itself: hence two.
+    There, one thread reads each file from front to back, so the system reads ahead of it, and the pages that take it
+    are used over and over. A memory map that two threads read had neither, and the disk waited while they converted.
+    Fresh pages for the arrays are what remains, and the system hands them out to each thread by itself: hence two.
 
     Whatever Python does between two calls to the system is time in which the disk may wait, and longer than it looks:
     a thread that comes back from a call waits for the interpreter's lock, up to 5 ms where another one computes. So
