@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     questions = [text for text in args.question if not _OVERRIDE.match(text)]
     _check_mode(args, questions)
     # A terminal that has not all of Unicode shows a question mark; an answer does not end for it.
-    _on_error(sys.stdout, "replace")
+    if sys.stdout.isatty():
+        _on_error(sys.stdout, "replace")
     config = load_config(args.config, overrides + _option_overrides(args))
     if args.interactive and config.generate.n > 1:
         raise UserError(f"generate.n = {config.generate.n}: a dialogue goes on with one answer", "leave it at 1")

@@ -83,6 +83,9 @@ class Dialogue:
                 self._commands[name](rest[0] if rest else "")
             else:
                 self._note(f"unknown command {name!r}: /help lists them")
+        except BrokenPipeError:
+            # Nobody reads the answers any more.
+            raise
         except Exception as error:
             known = from_os_error(error) if isinstance(error, OSError) else error
             if not isinstance(known, (UserError, RunError)):

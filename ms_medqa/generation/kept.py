@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +42,19 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         self._answers: dict[str, deque[list[str]]] = defaultdict(deque)
         self._count = 0
         if self.path.exists() and not self.path.is_file():
-            raise UserError(f"{self.path}: not a regular file, and answers are kept there", "name another output")
-        # Appending, so that a file of someone else is not emptied before it has been looked at.
-        self._file = self.path.open("ab+", buffering=0)
+            raise UserError(f"{self.path}: not a regular file, and answers would be kept there", "name another output")
+        self._file = self._open()
         try:
-            self._lock()
             self._begin(json_bytes(about))
         except BaseException:
-            if not self.path.stat().st_size:
+            if not self._file.seek(0, os.SEEK_END):
                 self.remove()
             self._file.close()
             raise
         self.found = self._count
 
     def __exit__(self, *_: object) -> None:
-        if not self._count:
+        if not self._count and not self._file.closed:
             self.remove()
         self._file.close()
 
@@ -76,17 +76,28 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         self._count += 1
 
     def remove(self) -> None:
-        """Delete the file: the output holds it all."""
+        """Delete the file, once: the output holds it all."""
         with suppress(FileNotFoundError):
             self.path.unlink()
+        self._file.close()
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{self.path}: another run is writing there", "wait, or name another output") from None
-        except OSError:
-            return  # a file system without locks
+    def _open(self) -> FileIO:
+        """The file, locked."""
+        while True:
+            # Appending, so that a file of someone else is not emptied before it has been looked at.
+            file = FileIO(self.path, "a+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise UserError(f"{self.path}: another run is writing there", "wait, or name another output") from None
+            except OSError:
+                return file  # a file system without locks
+            # Another run may have ended, and removed the file, since it was opened.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    return file
+            file.close()
 
     def _begin(self, about: bytes) -> None:
         self._file.seek(0)
@@ -123,7 +134,7 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         )
 
     def _write(self, line: bytes) -> None:
-        before = self._file.seek(0, 2)
+        before = self._file.seek(0, os.SEEK_END)
         with space_checked(self.path):
             try:
                 left = memoryview(line)

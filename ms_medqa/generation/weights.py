@@ -38,7 +38,7 @@ def digest(model: CausalLM, adapters: RowAdapters | None) -> str:
         found.update(f"{name} {adapters.names}\n".encode())
         parameters += [side.a, side.b]
     for parameter in parameters:
-        found.update(f"{parameter.name} {parameter.shape}\n".encode())
+        found.update(f"{parameter.name} {parameter.shape} {parameter.dtype}\n".encode())
         found.update(parameter[:1].float().asnumpy().tobytes())
     return found.hexdigest()
 

@@ -277,8 +277,16 @@ def test_a_line_of_another_encoding_does_not_end_a_dialogue(
 
 
 def test_an_answer_goes_to_a_terminal_that_has_not_all_of_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
     shown = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    # A file is another matter: there, an answer that was lost would be found too late.
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(UnicodeEncodeError):
+        ask("--greedy", "头痛怎么办？")
+    monkeypatch.setattr(sys, "stdout", Screen(shown, encoding="ascii"))
     assert ask("--greedy", "头痛怎么办？") == 0
     answer = tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6)
     assert not answer.isascii()

@@ -198,6 +198,16 @@ def test_no_failure_ends_the_dialogue_or_costs_its_turns(
     assert typist.type(f"/save {tmp_path / 'd.jsonl'}")[1] == [f"1 turn saved: {tmp_path / 'd.jsonl'}"]
 
 
+def test_where_nobody_reads_the_answers_the_dialogue_ends() -> None:
+    def gone(piece: str) -> None:
+        raise BrokenPipeError
+
+    lines = iter([QUESTION, "还有呢"])
+    with Session(tiny.qa(), GREEDY, note=print) as session, pytest.raises(BrokenPipeError):
+        Dialogue(session, gone, print).run(lambda: next(lines, None))
+    assert next(lines) == "还有呢"
+
+
 def test_a_turn_without_an_answer_is_not_saved(typist: Typist, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`convert` would make one question of it and the next."""
     file = tmp_path / "d.jsonl"
