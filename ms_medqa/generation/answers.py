@@ -83,10 +83,10 @@ def all_answers(
         settings: how to answer.
         on_answers: told the number of each question that is done, and its texts.
         on_error: told the number of each question at which the model failed, once or more, and why; it gets no texts.
-            None: that is raised, as it always is by a search.
+            None: that is raised.
     """
     if beam_params(settings) is not None:
-        return _search(engine, prepared, settings, on_answers)
+        return _search(engine, prepared, settings, on_answers, on_error)
     drawn, size = draw_seed(), settings.n
     requests = [
         request for number, one in enumerate(prepared) for request in _requests(one, settings, drawn, number * size)
@@ -143,6 +143,7 @@ def _search(
     prepared: Sequence[Prepared],
     settings: GenerateSection,
     on_answers: Callable[[int, list[str]], object],
+    on_error: Callable[[int, RunError], object] | None,
 ) -> list[list[str]]:
     texts: list[list[str]] = [[] for _ in prepared]
 
@@ -151,7 +152,7 @@ def _search(
         texts[index] = [_text(variant, answer.tokens, settings) for answer in answers[: settings.n]]
         on_answers(index, texts[index])
 
-    _hypotheses(engine, prepared, settings, found)
+    _hypotheses(engine, prepared, settings, found, on_error)
     return texts
 
 
@@ -160,6 +161,7 @@ def _hypotheses(
     prepared: Sequence[Prepared],
     settings: GenerateSection,
     on_found: Callable[[int, list[Hypothesis]], object] = lambda index, answers: None,
+    on_error: Callable[[int, RunError], object] | None = None,
 ) -> list[list[Hypothesis]]:
     beams = beam_params(settings)
     assert beams is not None
@@ -181,6 +183,7 @@ def _hypotheses(
             adapter=adapter,
             ended=lambda tokens, variant=variant: _stops(variant, tokens, settings),
             on_found=lambda place, answers, indices=indices: on_found(indices[place], answers),
+            on_error=on_error and (lambda place, error, indices=indices: on_error(indices[place], error)),
         )
         found.update(zip(indices, answers, strict=True))
     return [found[index] for index in range(len(prepared))]

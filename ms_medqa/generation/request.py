@@ -49,6 +49,7 @@ class Running:
         shared: how many of those were taken from another prompt that begins alike.
         finish: `stop` for an end token, `length` where `max_new_tokens` cut the answer off, None while it runs.
         error: why it cannot go on, None where it can.
+        apart: its prompt is read by itself, for the model failed at a piece in which it stood with others.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class Running:
     shared: int = 0
     finish: Finish | None = None
     error: RunError | None = None
+    apart: bool = False
 
     @property
     def cached(self) -> int:

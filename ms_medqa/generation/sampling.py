@@ -128,8 +128,13 @@ def log_probabilities(logits: np.ndarray, token: int, count: int) -> tuple[float
     return value(token), tuple((int(i), value(i)) for i in ids)
 
 
+def is_finite(logits: np.ndarray) -> bool:
+    """Whether a model's logits hold no NaN and no infinity above."""
+    # max() hands a NaN through, and an overflow shows as infinity.
+    return bool(np.isfinite(logits.max()))
+
+
 def check_finite(logits: np.ndarray) -> None:
     """Raise RunError where a model's logits, float32 (V,), hold a NaN or an infinity above."""
-    # max() hands a NaN through, and an overflow shows as infinity.
-    if not np.isfinite(logits.max()):
+    if not is_finite(logits):
         raise RunError("the model gave logits that are not finite; try runtime.dtype=float32")

@@ -18,7 +18,7 @@ from ms_medqa.generation import reading
 from ms_medqa.generation.held import NOTHING, SHORTEST_SHARED, Held
 from ms_medqa.generation.reading import bucket, piece_width
 from ms_medqa.generation.request import Output, Request, Running
-from ms_medqa.generation.sampling import TokenSampler
+from ms_medqa.generation.sampling import TokenSampler, is_finite
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
@@ -186,9 +186,11 @@ class Scheduler:
                 self._hold_all()
                 together = self._together(waiting, budget)
                 if len(together) > 1:
+                    logits = self._read_together(together)
+                    if logits is None:
+                        continue
                     del waiting[: len(together)]
                     budget -= sum(len(one.request.prompt) for _, one in together)
-                    logits = self._read_together(together)
                     yield from (self._choose(row, logits[place]) for place, (row, _) in enumerate(together))
                     continue
                 running.read = running.shared = self._share(row, running.request)
@@ -218,9 +220,9 @@ class Scheduler:
             request = running.request
             wanted = Held.of(request.prompt, request.adapter)
             # Of a start that is shorter than any piece, reading it again costs less than a piece of one's own.
-            shared = max(held.common(wanted) for held in (*self._held, *found))
+            shared = max(held.common(wanted) for held in (*self._held, *found)) if self._may_share else 0
             used += len(request.prompt)
-            if running.read or shared >= reading.SMALLEST_PIECE or used > most:
+            if running.read or running.apart or shared >= reading.SMALLEST_PIECE or used > most:
                 break
             found.append(wanted)
             apart += bucket(len(request.prompt), reading.SMALLEST_PIECE)
@@ -229,18 +231,28 @@ class Scheduler:
                 best = len(found)
         return list(waiting[:best])
 
-    def _read_together(self, together: Sequence[tuple[int, Running]]) -> np.ndarray:
-        """Read whole prompts in one piece; float32 (batch, V) logits, those after the prompts first."""
+    def _read_together(self, together: Sequence[tuple[int, Running]]) -> np.ndarray | None:
+        """Read whole prompts in one piece; float32 (batch, V) logits, those after the prompts first.
+
+        None where the model fails at one: no mask hides a NaN of that from the others, so each is to be read apart.
+        """
         assert self._decoder is not None
         prompts = [running.request.prompt for _, running in together]
         adapters = [running.request.adapter for _, running in together for _ in running.request.prompt]
         width = bucket(len(adapters), reading.SMALLEST_PIECE)
         choice = self.choice([*adapters, *[None] * (width - len(adapters))])
-        logits = self._decoder.read_together(prompts, [row for row, _ in together], width, choice)
-        for row, running in together:
+        rows = [row for row, _ in together]
+        logits = self._decoder.read_together(prompts, rows, width, choice).asnumpy()
+        for row in rows:
             self._held[row] = NOTHING
+        if not is_finite(logits[: len(rows)]):
+            self._decoder.clear_rows(rows)
+            for _, running in together:
+                running.apart = True
+            return None
+        for _, running in together:
             running.read = len(running.request.prompt)
-        return logits.asnumpy()
+        return logits
 
     def read_piece(self, prompt: Sequence[int], start: int, row: int, adapter: str | None) -> tuple[np.ndarray, int]:
         """Read the next piece of a prompt into a row of the decoder that is in use.
@@ -271,6 +283,7 @@ class Scheduler:
             choice = running.sampler.choose(logits, running.request.logprobs)
         except RunError as error:
             running.error = error
+            self._held[row] = NOTHING
             return Output(running, None, None, error)
         if choice.token in running.request.end_ids:
             running.finish = "stop"
@@ -304,7 +317,7 @@ class Scheduler:
         """Note what a row's cache holds now."""
         running = self._rows[row]
         assert running is not None
-        if not running.read or not self._may_share:
+        if not running.read or running.error or not self._may_share:
             return
         assert self._decoder is not None
         request = running.request
@@ -342,6 +355,8 @@ class Scheduler:
         found = [one for one in self._idle if rows <= one.batch < 2 * rows and one.length >= length]
         decoder = min(found, key=lambda one: (one.batch, one.length), default=None)
         if decoder is None:
+            # Before there is one more.
+            self._drop_idle(rows * length)
             decoder = CachedDecoder(self._reader, rows, length)
         else:
             self._idle.remove(decoder)
@@ -350,23 +365,27 @@ class Scheduler:
         if before is not None:
             if kept:
                 decoder.take_over(before, kept)
-            self._idle = [*self._idle, before]
+            self._idle.append(before)
         spare = decoder.batch - len(kept)
         self._held = [self._held[row].cut(decoder.length - 1) for row in kept] + [NOTHING] * spare
         self._rows = [self._rows[row] for row in kept] + [None] * spare
         self._decoder = decoder
-        self._drop_idle(decoder.positions)
 
-    def _drop_idle(self, used: int) -> None:
-        """Keep the newest of the idle decoders: with the one in use not above twice the largest one's memory."""
-        self._largest = max(self._largest, used)
+    def _drop_idle(self, wanted: int) -> None:
+        """Make room for a decoder of so many positions, as all together may take no more than two of the largest.
+
+        Kept of the idle ones are the largest first, then the newest.
+        """
+        self._largest = max(self._largest, wanted)
+        used = wanted + (self._decoder.positions if self._decoder is not None else 0)
         kept: list[CachedDecoder] = []
-        for one in self._idle[: -MAX_IDLE_DECODERS - 1 : -1]:
-            used += one.positions
-            if used > 2 * self._largest:
-                break
-            kept.insert(0, one)
-        self._idle = kept
+        newest = self._idle[::-1]
+        # Sorting keeps the order of equals. The one in use will be idle, too.
+        for one in sorted(newest, key=lambda one: one.positions < self._largest)[: MAX_IDLE_DECODERS - 1]:
+            if used + one.positions <= 2 * self._largest:
+                used += one.positions
+                kept.append(one)
+        self._idle = [one for one in self._idle if one in kept]
 
 
 def cache_length(model: CausalLM, length: int) -> int:

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from ms_medqa.backend.interrupt import check_interrupt
+from ms_medqa.config.errors import RunError
 from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.params import SamplingParams
@@ -27,6 +28,7 @@ def search_many(
     adapter: str | None = None,
     ended: Callable[[Sequence[int]], bool] = lambda tokens: False,
     on_found: Callable[[int, list[Hypothesis]], object] = lambda index, answers: None,
+    on_error: Callable[[int, RunError], object] | None = None,
 ) -> list[list[Hypothesis]]:
     """Search the likeliest answers to all prompts; what is found does not depend on how they are batched.
 
@@ -35,6 +37,8 @@ def search_many(
         adapter: name of the adapter that all go through, None for the model as it is.
         ended: see `Beams`.
         on_found: told the number of each prompt that is done, and its answers.
+        on_error: told the number of each prompt at which the model failed, and why; it has no answers. None: that is
+            raised.
 
     Returns:
         For each prompt up to `num_beams` answers, best first.
@@ -55,12 +59,25 @@ def search_many(
         rows = _Rows(scheduler, decoder, adapter)
         free = [list(range(first, first + size)) for first in range(0, groups * size, size)]
         running: dict[int, _Group] = {}
+
+        def lose(index: int, places: list[int], error: RunError) -> None:
+            if on_error is None:
+                raise error
+            # No mask hides a NaN from the rows' next prompt.
+            decoder.clear_rows(places)
+            free.append(places)
+            found[index] = []
+            on_error(index, error)
+
         while waiting or running:
             check_interrupt()
             while waiting and free:
                 index = waiting.pop()
-                search = Beams(prompts[index], params, beams, max_new_tokens, end_ids, ended)
-                running[index] = _Group(search, rows, free.pop(), prompts[index])
+                search, places = Beams(prompts[index], params, beams, max_new_tokens, end_ids, ended), free.pop()
+                try:
+                    running[index] = _Group(search, rows, places, prompts[index])
+                except RunError as error:
+                    lose(index, places, error)
             for index in [index for index, group in running.items() if group.search.done]:
                 group = running.pop(index)
                 found[index] = group.search.answers
@@ -68,8 +85,11 @@ def search_many(
                 on_found(index, found[index])
             if running:
                 logits = rows.step(list(running.values()))
-                for group in running.values():
-                    group.go_on(logits)
+                for index, group in list(running.items()):
+                    try:
+                        group.go_on(logits)
+                    except RunError as error:
+                        lose(index, running.pop(index).places, error)
     return [found[index] for index in range(len(prompts))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,9 +20,13 @@ from ms_medqa.config import RunError, UserError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation import MedicalQA
 from ms_medqa.generation.batch import Request, answer_file, read_requests
-from ms_medqa.generation.params import SamplingParams
+from ms_medqa.generation.beams import Beams
+from ms_medqa.generation.kept import KeptAnswers
 from ms_medqa.generation.prepared import Prepared
-from ms_medqa.generation.sampling import Choice, TokenSampler
+from ms_medqa.generation.sampling import TokenSampler
+from ms_medqa.generation.weights import digest
+from ms_medqa.models import load_model
+from ms_medqa.models.loading import assign
 
 GREEDY = GenerateSection(temperature=0, max_new_tokens=8, batch_size=4)
 
@@ -257,6 +262,32 @@ def test_answers_of_other_settings_another_model_or_another_file_are_not_taken(t
     assert not output.exists()
 
 
+def test_answers_of_another_compute_type_are_not_taken() -> None:
+    """Even where both hold the same numbers."""
+    half, single = (load_model(tiny.folder(), dtype=dtype) for dtype in ("float16", "float32"))
+    for parameter in single.get_parameters():
+        assign(parameter, parameter.asnumpy().astype(np.float16))
+    assert digest(single, None) != digest(half, None)
+    assert digest(single, None) == digest(single, None)
+
+
+def test_a_file_that_another_run_has_just_removed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[int] = []
+
+    def lock(file: Any, how: int) -> None:
+        if not removed:
+            (tmp_path / "out.jsonl.part").unlink()
+            removed.append(how)
+
+    monkeypatch.setattr("fcntl.flock", lock)
+    one = tiny.qa().prepare("头痛")
+    with KeptAnswers(tmp_path / "out.jsonl", {"of": "a run"}) as kept:
+        kept.add(one, ["多休息"])
+    assert removed
+    with KeptAnswers(tmp_path / "out.jsonl", {"of": "a run"}) as kept:
+        assert kept.take(one) == ["多休息"]
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
 
@@ -283,27 +314,29 @@ def test_a_full_disk_costs_no_answer_that_was_kept(tmp_path: Path, asked: list[i
     assert asked == [5, 3]
 
 
+@pytest.mark.parametrize("settings", [GREEDY, GREEDY.model_copy(update={"num_beams": 2})], ids=["greedy", "beams"])
+@pytest.mark.parametrize("token", [0, 2])
 def test_a_record_at_which_the_model_fails_costs_the_others_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: GenerateSection, token: int
 ) -> None:
-    answer_file(tiny.qa(), questions(), tmp_path / "whole.jsonl", GREEDY)
-    real = TokenSampler.choose
+    """At its first token, or later."""
+    answer_file(tiny.qa(), questions(), tmp_path / "whole.jsonl", settings)
+    bad = questions()[2].prepared.prompt
+    made = Counter[int]()
+    for kind in (TokenSampler, Beams):
+        init, choose = kind.__init__, kind.choose
 
-    def choose(self: TokenSampler, logits: np.ndarray, *others: Any) -> Choice:
-        broken = self.prompt_length == len(questions()[2].prepared.prompt)
-        return real(self, np.full_like(logits, np.nan) if broken else logits, *others)
+        def remember(self: Any, *given: Any, init: Any = init, **more: Any) -> None:
+            init(self, *given, **more)
+            self.is_bad = any(one is not None and list(one) == bad for one in given if isinstance(one, list))
 
-    init = TokenSampler.__init__
+        def fail(self: Any, logits: np.ndarray, *others: Any, choose: Any = choose) -> Any:
+            made[id(self)] += self.is_bad
+            return choose(self, np.full_like(logits, np.nan) if made[id(self)] > token else logits, *others)
 
-    def remember(self: TokenSampler, params: SamplingParams, prompt: Sequence[int], *others: int) -> None:
-        init(self, params, prompt, *others)
-        self.prompt_length = len(prompt)
-
-    monkeypatch.setattr(TokenSampler, "__init__", remember)
-    monkeypatch.setattr(TokenSampler, "choose", choose)
-    lengths = [len(one.prepared.prompt) for one in questions() if one.prepared]
-    assert lengths.count(lengths[2]) == 1
-    assert answer_file(tiny.qa(), questions(), tmp_path / "out.jsonl", GREEDY) == (4, 2)
+        monkeypatch.setattr(kind, "__init__", remember)
+        monkeypatch.setattr(kind, "choose", fail)
+    assert answer_file(tiny.qa(), questions(), tmp_path / "out.jsonl", settings) == (4, 2)
     whole, out = (
         [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()]
         for name in ("whole.jsonl", "out.jsonl")

@@ -152,6 +152,51 @@ def test_where_angles_depend_on_the_length_of_a_prompt_no_start_is_shared(tmp_pa
         np.testing.assert_allclose(scored(batch, *prompts), expected, atol=1e-4)
 
 
+def spoil(decoder: CachedDecoder, rows: Sequence[int], start: int = 0) -> None:
+    """As an overflow does: what rows hold from a position on is no number."""
+    for cache in (*decoder.keys, *decoder.values):
+        blocks = cache.asnumpy().reshape(decoder.batch, decoder.kv_heads, decoder.length, -1).copy()
+        blocks[list(rows), :, start:] = np.nan
+        ops.assign(cache, ms.Tensor(blocks.reshape(cache.shape)))
+
+
+@pytest.fixture
+def fails_at_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that overflows where a prompt ends with token 7, and gives no prompt of the same piece a number."""
+    read, together = CachedDecoder.read, CachedDecoder.read_together
+
+    def read_one(self: CachedDecoder, tokens: Sequence[int], row: int, start: int, *others: Any) -> ms.Tensor:
+        logits = read(self, tokens, row, start, *others)
+        if tokens[-1] != 7:
+            return logits
+        spoil(self, [row], start + len(tokens) - 1)
+        return ms.Tensor(np.full(logits.shape, np.nan, np.float32))
+
+    def read_some(
+        self: CachedDecoder, prompts: Sequence[Sequence[int]], rows: Sequence[int], *others: Any
+    ) -> ms.Tensor:
+        logits = together(self, prompts, rows, *others)
+        if all(prompt[-1] != 7 for prompt in prompts):
+            return logits
+        spoil(self, rows)
+        return ms.Tensor(np.full(logits.shape, np.nan, np.float32))
+
+    monkeypatch.setattr(CachedDecoder, "read", read_one)
+    monkeypatch.setattr(CachedDecoder, "read_together", read_some)
+
+
+@pytest.mark.usefixtures("fails_at_7")
+@pytest.mark.parametrize("start", [[], SHARED], ids=["read in one piece", "with a start in common"])
+def test_a_prompt_at_which_the_model_fails_costs_the_others_nothing(start: list[int]) -> None:
+    prompts = [[*prompt(len(start) + size, start)[:-1], last] for size, last in ((12, 8), (10, 7), (14, 9), (20, 10))]
+    expected = [None if tokens[-1] == 7 else alone(tokens) for tokens in prompts]
+    batch = Scheduler(tiny.model(), 4)
+    for order in (prompts, prompts[::-1], sorted(prompts, key=lambda tokens: tokens[-1])):
+        running = {tuple(tokens): batch.add(request(tokens)) for tokens in order}
+        run(batch)
+        assert [None if running[tuple(t)].error else running[tuple(t)].tokens for t in prompts] == expected
+
+
 def test_a_request_at_which_the_model_fails_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [prompt(30), prompt(31), prompt(32), prompt(33)]
     expected = [alone(tokens) for tokens in prompts]
@@ -162,13 +207,9 @@ def test_a_request_at_which_the_model_fails_costs_the_others_nothing(monkeypatch
     real = CachedDecoder.step
 
     def overflow(self: CachedDecoder, *inputs: object) -> ms.Tensor:
-        """As an overflow does: what the row wrote is no number, and what comes of it."""
         logits = real(self, *inputs).asnumpy()
         logits[broken] = np.nan
-        for cache in (*self.keys, *self.values):
-            blocks = cache.asnumpy().reshape(self.batch, -1).copy()
-            blocks[broken] = np.nan
-            ops.assign(cache, ms.Tensor(blocks.reshape(cache.shape)))
+        spoil(self, [broken])
         return ms.Tensor(logits)
 
     with monkeypatch.context() as patch:
