@@ -37,13 +37,12 @@ class _Part(NamedTuple):
 
 
 @dataclass
-class _Block:
+class _Stretch:
     """Neighbours in a file: `size` bytes from `begin` on."""
 
     path: Path
     begin: int
     size: int = 0
-    parts: list[_Part] = field(default_factory=list)
 
     @property
     def end(self) -> int:
@@ -51,12 +50,16 @@ class _Block:
 
 
 @dataclass
-class _Run:
-    """Neighbours in a file whose bytes are those of the arrays."""
+class _Block(_Stretch):
+    """What is read in one go to be converted."""
 
-    path: Path
-    begin: int
-    size: int = 0
+    parts: list[_Part] = field(default_factory=list)
+
+
+@dataclass
+class _Run(_Stretch):
+    """What is read in one go into arrays, whose bytes it holds."""
+
     parts: list[memoryview] = field(default_factory=list)
 
 
@@ -145,18 +148,13 @@ class WeightReader:
     def _plan_run(self, path: Path, begin: int, out: memoryview) -> None:
         while out:
             run = self._runs[-1] if self._runs else None
-            if (
-                run is None
-                or (run.path, run.begin + run.size) != (path, begin)
-                or run.size == _RUN
-                or len(run.parts) == _RUN_PARTS
-            ):
+            if run is None or (run.path, run.end) != (path, begin) or run.size == _RUN or len(run.parts) == _RUN_PARTS:
                 run = _Run(path, begin)
                 self._runs.append(run)
             part = out[: _RUN - run.size]
             run.parts.append(part)
             run.size += len(part)
-            begin, out = begin + len(part), out[len(part) :]
+            begin, out = run.end, out[len(part) :]
 
     def _start_runs(self) -> None:
         self._running += [self._threads.submit(self._read_run, run) for run in self._runs]
