@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -45,10 +46,7 @@ def check_writable(path: Path) -> Path:
         UserError: it is a folder or a device.
         OSError: no file can be made there.
     """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not a regular file", "choose another name")
-    # The complete file takes the place of the old one. Of a link that is the file behind it: /dev/stdout must stay one.
-    path = path.resolve()
+    path = _replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         return path
@@ -71,9 +69,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         RunError: no space is left.
     """
     assert mode in ("w", "wb"), mode
-    path = Path(path).resolve()
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not a regular file", "choose another name")
+    path = _replaceable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
@@ -90,6 +86,48 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _replaceable(path: str | Path) -> Path:
+    # The complete file takes the place of the old one. Of a link that is the file behind it: /dev/stdout must stay one.
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a regular file", "choose another name")
+    return path
+
+
+def open_locked(path: Path, mode: str, busy: UserError, **options: Any) -> IO[Any]:
+    """Open a file that no other process has open in this way, until it is closed.
+
+    Args:
+        path: the file.
+        mode, options: as of `open`.
+        busy: is raised where another process has it.
+    """
+    while True:
+        file = path.open(mode, **options)
+        try:
+            _lock(file, busy)
+            # The holder before may have removed the file after it was opened here. The lock of a removed file keeps
+            # nobody out, for the next process makes a new one.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(file: IO[Any], busy: UserError) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except OSError as error:
+        # Some network file systems have no locks; there the user has to keep two runs apart.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            raise
 
 
 @contextmanager

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from ms_medqa.config.errors import RunError, UserError
-from ms_medqa.config.files import space_checked, sync_folder
+from ms_medqa.config.files import open_locked, space_checked, sync_folder
 
 # Errors that speak of the place the user chose.
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -90,40 +88,12 @@ def _check_target(output: Path, mark: str, names: Collection[str]) -> None:
 
 @contextmanager
 def _locked(path: Path, output: Path) -> Iterator[None]:
-    with _lock_file(path, output):
+    with open_locked(path, "w", UserError(f"output {output}: another process is writing it", "wait for it")):
         try:
             yield
         finally:
             with suppress(OSError):
                 path.unlink()
-
-
-def _lock_file(path: Path, output: Path) -> IO[str]:
-    """The file `path`, open and locked."""
-    while True:
-        file = path.open("w")
-        try:
-            _lock(file, output)
-            # The holder before may have removed the file after it was opened here. The lock of a removed file keeps
-            # nobody out, for the next process makes a new one.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _lock(file: IO[str], output: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"output {output}: another process is writing it", "wait for it") from None
-    except OSError as error:
-        # Some network file systems have no locks; there the user has to keep two runs apart.
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-            raise
 
 
 def _put_in_place(work: Path, output: Path, old: Path) -> None:

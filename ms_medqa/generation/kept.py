@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import json_bytes, space_checked
+from ms_medqa.config.files import json_bytes, open_locked, space_checked
 from ms_medqa.generation.prepared import Prepared
 
 
@@ -43,7 +41,9 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         self._count = 0
         if self.path.exists() and not self.path.is_file():
             raise UserError(f"{self.path}: not a regular file, and answers would be kept there", "name another output")
-        self._file = self._open()
+        busy = UserError(f"{self.path}: another run is writing there", "wait, or name another output")
+        # Appending, so that a file of someone else is not emptied before it has been looked at.
+        self._file = open_locked(self.path, "ab+", busy, buffering=0)
         try:
             self._begin(json_bytes(about))
         except BaseException:
@@ -80,24 +80,6 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         with suppress(FileNotFoundError):
             self.path.unlink()
         self._file.close()
-
-    def _open(self) -> FileIO:
-        """The file, locked."""
-        while True:
-            # Appending, so that a file of someone else is not emptied before it has been looked at.
-            file = FileIO(self.path, "a+")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise UserError(f"{self.path}: another run is writing there", "wait, or name another output") from None
-            except OSError:
-                return file  # a file system without locks
-            # Another run may have ended, and removed the file, since it was opened.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                    return file
-            file.close()
 
     def _begin(self, about: bytes) -> None:
         self._file.seek(0)

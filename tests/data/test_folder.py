@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ms_medqa.config import UserError
-from ms_medqa.data import folder as module
 from ms_medqa.data.folder import new_folder
 
 
@@ -39,7 +38,7 @@ def late_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         fcntl_flock(file, operation)
 
     fcntl_flock = fcntl.flock
-    monkeypatch.setattr(module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     return locked
 
 
