@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -322,17 +321,19 @@ def test_a_record_at_which_the_model_fails_costs_the_others_nothing(
     """At its first token, or later."""
     answer_file(tiny.qa(), questions(), tmp_path / "whole.jsonl", settings)
     bad = questions()[2].prepared.prompt
-    made = Counter[int]()
     for kind in (TokenSampler, Beams):
         init, choose = kind.__init__, kind.choose
 
         def remember(self: Any, *given: Any, init: Any = init, **more: Any) -> None:
             init(self, *given, **more)
-            self.is_bad = any(one is not None and list(one) == bad for one in given if isinstance(one, list))
+            self.left = token if any(isinstance(one, list) and one == bad for one in given) else None
 
         def fail(self: Any, logits: np.ndarray, *others: Any, choose: Any = choose) -> Any:
-            made[id(self)] += self.is_bad
-            return choose(self, np.full_like(logits, np.nan) if made[id(self)] > token else logits, *others)
+            if self.left == 0:
+                logits = np.full_like(logits, np.nan)
+            elif self.left is not None:
+                self.left -= 1
+            return choose(self, logits, *others)
 
         monkeypatch.setattr(kind, "__init__", remember)
         monkeypatch.setattr(kind, "choose", fail)
