@@ -9,7 +9,8 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.config.serve_section import ServeSection
 from ms_medqa.generation.generate import load_model
-from ms_medqa.generation.scheduler import Scheduler, cache_length
+from ms_medqa.generation.rows import cache_length
+from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.generation.variant import Variant
 from ms_medqa.models.cache import position_bytes
 from ms_medqa.models.decoder import CausalLM

@@ -25,7 +25,7 @@ from ms_medqa.evaluation.metrics import rouge_l
 from ms_medqa.evaluation.records import prepare, read_examples
 from ms_medqa.evaluation.report import table
 from ms_medqa.evaluation.run import run_evaluation
-from ms_medqa.generation import limits, scheduler
+from ms_medqa.generation import limits, rows
 
 EXAMPLES = [
     Example("a", "头痛怎么办", "多休息，多喝水。", key="多休息"),
@@ -197,7 +197,7 @@ def test_raw_files_are_understood_as_convert_understands_them(tmp_path: Path) ->
 
 def test_the_base_is_measured_beside_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[type] = []
-    for module, name in ((likelihood, "_Hidden"), (likelihood, "_Score"), (scheduler, "CachedDecoder")):
+    for module, name in ((likelihood, "_Hidden"), (likelihood, "_Score"), (rows, "CachedDecoder")):
         real = getattr(module, name)
 
         class Counted(real):  # type: ignore[misc, valid-type]

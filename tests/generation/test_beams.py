@@ -171,6 +171,31 @@ def test_a_search_that_failed_leaves_nothing_to_the_next(monkeypatch: pytest.Mon
     assert found() == expected
 
 
+@pytest.mark.usefixtures("fails_at_7")
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_prompt_at_which_the_model_fails_costs_the_other_searches_nothing(size: int) -> None:
+    """Its rows are taken by the next ones, from the longest to the shortest."""
+    prompts = [[*range(20, 20 + count), last] for count, last in ((30, 8), (25, 7), (20, 9), (15, 7), (10, 10))]
+    engine, failed = Engine(tiny.model()), list[int]()
+
+    def found(prompts: list[list[int]], size: int) -> list[list[tuple[int, ...]]]:
+        told = search_many(
+            engine,
+            prompts,
+            PLAIN,
+            BeamParams(3),
+            8,
+            frozenset(),
+            batch_size=size,
+            on_error=lambda index, error: failed.append(index),
+        )
+        return [[answer.tokens for answer in answers] for answers in told]
+
+    expected = [[] if prompt[-1] == 7 else found([prompt], 1)[0] for prompt in prompts]
+    assert found(prompts, size) == expected
+    assert failed == [1, 3]
+
+
 def test_one_beam_is_the_greedy_answer() -> None:
     prompt = list(range(5, 30))
     (found,) = search_many(Engine.of(tiny.model()), [prompt], PLAIN, BeamParams(1), 20, frozenset(), batch_size=1)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from sampled_rows import SampledRows
 
 from ms_medqa.config import RunError, UserError
-from ms_medqa.generation import SamplingParams, generate, load_model, scheduler
+from ms_medqa.generation import SamplingParams, generate, load_model, rows
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter
 from ms_medqa.generation.many import decode_many
@@ -160,12 +160,12 @@ def test_answers_streamed_side_by_side_do_not_mix(greedy: list[list[int]]) -> No
 def test_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    class Counted(scheduler.CachedDecoder):
+    class Counted(rows.CachedDecoder):
         def __init__(self, *args: object) -> None:
             made.append(args[1:])
             super().__init__(*args)
 
-    monkeypatch.setattr(scheduler, "CachedDecoder", Counted)
+    monkeypatch.setattr(rows, "CachedDecoder", Counted)
     generate(tiny.model(), PROMPTS, max_new_tokens=2)
     first = len(made)
     generate(tiny.model(), [prompt[::-1] for prompt in PROMPTS[:3]], max_new_tokens=3)

@@ -1,0 +1,187 @@
+"""The rows of a static cache: which request has which, what each holds, and the decoder that they are rows of.
+
+A decoder of a new size costs a compilation (seconds on a CPU, minutes on an NPU), so sizes are rounded up to powers of
+two, and those in use before are kept.
+"""
+
+from __future__ import annotations
+
+from ms_medqa.generation.held import NOTHING, SHORTEST_SHARED, Held
+from ms_medqa.generation.reading import bucket
+from ms_medqa.generation.request import Request, Running
+from ms_medqa.models.cache import CachedDecoder
+from ms_medqa.models.decoder import CausalLM
+from ms_medqa.models.prompt_reader import PromptReader
+
+SMALLEST_CACHE = 128
+# Steps for which a smaller decoder must have been enough: a move costs as much as some, and rows may soon be wanted.
+PATIENCE = 16
+MAX_IDLE_DECODERS = 7
+
+
+def cache_length(model: CausalLM, length: int) -> int:
+    """Positions of the cache that a request of so many tokens gets, prompt and answer."""
+    return min(bucket(length, SMALLEST_CACHE), model.config.position_limit)
+
+
+class CacheRows:
+    """What the rows of one decoder are taken by and hold. Requests move along when another decoder takes over.
+
+    Args:
+        reader: of the model that decodes.
+
+    Attributes:
+        taken: the request of each row, None where it is free.
+        held: what each row is known to hold; of a row that is taken, it may be less than what it holds by now.
+    """
+
+    def __init__(self, reader: PromptReader) -> None:
+        self._reader = reader
+        # With "dynamic" scaling a key's angle depends on the length of the whole prompt that it was read in.
+        self.may_share = reader.lm.config.rope_scaling.kind != "dynamic"
+        self.taken: list[Running | None] = []
+        self.held: list[Held] = []
+        self._decoder: CachedDecoder | None = None
+        self._idle: list[CachedDecoder] = []
+        # Positions of the largest decoder so far.
+        self._largest = 0
+        self._roomy = 0
+
+    @property
+    def decoder(self) -> CachedDecoder:
+        """The one in use; only after `make_room`."""
+        assert self._decoder is not None
+        return self._decoder
+
+    @property
+    def running(self) -> int:
+        """Rows that are taken."""
+        return sum(one is not None for one in self.taken)
+
+    def take(self, running: Running) -> None:
+        """Give a request a free row."""
+        wanted = Held.of(running.request.prompt, running.request.adapter)
+        spare = [row for row, one in enumerate(self.taken) if one is None]
+        # The row that holds its start already, else the one whose loss costs least.
+        row = max(spare, key=lambda row: (self.held[row].common(wanted), -len(self.held[row].tokens)))
+        self.taken[row] = running
+
+    def give_back(self, running: Running) -> None:
+        """Free a request's row, which goes on to hold what it holds."""
+        if running in self.taken:
+            row = self.taken.index(running)
+            self._hold(row, running)
+            self.taken[row] = None
+
+    def forget(self) -> None:
+        """Drop all requests and whatever rows hold; decoders stay."""
+        self.taken = [None] * len(self.taken)
+        self.held = [NOTHING] * len(self.taken)
+
+    def drop(self) -> None:
+        """Drop the decoder in use as well."""
+        self._decoder, self.taken, self.held = None, [], []
+
+    def clear(self) -> None:
+        """Free the rows of requests that have failed, and empty all rows but those that answer.
+
+        A NaN that was written, be it by a row at rest, is hidden from the next answer by no mask.
+        """
+        self.taken = [None if one is not None and one.error else one for one in self.taken]
+        empty = [row for row, one in enumerate(self.taken) if one is None or not one.read]
+        self.decoder.clear_rows(empty)
+        for row in empty:
+            self.held[row] = NOTHING
+
+    def share(self, row: int, request: Request) -> int:
+        """Take over what some row holds of a prompt's start, and say how many tokens that is.
+
+        The last token is always read, for its logits.
+        """
+        wanted = Held.of(request.prompt, request.adapter)
+        source = max(range(len(self.held)), key=lambda other: (self.held[other].common(wanted), other == row))
+        common = min(self.held[source].common(wanted), len(wanted.tokens) - 1)
+        if common < SHORTEST_SHARED:
+            self.held[row] = NOTHING
+            return 0
+        if source != row:
+            self.decoder.copy_row(source, row)
+        self.held[row] = wanted.cut(common)
+        return common
+
+    def hold_all(self) -> None:
+        """Note what the rows that are taken hold by now."""
+        for row, one in enumerate(self.taken):
+            if one is not None:
+                self._hold(row, one)
+
+    def _hold(self, row: int, running: Running) -> None:
+        if not running.read or running.error or not self.may_share:
+            return
+        request = running.request
+        held = Held.of([*request.prompt[: running.read], *running.tokens[:-1]], request.adapter)
+        # The last slot is where a resting row writes.
+        self.held[row] = held.cut(self.decoder.length - 1)
+
+    def make_room(self, rows: int, length: int) -> None:
+        """Have a decoder of at least so many rows, each of at least so many positions; what runs goes along."""
+        now = self._decoder
+        if now is not None and rows <= now.batch and length <= now.length:
+            return
+        rows = bucket(max(rows, now.batch if now and self.running else 1))
+        length = cache_length(self._reader.lm, length)
+        self._move(rows, max(length, now.length) if now and self.running else length)
+
+    def shrink(self) -> None:
+        """Go on in a smaller decoder that is there already, where few rows have been left for some steps."""
+        smaller = self._smaller()
+        self._roomy = self._roomy + 1 if smaller is not None else 0
+        if smaller is not None and self._roomy >= PATIENCE:
+            self._roomy = 0
+            self._move(smaller.batch, smaller.length)
+
+    def _smaller(self) -> CachedDecoder | None:
+        running = self.running
+        if self._decoder is None or not running or self._decoder.batch < 2 * bucket(running):
+            return None
+        needed = max(len(one.request.prompt) + one.request.max_new_tokens for one in self.taken if one is not None)
+        fitting = [one for one in self._idle if running <= one.batch < self._decoder.batch and one.length >= needed]
+        return min(fitting, key=lambda one: (one.batch, one.length), default=None)
+
+    def _move(self, rows: int, length: int) -> None:
+        """Go on in a decoder of this size; what fits of the rows goes along."""
+        before = self._decoder
+        found = [one for one in self._idle if rows <= one.batch < 2 * rows and one.length >= length]
+        decoder = min(found, key=lambda one: (one.batch, one.length), default=None)
+        if decoder is None:
+            # Before there is one more.
+            self._drop_idle(rows * length)
+            decoder = CachedDecoder(self._reader, rows, length)
+        else:
+            self._idle.remove(decoder)
+        kept = sorted(range(len(self.taken)), key=lambda row: (self.taken[row] is None, -len(self.held[row].tokens)))
+        kept = [row for row in kept[: decoder.batch] if self.taken[row] is not None or len(self.held[row].tokens)]
+        if before is not None:
+            if kept:
+                decoder.take_over(before, kept)
+            self._idle.append(before)
+        spare = decoder.batch - len(kept)
+        self.held = [self.held[row].cut(decoder.length - 1) for row in kept] + [NOTHING] * spare
+        self.taken = [self.taken[row] for row in kept] + [None] * spare
+        self._decoder = decoder
+
+    def _drop_idle(self, wanted: int) -> None:
+        """Make room for a decoder of so many positions, as all together may take no more than two of the largest.
+
+        Kept of the idle ones are the largest first, then the newest.
+        """
+        self._largest = max(self._largest, wanted)
+        used = wanted + (self._decoder.positions if self._decoder is not None else 0)
+        kept: list[CachedDecoder] = []
+        newest = self._idle[::-1]
+        # Sorting keeps the order of equals. The one in use will be idle, too.
+        for one in sorted(newest, key=lambda one: one.positions < self._largest)[: MAX_IDLE_DECODERS - 1]:
+            if used + one.positions <= 2 * self._largest:
+                used += one.positions
+                kept.append(one)
+        self._idle = [one for one in self._idle if one in kept]
