@@ -16,7 +16,7 @@ from typing import Any
 from ms_medqa.config import UserError, load_config, split_overrides
 from ms_medqa.config.assets import DEMO_CONFIG, LORA_CONFIG, MEDQA_MINI
 from ms_medqa.config.console import say
-from ms_medqa.config.files import write_json
+from ms_medqa.config.files import user_path, write_json
 
 MODEL = "medqa-tiny"
 CONTEXT = "神经系统检查中，垂腕是桡神经损伤的典型表现。"
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"unexpected argument {others[0]!r}", "overrides have the form key=value")
     load_config(DEMO_CONFIG, overrides)  # a wrong key shows now, and not after the first step
     began = time.perf_counter()
-    output = Path(args.output)
+    output = user_path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     config, data, result = output / "demo.yaml", output / "data", output / "run"
     shutil.copyfile(DEMO_CONFIG, config)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ms_medqa.config import load_config, split_overrides
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or config.model.path
     columns = run_evaluation(model, args.adapter, args.data, args.output, config, args.compare_base)
     say(table(columns))
-    say(f"written: {Path(args.output) / 'eval.json'}, answers.jsonl, skipped.jsonl")
+    say(f"written: {user_path(args.output) / 'eval.json'}, answers.jsonl, skipped.jsonl")
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ms_medqa.config import Config, UserError, load_config, split_overrides
 from ms_medqa.config.assets import resolve_model
+from ms_medqa.config.files import user_path
 
 if TYPE_CHECKING:
     from ms_medqa.data.inspection import Inspection
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     overrides, paths = split_overrides(args.path)
     if len(paths) != 1:
         raise UserError("one path is needed" if not paths else f"{len(paths)} paths", "ms-medqa inspect PATH")
-    found = _inspect(Path(paths[0]).expanduser(), load_config(None, overrides), args)
+    found = _inspect(user_path(paths[0]), load_config(None, overrides), args)
     if args.json:
         text = json.dumps(found.to_dict(), ensure_ascii=False, indent=2)
         print(text.encode("utf-8", "replace").decode("utf-8"))

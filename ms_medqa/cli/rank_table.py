@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ms_medqa.config import UserError
+from ms_medqa.config.files import user_path
 
 if TYPE_CHECKING:
     from ms_medqa.launch.rank_table import RankTable
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _path(output: str, name: str) -> Path:
-    path = Path(output).expanduser().absolute()
+    path = user_path(output).absolute()
     return path / name if output.endswith("/") or path.is_dir() else path
 
 
@@ -84,7 +85,7 @@ def _server_table(args: argparse.Namespace, cards: range) -> dict[str, Any]:
     from ms_medqa.launch.rank_table_make import server_table
 
     super_pod = _super_pod(args)
-    addresses = card_addresses(cards, None if args.hccn_conf is None else Path(args.hccn_conf))
+    addresses = card_addresses(cards, None if args.hccn_conf is None else user_path(args.hccn_conf))
     return server_table(args.server_ip or server_address(), addresses, super_pod)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from ms_medqa.config.rules import RulesSection
-from ms_medqa.config.section import Section
+from ms_medqa.config.section import Section, with_home
 
 _SHARES = "three shares of at least 0 whose sum is 1, such as [0.8, 0.1, 0.1]"
 
@@ -38,6 +38,8 @@ class MixSource(Section):
 
 class DataSection(Section):
     """From raw records to MindRecord."""
+
+    _home = with_home("path")
 
     path: str | None = Field(None, description="A folder written by `ms-medqa convert`.")
     max_length: int = Field(512, ge=16, le=1_048_576, description="Tokens in one row (prompt, answer and end token).")

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.config.schema import Config
 
 
@@ -26,7 +27,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         UserError: the file cannot be read, a key is unknown (the nearest known one is named), a value does not fit.
     """
-    raw = {} if path is None else _read_yaml(Path(path))
+    raw = {} if path is None else _read_yaml(user_path(path))
     source = "config" if path is None else str(path)
     for override in overrides:
         _apply_override(raw, override)

@@ -10,7 +10,7 @@ from ms_medqa.config import lora_values
 from ms_medqa.config.data_section import Columns as Columns
 from ms_medqa.config.data_section import DataSection as DataSection
 from ms_medqa.config.data_section import MixSource as MixSource
-from ms_medqa.config.section import Section
+from ms_medqa.config.section import Section, with_home
 from ms_medqa.config.serve_section import ServeSection as ServeSection
 
 # Texts that can end an answer: each is looked for in every piece of it.
@@ -95,6 +95,8 @@ class LoraSection(Section):
 
 class TrainSection(Section):
     """The training run."""
+
+    _home = with_home("resume")
 
     stage: Literal["sft", "pretrain"] = Field(
         "sft", description="`sft`: loss on answers. `pretrain`: loss on every token of plain text, all weights trained."
@@ -253,6 +255,8 @@ class GenerateSection(Section):
 class RuntimeSection(Section):
     """Where and how it runs."""
 
+    _home = with_home("compile_cache")
+
     device: Literal["auto", "CPU", "GPU", "Ascend"] = Field(
         "auto", description="Device; `auto`: DEVICE_TARGET of the environment, else the fastest that is there."
     )
@@ -288,6 +292,8 @@ class RuntimeSection(Section):
 
 class Config(Section):
     """A whole run."""
+
+    _home = with_home("output_dir")
 
     model: ModelSection = Field(default_factory=ModelSection)
     data: DataSection = Field(default_factory=DataSection)

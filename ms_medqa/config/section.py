@@ -6,6 +6,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from ms_medqa.config.files import user_path
+
+
+def with_home(*names: str) -> Any:
+    """A validator of fields that hold paths: a shell leaves the `~` of `output_dir=~/run` alone."""
+
+    def expand(value: str | None) -> str | None:
+        return str(user_path(value)) if value is not None and value.startswith("~") else value
+
+    return field_validator(*names)(expand)
+
 
 class Section(BaseModel):
     """Base of all sections: an unknown key is an error, and assignments are checked like input."""

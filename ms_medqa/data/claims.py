@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.text import to_nfkc
 from ms_medqa.data.user_yaml import read_list
 
@@ -49,7 +50,7 @@ class ClaimList:
     """
 
     def __init__(self, paths: Sequence[str | Path] = ()) -> None:
-        self.claims = [claim for path in (SHIPPED, *paths) for claim in _read(Path(path).expanduser())]
+        self.claims = [claim for path in (SHIPPED, *paths) for claim in _read(user_path(path))]
         # One search instead of one for each phrase: 0.5 µs instead of 4 for the shipped list.
         self._phrases = re.compile("|".join(re.escape(claim.phrase) for claim in self.claims))
 

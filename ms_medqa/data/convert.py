@@ -15,7 +15,7 @@ import numpy as np
 
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import atomic_write, write_json
+from ms_medqa.config.files import atomic_write, user_path, write_json
 from ms_medqa.config.schema import Config
 from ms_medqa.data import manifest
 from ms_medqa.data.facts import Facts
@@ -66,7 +66,7 @@ def convert(
         RunError: no space is left, or what was written cannot be read back.
     """
     found = find_inputs(inputs, config)
-    output = Path(output).expanduser()
+    output = user_path(output)
     with (
         new_folder(output, mark=manifest.FILE_NAME, names=_names_in(output), inputs=found.paths) as work,
         # Closes the spools, whose files lie in the work folder, before that takes its place.

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ms_medqa.config.errors import RunError, UserError
-from ms_medqa.config.files import open_locked, space_checked, sync_folder
+from ms_medqa.config.files import open_locked, space_checked, sync_folder, user_path
 
 # Errors that speak of the place the user chose.
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -34,7 +34,7 @@ def new_folder(output: Path, *, mark: str, names: Collection[str], inputs: Seque
             process.
         RunError: no space is left.
     """
-    output = Path(os.path.realpath(output.expanduser()))
+    output = Path(os.path.realpath(user_path(output)))
     _check_target(output, mark, names)
     for path in inputs:
         if output in Path(os.path.realpath(path)).parents:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.raw import printable
 
 KNOWN_SUFFIXES = (
@@ -75,7 +76,7 @@ def _unpacked_name(path: Path) -> str:
 
 
 def _split_weight(item: str | Path) -> tuple[Path, float]:
-    path = Path(item).expanduser()
+    path = user_path(item)
     before, mark, number = str(path).rpartition("@")
     if not mark or not before or os.path.lexists(path):
         return path, 1.0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.config.schema import DataSection
 from ms_medqa.data import manifest
 from ms_medqa.data.example import Example
@@ -27,7 +28,7 @@ class Skipped:
 
 def data_file(path: str | Path) -> Path:
     """The file to read: `path` itself, or the test part of a converted folder."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     return path / "test.jsonl" if (path / "test.jsonl").is_file() else path
 
 

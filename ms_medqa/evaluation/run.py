@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ms_medqa import __version__, peft
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import sha256_file
+from ms_medqa.config.files import sha256_file, user_path
 from ms_medqa.config.schema import Config
 from ms_medqa.evaluation.evaluate import Evaluator, Metrics
 from ms_medqa.evaluation.records import data_file, read_examples
@@ -41,14 +41,14 @@ def run_evaluation(
     """
     if compare_base and adapter is None:
         raise UserError("--compare-base compares an adapter with its base", "name the adapter: --adapter DIR")
-    data, output = data_file(data), Path(output).expanduser()
+    data, output = data_file(data), user_path(output)
     examples, unread = read_examples(data, config.data)
     model = load_model(model_path, dtype=config.runtime.dtype)
     if adapter is not None:
         # Before time is spent on the base.
         peft.check_adapter(model, adapter)
     output.mkdir(parents=True, exist_ok=True)
-    folders = [Path(folder).expanduser() for folder in (adapter, model.folder) if folder is not None]
+    folders = [user_path(folder) for folder in (adapter, model.folder) if folder is not None]
     tokenizer = find_tokenizer(model, folders)
     # The base is asked with the adapter's prompt, so that the two differ in their weights alone.
     prompt = find_prompt(tokenizer, folders)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer, has_tokenizer
@@ -49,7 +50,7 @@ class Variant:
         Raises:
             UserError: a tokenizer is missing or not the model's, or a prompt cannot be read.
         """
-        found = [Path(folder).expanduser() for folder in folders if folder is not None]
+        found = [user_path(folder) for folder in folders if folder is not None]
         tokenizer = tokenizer or find_tokenizer(model, found)
         prompt = prompt or find_prompt(tokenizer, found)
         return cls(adapter, prompt, frozenset(prompt.stop_token_ids) | frozenset(model.config.eos_token_ids))

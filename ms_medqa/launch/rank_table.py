@@ -16,6 +16,7 @@ from typing import Any
 
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.launch import rank_table_v1, rank_table_v2
 from ms_medqa.launch.rank_table_fields import Card, FieldError
 
@@ -96,7 +97,7 @@ def load_rank_table(path: str | Path, wait_seconds: float = WAIT_SECONDS) -> Ran
     Raises:
         UserError: the file cannot be read, stays incomplete, or a field is wrong; the message names the field.
     """
-    path = Path(path).expanduser().absolute()
+    path = user_path(path).absolute()
     return checked(path, _completed(path, wait_seconds))
 
 

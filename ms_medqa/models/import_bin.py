@@ -16,6 +16,7 @@ import numpy as np
 
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.models.bin_files import ADAPTER_FILE, check_names, find_files
 from ms_medqa.models.checkpoint import HEAD, read_json
 from ms_medqa.models.companions import Companions, companions
@@ -62,7 +63,7 @@ def import_bin(folder: str | Path, output: str | Path, max_shard_size: str = "5G
         RunError: no space is left; nothing has been written then.
     """
     began = time.monotonic()
-    source = Path(folder).expanduser()
+    source = user_path(folder)
     max_size, target = parse_size(max_shard_size), check_output(Path(output), [source])
     files = find_files(source)
     adapter = files[0].name == ADAPTER_FILE

@@ -12,6 +12,7 @@ from typing import Any
 
 from ms_medqa import __version__
 from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.folder import new_folder
 from ms_medqa.models.checkpoint import read_json
 
@@ -25,8 +26,8 @@ def check_output(output: Path, sources: Iterable[Path]) -> Path:
     Raises:
         UserError: it holds something that was not written here, or it is, holds or lies in a folder that is read.
     """
-    output = output.expanduser().resolve()
-    read = [folder.expanduser().resolve() for folder in sources]
+    output = user_path(output).resolve()
+    read = [user_path(folder).resolve() for folder in sources]
     linked = _linked_folders(read)
     for source in (*read, *linked):
         # Inside a folder where only linked files lie, such as a disk's root, there is room for others.

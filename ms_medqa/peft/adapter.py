@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.models.bin_files import ADAPTER_FILE as PICKLE_FILE
 from ms_medqa.models.safetensors import SafetensorsFile
 from ms_medqa.peft.options import CONFIG_FILE, read_options, scaling_of
@@ -89,7 +90,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     Raises:
         UserError: files are missing or broken, or an option is set that this framework does not apply.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     options = read_options(folder)
     if (folder / PICKLE_FILE).is_file() and not (folder / WEIGHTS_FILE).exists():
         raise UserError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.prompt import FILE_NAME as PROMPT_FILE
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.tokenizer import Tokenizer
@@ -96,7 +97,7 @@ def export(
     _check_choice("dtype", dtype, DTYPES)
     began = time.monotonic()
     max_size, base = parse_size(max_shard_size), resolve_model(model)
-    folder = None if adapter is None else Path(adapter).expanduser()
+    folder = None if adapter is None else user_path(adapter)
     target = check_output(Path(output), [base] if folder is None else [base, folder])
     declared = load_config(base)
     checkpoint = open_checkpoint(base, declared)

@@ -32,6 +32,16 @@ def test_a_dumped_config_reads_back_the_same(write):
     assert load_config(write(dump_config(config))) == config
 
 
+def test_the_home_folder_that_a_shell_has_left_in_a_value(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    names = ["output_dir", "data.path", "runtime.compile_cache", "train.resume"]
+    config = load_config(None, [f"{name}=~/x" for name in names])
+    assert [config.output_dir, config.data.path, config.runtime.compile_cache, config.train.resume] == [
+        "/home/someone/x"
+    ] * 4
+    assert load_config(None, ["data.path=./x"]).data.path == "./x"
+
+
 def test_an_override_below_a_null_section_brings_it_to_life(write):
     config = load_config(write("lora: null\n"), ["lora.r=8"])
     assert config.lora is not None

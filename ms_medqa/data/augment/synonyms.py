@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.augment.boundary import HAN, cuts_word, stands_alone
 from ms_medqa.data.user_yaml import read_list
 
@@ -80,7 +81,7 @@ class SynonymList:
     def __init__(self, paths: Sequence[str | Path] = ()) -> None:
         self.groups: list[list[str]] = []
         self._group_of: dict[str, int | None] = {}
-        for path in (SHIPPED, *(Path(path).expanduser() for path in paths)):
+        for path in (SHIPPED, *(user_path(path) for path in paths)):
             for number, terms in enumerate(_read(path), start=1):
                 self._add(terms, f"synonyms {path}: entry {number}")
         # By its first two characters (few terms share them), the longest term first.

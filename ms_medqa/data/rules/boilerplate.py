@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.text import to_nfkc
 from ms_medqa.data.user_yaml import read_list
 
@@ -32,7 +33,7 @@ class BoilerplateList:
         self._whole: dict[str, str] = {}
         self._starts: dict[str, str] = {}
         for path in (SHIPPED, *paths):
-            path = Path(path).expanduser()
+            path = user_path(path)
             entries = read_list(path, "boilerplate answers", "one phrase a line, such as `- 请咨询医生`")
             for number, entry in enumerate(entries, start=1):
                 starts = isinstance(entry, dict) and set(entry) == {"starts"}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 from ms_medqa.data.text import to_nfkc
 
 # What columns of names are called; in other tables the column with the most text is taken.
@@ -39,7 +40,7 @@ class Lexicon:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self.names: list[str] = []
         numbers: dict[str, int] = {}
-        for path in (Path(path).expanduser() for path in paths):
+        for path in (user_path(path) for path in paths):
             before = len(numbers)
             found = False
             for name in _read(path):
