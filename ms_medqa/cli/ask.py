@@ -7,7 +7,6 @@ import io
 import re
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ms_medqa.backend.interrupt import hold_interrupt, start_threads
@@ -15,7 +14,7 @@ from ms_medqa.cli.adapters import any_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import RunError, UserError
-from ms_medqa.config.files import check_readable, check_writable
+from ms_medqa.config.files import check_readable, check_writable, user_path
 
 if TYPE_CHECKING:
     from ms_medqa.generation import MedicalQA
@@ -65,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
     """Answer."""
     overrides = [text for text in args.question if _OVERRIDE.match(text)]
     questions = [text for text in args.question if not _OVERRIDE.match(text)]
+    for name in ("input", "output"):
+        if getattr(args, name) is not None:
+            # Shells leave the `~` of `--output=~/answers.jsonl` alone.
+            setattr(args, name, user_path(getattr(args, name)))
     _check_mode(args, questions)
     # A terminal that has not all of Unicode shows a question mark; an answer does not end for it.
     if sys.stdout.isatty():
@@ -77,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     adapters, named = any_adapters(args.adapter)
     if args.input is not None:
         # Before a model is loaded, which takes long.
-        check_readable(Path(args.input))
-        check_writable(Path(args.output))
+        check_readable(args.input)
+        check_writable(args.output)
     with hold_interrupt():
         _set_up(config)
         start_threads()
@@ -116,9 +119,9 @@ def _check_mode(args: argparse.Namespace, questions: list[str]) -> None:
     if args.input is not None:
         if args.context is not None:
             raise UserError("--context goes with one question", "in a file each record has its own `context`")
-        if Path(args.output).is_dir():
+        if args.output.is_dir():
             raise UserError(f"--output {args.output}: is a folder", "name a file")
-        if Path(args.input).resolve() == Path(args.output).resolve():
+        if args.input.resolve() == args.output.resolve():
             raise UserError("--input and --output name the same file")
 
 
@@ -155,10 +158,10 @@ def _load(
 def _answer_file(qa: MedicalQA, args: argparse.Namespace, adapter: str | None) -> int:
     from ms_medqa.generation.batch import answer_file, read_requests
 
-    requests = read_requests(Path(args.input), qa, qa.settings, adapter)
+    requests = read_requests(args.input, qa, qa.settings, adapter)
     good = [request.prepared for request in requests if request.prepared is not None]
     with progress(total=len(good), desc="answers", unit="answer") as bar:
-        answered, failed = answer_file(qa, requests, Path(args.output), qa.settings, bar.update, _note)
+        answered, failed = answer_file(qa, requests, args.output, qa.settings, bar.update, _note)
     if not answered:
         reason = next(request.error for request in requests)
         raise RunError(f"none of the {failed} records could be answered ({reason}, …): {args.output} says why")
@@ -219,7 +222,13 @@ def _on_error(stream: TextIO, errors: str) -> None:
 
 
 def _write(piece: str) -> None:
-    sys.stdout.write(piece)
+    try:
+        sys.stdout.write(piece)
+    except UnicodeEncodeError as error:
+        strange = error.object[error.start]
+        raise RunError(
+            f"standard output is written in {sys.stdout.encoding}, which has no {strange!r}: set PYTHONIOENCODING=utf-8"
+        ) from None
     sys.stdout.flush()
 
 

@@ -148,6 +148,9 @@ def _run(name: str, arguments: list[str], debug: bool) -> int:
             raise
         text = f"error: {error}: `ms-medqa doctor` says what is broken"
         return _fail(name, text, 1, error if debug else None)
+    except MemoryError as error:
+        text = f"error: out of memory ({str(error) or 'no more to be had'}): smaller batches or shorter texts need less"
+        return _fail(name, text, 1, error if debug else None)
     except (ValueError, RuntimeError, OSError) as error:
         # UserError and RunError are among them; what is neither is raised again.
         from ms_medqa.config.errors import fail

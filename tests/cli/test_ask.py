@@ -260,9 +260,16 @@ def test_a_fault_of_the_files_shows_before_a_model_is_loaded(
     assert "no-model" in capsys.readouterr().err
 
 
-def test_a_user_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask("头痛", "--adapter", "~no-such-user/adapter") == 2
-    assert "~no-such-user/adapter: there is no such user" in capsys.readouterr().err
+def test_a_home_folder_behind_an_equals_sign_is_no_folder_named_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "in.jsonl").write_text('"头痛"\n', encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert ask("--greedy", "--input=~/in.jsonl", "--output=~/out.jsonl") == 0
+    assert (tmp_path / "home" / "out.jsonl").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_line_of_another_encoding_does_not_end_a_dialogue(
@@ -276,7 +283,9 @@ def test_a_line_of_another_encoding_does_not_end_a_dialogue(
     assert "error: this line is not text in the terminal's encoding" in captured.err
 
 
-def test_an_answer_goes_to_a_terminal_that_has_not_all_of_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_goes_to_a_terminal_that_has_not_all_of_unicode(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Screen(io.TextIOWrapper):
         def isatty(self) -> bool:
             return True
@@ -284,8 +293,8 @@ def test_an_answer_goes_to_a_terminal_that_has_not_all_of_unicode(monkeypatch: p
     shown = io.BytesIO()
     # A file is another matter: there, an answer that was lost would be found too late.
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    with pytest.raises(UnicodeEncodeError):
-        ask("--greedy", "头痛怎么办？")
+    assert ask("--greedy", "头痛怎么办？") == 1
+    assert "standard output is written in ascii, which has no " in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdout", Screen(shown, encoding="ascii"))
     assert ask("--greedy", "头痛怎么办？") == 0
     answer = tiny.qa().answer("头痛怎么办？", temperature=0, max_new_tokens=6)

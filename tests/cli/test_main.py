@@ -16,6 +16,7 @@ import pytest
 import ms_medqa
 from ms_medqa.cli import main as cli
 from ms_medqa.config import RunError, UserError
+from ms_medqa.config.assets import LORA_CONFIG, MEDQA_MINI
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -287,6 +288,14 @@ def test_nohup_still_counts(tmp_path):
         _stop(tmp_path, signal.SIGHUP, [sys.executable, "-c", code], seconds=2)
 
 
+def test_memory_that_runs_out_is_one_line(command, capsys):
+    command(_raise(MemoryError("Unable to allocate 9.31 TiB")))
+    assert cli.main(["train"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ms-medqa train: error: out of memory (Unable to allocate 9.31 TiB): ")
+    assert error.count("\n") == 1
+
+
 def test_a_library_caller_keeps_its_handlers(command):
     seen = []
     command(lambda args: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
@@ -301,3 +310,36 @@ def test_a_library_caller_keeps_its_handlers(command):
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["convert", "~no-such-user/x", "--output", "{}/out"],
+        ["convert", str(MEDQA_MINI), "--output", "~no-such-user/x"],
+        ["train", "~no-such-user/x"],
+        ["eval", "--model", "{}", "--data", "~no-such-user/x", "--output", "{}/out"],
+        ["ask", "头痛", "--model", "~no-such-user/x"],
+        ["ask", "头痛", "--adapter", "~no-such-user/x"],
+        ["serve", "--model", "~no-such-user/x"],
+        ["export", "--model", "~no-such-user/x", "--output", "{}/out"],
+        ["merge", "--model", "{}", "--adapter", "~no-such-user/x", "--output", "{}/out"],
+        ["import-bin", "~no-such-user/x", "--output", "{}/out"],
+        ["inspect", "~no-such-user/x"],
+        ["rank-table", "--check", "~no-such-user/x"],
+        ["demo", "--output", "~no-such-user/x"],
+        ["ask", "--input=~no-such-user/x", "--output=x"],
+        ["ask", "--input=x", "--output=~no-such-user/x"],
+        ["ask", "头痛", "--config=~no-such-user/x"],
+        ["train", str(LORA_CONFIG), "data.path=~no-such-user/x"],
+        ["train", str(LORA_CONFIG), "output_dir=~no-such-user/x"],
+    ],
+    ids=lambda words: " ".join(words[:1] + [word for word in words if "~" in word]),
+)
+def test_a_user_that_is_not_there_is_one_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([word.format(tmp_path) for word in command]) == 2
+    error = capsys.readouterr().err
+    assert "~no-such-user/x: there is no such user" in error
+    assert "Traceback" not in error
