@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.files import atomic_write, check_readable, check_writable, json_line
 from ms_medqa.config.schema import GenerateSection
@@ -52,11 +53,13 @@ def read_requests(path: Path, qa: MedicalQA, settings: GenerateSection, adapter:
 
     Raises:
         UserError: the file is missing or holds no record.
+        KeyboardInterrupt: Ctrl-C, where `hold_interrupt` lets it wait.
     """
     check_readable(path)
     requests = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            check_interrupt()
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if line.strip():
                 requests.append(_read_request(line, number, qa, settings, adapter))
@@ -94,43 +97,47 @@ def answer_file(
         (answered, failed).
 
     Raises:
-        UserError: `output` is a folder or a device, or another run's answers are kept there.
+        UserError: `output` is a folder or a device, or answers of another run or to other questions are kept there.
         RunError: no space is left.
     """
     output = check_writable(output)
     about = {
         "model": digest(qa.model, qa.engine.adapters),
+        "config": repr(qa.model.config),
         "settings": settings.model_dump(exclude={"batch_size", "truncate_context"}),
     }
+    prepared = {number: one.prepared for number, one in enumerate(requests) if one.prepared is not None}
     with KeptAnswers(output, about) as kept:
-        total = sum(request.prepared is not None for request in requests)
-        if kept.found:
-            note(f"{kept.path} holds what an earlier run has answered ({kept.found} of {total}): going on from there")
+        answers = {number: found for number, one in prepared.items() if (found := kept.take(one)) is not None}
+        if kept.found and not answers:
+            raise kept.strange()
+        if answers:
+            there = f"{len(answers)} of {len(prepared)}"
+            note(f"{kept.path} holds what an earlier run has answered ({there}): going on from there")
         try:
-            answers = _answer_all(qa, requests, settings, kept, on_answer)
+            for _ in answers:
+                on_answer()
+            _answer_rest(qa, requests, settings, answers, kept, on_answer)
             _write_answers(output, requests, answers, settings)
         except BaseException:
-            if len(kept):
-                note(f"{kept.path} keeps what has been answered ({len(kept)} of {total}): the same command goes on")
+            if answers:
+                there = f"{len(answers)} of {len(prepared)}"
+                note(f"{kept.path} keeps what has been answered ({there}): the same command goes on")
             raise
         kept.remove()
     return len(answers), len(requests) - len(answers)
 
 
-def _answer_all(
+def _answer_rest(
     qa: MedicalQA,
     requests: list[Request],
     settings: GenerateSection,
+    answers: dict[int, list[str]],
     kept: KeptAnswers,
     on_answer: Callable[[], object],
-) -> dict[int, list[str]]:
-    """Answers by the number of their request; where the model fails at one, that is its request's error."""
-    answers: dict[int, list[str]] = {}
+) -> None:
+    """Add the answers that are missing; where the model fails at one, that is its request's error."""
     prepared = {number: one.prepared for number, one in enumerate(requests) if one.prepared is not None}
-    for number, one in prepared.items():
-        if (found := kept.take(one)) is not None:
-            answers[number] = found
-            on_answer()
     left = [number for number in prepared if number not in answers]
 
     def answered(place: int, texts: list[str]) -> None:
@@ -142,7 +149,6 @@ def _answer_all(
         requests[left[place]].error = str(error)
 
     qa.answer_prepared([prepared[number] for number in left], settings, on_answers=answered, on_error=failed)
-    return answers
 
 
 def _write_answers(

@@ -75,6 +75,13 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         self._write(json_bytes({"prompt": _digest(prepared), "answers": answers}))
         self._count += 1
 
+    def strange(self) -> UserError:
+        """For a file that holds nothing of use to this run."""
+        return UserError(
+            f"{self.path} holds answers of another model, of other settings, to other questions, or something else",
+            "repeat the command that began it, or remove it",
+        )
+
     def remove(self) -> None:
         """Delete the file, once: the output holds it all."""
         with suppress(FileNotFoundError):
@@ -88,12 +95,12 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
         if not whole:
             # New, or killed within the first line.
             if not about.startswith(b"".join(lines)):
-                raise self._strange()
+                raise self.strange()
             self._file.truncate(0)
             self._write(about)
             return
         if whole[0] != about:
-            raise self._strange()
+            raise self.strange()
         for line in whole[1:]:
             self._remember(line)
         self._file.truncate(sum(map(len, whole)))
@@ -105,15 +112,9 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
             if not all(isinstance(text, str) for text in (digest, *answers)):
                 raise ValueError
         except (ValueError, KeyError, TypeError):
-            raise self._strange() from None
+            raise self.strange() from None
         self._answers[digest].append(answers)
         self._count += 1
-
-    def _strange(self) -> UserError:
-        return UserError(
-            f"{self.path} holds answers of another model, of other settings, or something else",
-            "repeat the command that began it, or remove it",
-        )
 
     def _write(self, line: bytes) -> None:
         before = self._file.seek(0, os.SEEK_END)
@@ -130,5 +131,7 @@ class KeptAnswers(AbstractContextManager["KeptAnswers"]):
 
 
 def _digest(prepared: Prepared) -> str:
-    """Of the tokens, and of who answers."""
-    return hashlib.sha256(json_bytes([prepared.variant.adapter, *prepared.prompt])).hexdigest()
+    """Of the tokens, of who answers, and of what ends the answer and makes text of it."""
+    variant = prepared.variant
+    about = [variant.adapter, sorted(variant.end_ids), variant.tokenizer.fingerprint, prepared.prompt]
+    return hashlib.sha256(json_bytes(about)).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -226,6 +227,34 @@ def test_a_run_goes_on_where_another_was_stopped(tmp_path: Path, settings: Gener
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "whole.jsonl"]
 
 
+def test_answers_to_questions_that_were_mended_meanwhile_do_not_keep_the_others_from_being_taken(
+    tmp_path: Path, asked: list[int]
+) -> None:
+    output, notes = tmp_path / "out.jsonl", list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(tiny.qa(), questions(), output, GREEDY, stop_after(4))
+    mended = [Request(0, "便秘", tiny.qa().prepare("便秘")), *questions()[1:]]
+    answer_file(tiny.qa(), mended, output, GREEDY, note=notes.append)
+    taken = 5 - asked[1]
+    assert taken in (3, 4)
+    assert notes == [f"{output}.part holds what an earlier run has answered ({taken} of 5): going on from there"]
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_ctrl_c_ends_the_reading_of_a_long_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.jsonl").write_text('"头痛"\n' * 5, encoding="utf-8")
+    read = itertools.count(1)
+
+    def check() -> None:
+        if next(read) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ms_medqa.generation.batch.check_interrupt", check)
+    with pytest.raises(KeyboardInterrupt):
+        read_requests(tmp_path / "in.jsonl", tiny.qa(), GREEDY)
+    assert next(read) == 4
+
+
 def test_what_a_killed_run_has_left_half_written_is_answered_again(tmp_path: Path, asked: list[int]) -> None:
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     answer_file(tiny.qa(), questions(), whole, GREEDY)
@@ -241,7 +270,9 @@ def test_what_a_killed_run_has_left_half_written_is_answered_again(tmp_path: Pat
     assert asked == [5, 5, 3, 5, 5, 5, 5, 5]
 
 
-def test_answers_of_other_settings_another_model_or_another_file_are_not_taken(tmp_path: Path) -> None:
+def test_answers_of_other_settings_another_model_or_another_file_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
     with pytest.raises(KeyboardInterrupt):
         answer_file(tiny.qa(), questions(), output, GREEDY, stop_after(1))
@@ -250,6 +281,16 @@ def test_answers_of_other_settings_another_model_or_another_file_are_not_taken(t
     for qa, settings in ((tiny.qa(), DRAWN), (other, GREEDY)):
         with pytest.raises(UserError, match=r"out\.jsonl\.part holds answers of another model"):
             answer_file(qa, questions(qa), output, settings)
+    # The same questions, of which another token ends the answers, and other questions.
+    variant = dataclasses.replace(questions()[0].prepared.variant, end_ids=frozenset({7}))
+    ended = [Request(0, "头痛", dataclasses.replace(tiny.qa().prepare("头痛"), variant=variant))]
+    for requests in (ended, [Request(0, "便秘", tiny.qa().prepare("便秘"))]):
+        with pytest.raises(UserError, match="to other questions"):
+            answer_file(tiny.qa(), requests, output, GREEDY)
+    monkeypatch.setattr(tiny.qa().model, "config", dataclasses.replace(tiny.model().config, rope_theta=5e5))
+    with pytest.raises(UserError, match=r"out\.jsonl\.part holds answers of another model"):
+        answer_file(tiny.qa(), questions(), output, GREEDY)
+    monkeypatch.undo()
     # How many are answered at a time changes none of them.
     with pytest.raises(KeyboardInterrupt):
         answer_file(tiny.qa(), questions(), output, GREEDY.model_copy(update={"batch_size": 1}), stop_after(1))
