@@ -94,12 +94,19 @@ class Dialogue:
             self._note(f"error: {known}")
 
     def _answer(self, question: str) -> None:
-        before = len(self.session.turns)
+        before, written = len(self.session.turns), False
         # Ctrl-C stops an answer that goes astray; at the question it ends the program.
         try:
             with hold_interrupt(), closing(self.session.ask(question)) as stream:
                 for piece in stream:
                     self._write(piece)
+                    written = True
+        except BrokenPipeError:
+            raise
+        except Exception:
+            if written:
+                self._write("\n")
+            raise
         except KeyboardInterrupt:
             self._write("\n")
             self._note("stopped" + ("; this turn is forgotten" if len(self.session.turns) == before else ""))

@@ -84,7 +84,7 @@ class Session(AbstractContextManager["Session"]):
     def reset(self) -> None:
         """Forget all turns."""
         self.turns.clear()
-        self._left_out = 0
+        self._left_out, self._cut = 0, None
 
     def ask(self, question: str) -> AnswerStream:
         """The answer piece by piece. The turn counts as said when the last piece has been taken.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
+from ms_medqa.config import RunError
 from ms_medqa.config.schema import DataSection, GenerateSection
 from ms_medqa.evaluation.records import read_examples
 from ms_medqa.generation import MedicalQA
 from ms_medqa.generation.dialogue import HELP, Dialogue
+from ms_medqa.generation.request import Output
 from ms_medqa.generation.session import Session
 
 GREEDY = GenerateSection(temperature=0, max_new_tokens=6)
@@ -196,6 +201,24 @@ def test_no_failure_ends_the_dialogue_or_costs_its_turns(
     assert notes[3].startswith("error: ~no-such-user/c")
     monkeypatch.undo()
     assert typist.type(f"/save {tmp_path / 'd.jsonl'}")[1] == [f"1 turn saved: {tmp_path / 'd.jsonl'}"]
+
+
+def test_an_answer_that_fails_midway_is_a_line_of_its_own(typist: Typist, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = typist.type(QUESTION, "/reset")[0]
+    real = tiny.qa().engine.stream
+
+    def fail(*given: Any) -> Iterator[Output]:
+        yield from itertools.islice(real(*given), 4)
+        raise RunError("the model gave logits that are not finite")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.qa().engine, "stream", fail)
+        broken, notes = typist.type(QUESTION)
+    assert len(broken) > 1
+    assert whole.startswith(broken.removesuffix("\n"))
+    assert notes == ["error: the model gave logits that are not finite"]
+    assert typist.type(QUESTION)[0] == whole
+    assert broken.endswith("\n")
 
 
 def test_where_nobody_reads_the_answers_the_dialogue_ends() -> None:

@@ -60,6 +60,16 @@ def test_what_was_read_in_earlier_turns_is_not_read_again(monkeypatch: pytest.Mo
         assert read[-1][0] + read[-1][1] == len(session.turns[1].prepared.prompt)
 
 
+def test_a_cut_is_told_again_after_a_reset() -> None:
+    session, notes = start(GREEDY.model_copy(update={"truncate_context": True}), context="药" * 400)
+    say(session, "头痛怎么办")
+    session.reset()
+    say(session, "头痛怎么办")
+    assert len(notes) == 2
+    assert notes[0] == notes[1]
+    assert "cut off" in notes[0]
+
+
 def test_after_a_reset_the_answer_is_that_of_a_new_dialogue() -> None:
     session, _ = start()
     first = say(session, "头痛怎么办")
