@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ class TextStream:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._shown = 0
+
+    def fork(self) -> TextStream:
+        """Another one that has taken the same and goes on by itself."""
+        other = copy.copy(self)
+        other._ids = self._ids.copy()
+        return other
 
     def push(self, token_id: int) -> str:
         """Take one token; returns the text that is now certain, often empty."""

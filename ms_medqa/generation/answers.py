@@ -181,21 +181,12 @@ def _hypotheses(
             variant.end_ids,
             batch_size=settings.batch_size,
             adapter=adapter,
-            ended=lambda tokens, variant=variant: _stops(variant, tokens, settings),
+            text=AnswerText(variant.tokenizer, settings.stop) if settings.stop else None,
             on_found=lambda place, answers, indices=indices: on_found(indices[place], answers),
             on_error=on_error and (lambda place, error, indices=indices: on_error(indices[place], error)),
         )
         found.update(zip(indices, answers, strict=True))
     return [found[index] for index in range(len(prepared))]
-
-
-def _stops(variant: Variant, tokens: Sequence[int], settings: GenerateSection) -> bool:
-    if not settings.stop:
-        return False
-    text = AnswerText(variant.tokenizer, settings.stop)
-    for token in tokens:
-        text.push(token)
-    return text.stopped
 
 
 def _text(variant: Variant, tokens: Sequence[int], settings: GenerateSection) -> str:

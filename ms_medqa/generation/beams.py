@@ -5,9 +5,9 @@ Order and meaning are those of Hugging Face's `generate` with `num_beams` and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -66,6 +66,19 @@ class _Beam:
     tokens: tuple[int, ...]
     logprob: float
     history: History
+    text: Text | None
+
+
+class Text(Protocol):
+    """What a beginning says, such as `AnswerText`."""
+
+    stopped: bool
+
+    def push(self, token_id: int) -> object:
+        """Take one token."""
+
+    def fork(self) -> Text:
+        """Another one that goes on by itself."""
 
 
 class Beams:
@@ -77,7 +90,7 @@ class Beams:
         beams: how beams are followed.
         max_new_tokens: most tokens of an answer.
         end_ids: tokens that end it.
-        ended: told the tokens of an answer; True ends it with the last of them.
+        text: has taken no token yet; the one with which it is `stopped` is an answer's last. None: no text ends one.
 
     Attributes:
         answers: found so far, best first, at most `num_beams`.
@@ -90,15 +103,14 @@ class Beams:
         beams: BeamParams,
         max_new_tokens: int,
         end_ids: frozenset[int],
-        ended: Callable[[Sequence[int]], bool] = lambda tokens: False,
+        text: Text | None = None,
     ) -> None:
         self.params = params
         self.beams = beams
         self.max_new_tokens = max_new_tokens
         self.end_ids = end_ids
-        self.ended = ended
         self.answers: list[Hypothesis] = []
-        self._running = [_Beam((), 0.0, History(prompt, params.no_repeat_ngram_size))]
+        self._running = [_Beam((), 0.0, History(prompt, params.no_repeat_ngram_size), text)]
         self._improvable = True
 
     @property
@@ -127,12 +139,15 @@ class Beams:
         count, open_before = self.beams.num_beams, not self.done
         before, self._running, parents = self._running, [], []
         for place, (score, parent, token) in enumerate(self._candidates(before, logits)):
-            tokens = (*before[parent].tokens, token)
-            finish = self._finish(tokens)
+            tokens, text = (*before[parent].tokens, token), before[parent].text
+            if text is not None:
+                text = text.fork()
+                text.push(token)
+            finish = self._finish(tokens, text)
             if finish is None and len(self._running) < count:
                 history = before[parent].history.fork()
                 history.add(token)
-                self._running.append(_Beam(tokens, score, history))
+                self._running.append(_Beam(tokens, score, history, text))
                 parents.append(parent)
             # Candidates beyond the first are there to go on with, in the place of those that are complete.
             if finish is not None and place < count and open_before:
@@ -162,8 +177,8 @@ class Beams:
         beam.history.forbid(scores)
         return scores + np.float32(beam.logprob)
 
-    def _finish(self, tokens: tuple[int, ...]) -> Finish | None:
-        if tokens[-1] in self.end_ids or self.ended(tokens):
+    def _finish(self, tokens: tuple[int, ...], text: Text | None) -> Finish | None:
+        if tokens[-1] in self.end_ids or (text is not None and text.stopped):
             return "stop"
         return "length" if len(tokens) == self.max_new_tokens else None
 

@@ -6,9 +6,14 @@ two, and those in use before are kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
 from ms_medqa.generation.held import NOTHING, SHORTEST_SHARED, Held
 from ms_medqa.generation.reading import bucket
-from ms_medqa.generation.request import Request, Running
+from ms_medqa.generation.request import Running
+from ms_medqa.generation.sampling import is_finite
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
@@ -32,15 +37,14 @@ class CacheRows:
 
     Attributes:
         taken: the request of each row, None where it is free.
-        held: what each row is known to hold; of a row that is taken, it may be less than what it holds by now.
     """
 
     def __init__(self, reader: PromptReader) -> None:
         self._reader = reader
         # With "dynamic" scaling a key's angle depends on the length of the whole prompt that it was read in.
-        self.may_share = reader.lm.config.rope_scaling.kind != "dynamic"
+        self._may_share = reader.lm.config.rope_scaling.kind != "dynamic"
         self.taken: list[Running | None] = []
-        self.held: list[Held] = []
+        self._held: list[Held] = []
         self._decoder: CachedDecoder | None = None
         self._idle: list[CachedDecoder] = []
         # Positions of the largest decoder so far.
@@ -63,7 +67,7 @@ class CacheRows:
         wanted = Held.of(running.request.prompt, running.request.adapter)
         spare = [row for row, one in enumerate(self.taken) if one is None]
         # The row that holds its start already, else the one whose loss costs least.
-        row = max(spare, key=lambda row: (self.held[row].common(wanted), -len(self.held[row].tokens)))
+        row = max(spare, key=lambda row: (self._held[row].common(wanted), -len(self._held[row].tokens)))
         self.taken[row] = running
 
     def give_back(self, running: Running) -> None:
@@ -76,38 +80,73 @@ class CacheRows:
     def forget(self) -> None:
         """Drop all requests and whatever rows hold; decoders stay."""
         self.taken = [None] * len(self.taken)
-        self.held = [NOTHING] * len(self.taken)
+        self._held = [NOTHING] * len(self.taken)
 
     def drop(self) -> None:
         """Drop the decoder in use as well."""
-        self._decoder, self.taken, self.held = None, [], []
+        self._decoder, self.taken, self._held = None, [], []
 
-    def clear(self) -> None:
-        """Free the rows of requests that have failed, and empty all rows but those that answer.
-
-        A NaN that was written, be it by a row at rest, is hidden from the next answer by no mask.
-        """
+    def clear_failed(self) -> None:
+        """Free the rows of requests that have failed, and empty all rows but those that answer."""
         self.taken = [None if one is not None and one.error else one for one in self.taken]
-        empty = [row for row, one in enumerate(self.taken) if one is None or not one.read]
-        self.decoder.clear_rows(empty)
-        for row in empty:
-            self.held[row] = NOTHING
+        self.clear([row for row, one in enumerate(self.taken) if one is None or not one.read])
 
-    def share(self, row: int, request: Request) -> int:
+    def clear(self, rows: Sequence[int]) -> None:
+        """Empty rows in which a NaN may stand: no mask hides it from the next answer."""
+        self.decoder.clear_rows(rows)
+        self.overwrite(rows)
+
+    def overwrite(self, rows: Iterable[int]) -> None:
+        """What rows held counts no longer."""
+        for row in rows:
+            self._held[row] = NOTHING
+
+    def check_resting(self, logits: np.ndarray, used: Sequence[int]) -> None:
+        """Empty the rows at which the model has failed, but those in use.
+
+        A step is of all rows: one that rests reads token 0, and writes behind what it holds. (Where it holds nothing,
+        the next prompt overwrites that.)
+
+        Args:
+            logits: float32 (rows, V), of the step.
+            used: rows that answer, or hold a part of a prompt.
+        """
+        holding = {row for row, held in enumerate(self._held) if len(held.tokens)}
+        self.clear([row for row in holding.difference(used) if not is_finite(logits[row])])
+
+    def positions(self) -> np.ndarray:
+        """Where the next token of each row goes, int32 (rows,): behind what it holds."""
+        found = np.array([len(held.tokens) for held in self._held], np.int32)
+        for row, running in enumerate(self.taken):
+            if running is not None and running.read:
+                found[row] = running.cached
+        return found
+
+    def common(self, wanted: Held) -> int:
+        """How many tokens from the start some row holds already."""
+        return max((held.common(wanted) for held in self._held), default=0) if self._may_share else 0
+
+    def share(self, row: int, prompt: Sequence[int], adapter: str | None) -> int:
         """Take over what some row holds of a prompt's start, and say how many tokens that is.
 
         The last token is always read, for its logits.
         """
-        wanted = Held.of(request.prompt, request.adapter)
-        source = max(range(len(self.held)), key=lambda other: (self.held[other].common(wanted), other == row))
-        common = min(self.held[source].common(wanted), len(wanted.tokens) - 1)
+        wanted = Held.of(prompt, adapter)
+        source = max(range(len(self._held)), key=lambda other: (self._held[other].common(wanted), other == row))
+        common = min(self._held[source].common(wanted), len(wanted.tokens) - 1)
         if common < SHORTEST_SHARED:
-            self.held[row] = NOTHING
+            self._held[row] = NOTHING
             return 0
         if source != row:
             self.decoder.copy_row(source, row)
-        self.held[row] = wanted.cut(common)
+        self._held[row] = wanted.cut(common)
         return common
+
+    def hold(self, row: int, tokens: Sequence[int], adapter: str | None) -> None:
+        """Note what a row holds."""
+        if self._may_share:
+            # The last slot is where a resting row writes.
+            self._held[row] = Held.of(tokens, adapter).cut(self.decoder.length - 1)
 
     def hold_all(self) -> None:
         """Note what the rows that are taken hold by now."""
@@ -116,12 +155,9 @@ class CacheRows:
                 self._hold(row, one)
 
     def _hold(self, row: int, running: Running) -> None:
-        if not running.read or running.error or not self.may_share:
-            return
-        request = running.request
-        held = Held.of([*request.prompt[: running.read], *running.tokens[:-1]], request.adapter)
-        # The last slot is where a resting row writes.
-        self.held[row] = held.cut(self.decoder.length - 1)
+        if running.read and not running.error:
+            request = running.request
+            self.hold(row, [*request.prompt[: running.read], *running.tokens[:-1]], request.adapter)
 
     def make_room(self, rows: int, length: int) -> None:
         """Have a decoder of at least so many rows, each of at least so many positions; what runs goes along."""
@@ -130,7 +166,7 @@ class CacheRows:
             return
         rows = bucket(max(rows, now.batch if now and self.running else 1))
         length = cache_length(self._reader.lm, length)
-        self._move(rows, max(length, now.length) if now and self.running else length)
+        self.move(rows, max(length, now.length) if now and self.running else length)
 
     def shrink(self) -> None:
         """Go on in a smaller decoder that is there already, where few rows have been left for some steps."""
@@ -138,7 +174,7 @@ class CacheRows:
         self._roomy = self._roomy + 1 if smaller is not None else 0
         if smaller is not None and self._roomy >= PATIENCE:
             self._roomy = 0
-            self._move(smaller.batch, smaller.length)
+            self.move(smaller.batch, smaller.length)
 
     def _smaller(self) -> CachedDecoder | None:
         running = self.running
@@ -148,7 +184,7 @@ class CacheRows:
         fitting = [one for one in self._idle if running <= one.batch < self._decoder.batch and one.length >= needed]
         return min(fitting, key=lambda one: (one.batch, one.length), default=None)
 
-    def _move(self, rows: int, length: int) -> None:
+    def move(self, rows: int, length: int) -> None:
         """Go on in a decoder of this size; what fits of the rows goes along."""
         before = self._decoder
         found = [one for one in self._idle if rows <= one.batch < 2 * rows and one.length >= length]
@@ -159,14 +195,14 @@ class CacheRows:
             decoder = CachedDecoder(self._reader, rows, length)
         else:
             self._idle.remove(decoder)
-        kept = sorted(range(len(self.taken)), key=lambda row: (self.taken[row] is None, -len(self.held[row].tokens)))
-        kept = [row for row in kept[: decoder.batch] if self.taken[row] is not None or len(self.held[row].tokens)]
+        kept = sorted(range(len(self.taken)), key=lambda row: (self.taken[row] is None, -len(self._held[row].tokens)))
+        kept = [row for row in kept[: decoder.batch] if self.taken[row] is not None or len(self._held[row].tokens)]
         if before is not None:
             if kept:
                 decoder.take_over(before, kept)
             self._idle.append(before)
         spare = decoder.batch - len(kept)
-        self.held = [self.held[row].cut(decoder.length - 1) for row in kept] + [NOTHING] * spare
+        self._held = [self._held[row].cut(decoder.length - 1) for row in kept] + [NOTHING] * spare
         self.taken = [self.taken[row] for row in kept] + [None] * spare
         self._decoder = decoder
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.generation import reading
-from ms_medqa.generation.held import NOTHING, Held
+from ms_medqa.generation.held import Held
 from ms_medqa.generation.reading import bucket, piece_width
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.rows import CacheRows
 from ms_medqa.generation.sampling import TokenSampler, is_finite
-from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
 from ms_medqa.models.row_adapters import RowAdapters
@@ -66,13 +65,13 @@ class Scheduler:
         self._rows.make_room(min(rows, self.max_rows), length)
 
     @contextmanager
-    def lend(self, rows: int, length: int) -> Iterator[CachedDecoder]:
-        """A decoder of at least this size for a caller that fills its rows by itself, when no requests run."""
+    def lend(self, rows: int, length: int) -> Iterator[CacheRows]:
+        """At least so many rows for a caller that fills them by itself, when no requests run."""
         assert not self.running, "requests are on their way"
         self._rows.make_room(rows, length)
         self.forget()
         with self._dropped_on_failure():
-            yield self._rows.decoder
+            yield self._rows
 
     def add(self, request: Request) -> Running:
         """Take a request in; the next step begins with it.
@@ -105,7 +104,7 @@ class Scheduler:
         with self._dropped_on_failure():
             outputs = [*self._decode(), *self._read()]
             if any(output.error for output in outputs):
-                self._rows.clear()
+                self._rows.clear_failed()
         for output in outputs:
             if output.finish:
                 self.remove(output.running)
@@ -123,19 +122,17 @@ class Scheduler:
 
     def _decode(self) -> Iterator[Output]:
         taken = self._rows.taken
-        rows = [row for row, one in enumerate(taken) if one is not None and one.tokens]
-        if not rows:
+        answering = {row: one for row, one in enumerate(taken) if one is not None and one.tokens}
+        if not answering:
             return
         newest = np.zeros(len(taken), np.int32)
-        # A row that waits or rests writes behind what it holds.
-        positions = np.array([len(held.tokens) for held in self._rows.held], np.int32)
-        for row, running in enumerate(taken):
-            if running is not None and running.read:
-                positions[row] = running.cached
-                newest[row] = running.tokens[-1] if running.tokens else 0
+        for row, running in answering.items():
+            newest[row] = running.tokens[-1]
         choice = self.choice([one.request.adapter if one is not None else None for one in taken])
+        positions = self._rows.positions()
         logits = self._rows.decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
-        for row in rows:
+        self._rows.check_resting(logits, [row for row, one in enumerate(taken) if one is not None and one.read])
+        for row in answering:
             yield self._choose(row, logits[row])
 
     def _read(self) -> Iterator[Output]:
@@ -156,11 +153,12 @@ class Scheduler:
                     budget -= sum(len(one.request.prompt) for _, one in together)
                     yield from (self._choose(row, logits[place]) for place, (row, _) in enumerate(together))
                     continue
-                running.read = running.shared = self._rows.share(row, running.request)
+                running.read = running.shared = self._rows.share(row, prompt, running.request.adapter)
             logits, count = self.read_piece(prompt, running.read, row, running.request.adapter)
             running.read += count
             budget -= count
-            if running.read == len(prompt):
+            # Where the model has failed already, the rest need not be read: `_choose` finds it out.
+            if running.read == len(prompt) or not is_finite(logits):
                 del waiting[0]
                 yield self._choose(row, logits)
 
@@ -183,7 +181,7 @@ class Scheduler:
             request = running.request
             wanted = Held.of(request.prompt, request.adapter)
             # Of a start that is shorter than any piece, reading it again costs less than a piece of one's own.
-            shared = max(held.common(wanted) for held in (*self._rows.held, *found)) if self._rows.may_share else 0
+            shared = max(self._rows.common(wanted), *(held.common(wanted) for held in found), 0)
             used += len(request.prompt)
             if running.read or running.apart or shared >= reading.SMALLEST_PIECE or used > most:
                 break
@@ -205,10 +203,9 @@ class Scheduler:
         choice = self.choice([*adapters, *[None] * (width - len(adapters))])
         rows = [row for row, _ in together]
         logits = self._rows.decoder.read_together(prompts, rows, width, choice).asnumpy()
-        for row in rows:
-            self._rows.held[row] = NOTHING
+        self._rows.overwrite(rows)
         if not is_finite(logits[: len(rows)]):
-            self._rows.decoder.clear_rows(rows)
+            self._rows.clear(rows)
             for _, running in together:
                 running.apart = True
             return None
@@ -244,7 +241,7 @@ class Scheduler:
             choice = running.sampler.choose(logits, running.request.logprobs)
         except RunError as error:
             running.error = error
-            self._rows.held[row] = NOTHING
+            self._rows.overwrite([row])
             return Output(running, None, None, error)
         if choice.token in running.request.end_ids:
             running.finish = "stop"

@@ -9,11 +9,11 @@ import numpy as np
 
 from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.config.errors import RunError
-from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis
+from ms_medqa.generation.beams import BeamParams, Beams, Hypothesis, Text
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.params import SamplingParams
+from ms_medqa.generation.rows import CacheRows
 from ms_medqa.generation.scheduler import Scheduler
-from ms_medqa.models.cache import CachedDecoder
 
 
 def search_many(
@@ -26,7 +26,7 @@ def search_many(
     *,
     batch_size: int,
     adapter: str | None = None,
-    ended: Callable[[Sequence[int]], bool] = lambda tokens: False,
+    text: Text | None = None,
     on_found: Callable[[int, list[Hypothesis]], object] = lambda index, answers: None,
     on_error: Callable[[int, RunError], object] | None = None,
 ) -> list[list[Hypothesis]]:
@@ -35,7 +35,7 @@ def search_many(
     Args:
         batch_size: prompts at a time; each takes `num_beams` rows of the cache.
         adapter: name of the adapter that all go through, None for the model as it is.
-        ended: see `Beams`.
+        text: see `Beams`.
         on_found: told the number of each prompt that is done, and its answers.
         on_error: told the number of each prompt at which the model failed, and why; it has no answers. None: that is
             raised.
@@ -55,16 +55,15 @@ def search_many(
     size = beams.num_beams
     groups = min(batch_size, len(prompts))
     length = len(prompts[waiting[-1]]) + max_new_tokens
-    with engine.scheduler(groups * size) as scheduler, scheduler.lend(groups * size, length) as decoder:
-        rows = _Rows(scheduler, decoder, adapter)
+    with engine.scheduler(groups * size) as scheduler, scheduler.lend(groups * size, length) as cache:
+        rows = _Rows(scheduler, cache, adapter)
         free = [list(range(first, first + size)) for first in range(0, groups * size, size)]
         running: dict[int, _Group] = {}
 
         def lose(index: int, places: list[int], error: RunError) -> None:
             if on_error is None:
                 raise error
-            # No mask hides a NaN from the rows' next prompt.
-            decoder.clear_rows(places)
+            cache.clear(places)
             free.append(places)
             found[index] = []
             on_error(index, error)
@@ -73,7 +72,7 @@ def search_many(
             check_interrupt()
             while waiting and free:
                 index = waiting.pop()
-                search, places = Beams(prompts[index], params, beams, max_new_tokens, end_ids, ended), free.pop()
+                search, places = Beams(prompts[index], params, beams, max_new_tokens, end_ids, text), free.pop()
                 try:
                     running[index] = _Group(search, rows, places, prompts[index])
                 except RunError as error:
@@ -94,31 +93,36 @@ def search_many(
 
 
 class _Rows:
-    """A decoder's rows, all through one adapter."""
+    """Rows of the cache, all through one adapter."""
 
-    def __init__(self, scheduler: Scheduler, decoder: CachedDecoder, adapter: str | None) -> None:
+    def __init__(self, scheduler: Scheduler, cache: CacheRows, adapter: str | None) -> None:
         self.scheduler = scheduler
-        self.decoder = decoder
+        self.cache = cache
         self.adapter = adapter
 
     def read(self, prompt: Sequence[int], row: int) -> np.ndarray:
         """Read a prompt into a row; float32 (1, V) logits after it."""
-        start = 0
+        start = self.cache.share(row, prompt, self.adapter)
         while start < len(prompt):
             logits, count = self.scheduler.read_piece(prompt, start, row, self.adapter)
             start += count
+        # Whatever beginnings of an answer come to lie there, all are of this prompt.
+        self.cache.hold(row, prompt, self.adapter)
         return logits[None]
 
     def step(self, groups: Sequence[_Group]) -> np.ndarray:
         """One token for all beginnings; float32 (rows, V)."""
-        # Rows at rest write to their first position, which the next prompt overwrites.
-        newest, positions = np.zeros((2, self.decoder.batch), np.int32)
+        positions = self.cache.positions()
+        newest, used = np.zeros_like(positions), list[int]()
         for group in groups:
+            used += group.rows
             newest[group.rows] = group.search.newest
             positions[group.rows] = group.position
             group.position += 1
-        choice = self.scheduler.choice([self.adapter] * self.decoder.batch)
-        return self.decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
+        choice = self.scheduler.choice([self.adapter] * len(positions))
+        logits = self.cache.decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
+        self.cache.check_resting(logits, used)
+        return logits
 
 
 class _Group:
@@ -136,7 +140,7 @@ class _Group:
         self.places = places
         self.position = len(prompt)
         self.rows = [places[0]]
-        self._decoder = rows.decoder
+        self._decoder = rows.cache.decoder
         self._choose(rows.read(prompt, places[0]))
 
     def go_on(self, logits: np.ndarray) -> None:

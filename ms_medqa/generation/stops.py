@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from ms_medqa.config.errors import UserError
@@ -33,6 +34,12 @@ class AnswerText:
         self._stream = TextStream(tokenizer)
         # Text that may be the beginning of a stop string.
         self._held = ""
+
+    def fork(self) -> AnswerText:
+        """Another one that has taken the same and goes on by itself."""
+        other = copy.copy(self)
+        other._stream = self._stream.fork()
+        return other
 
     def push(self, token_id: int) -> str:
         """Take one token; returns the text that is now certain, often empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from mindspore import ops
+from scheduling import SHARED, prompt
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.generation import SamplingParams, generate
@@ -98,7 +100,19 @@ def test_a_ban_and_a_penalty_hold_in_each_beam() -> None:
 
 
 def test_an_answer_may_be_ended_by_its_text() -> None:
-    found = Beams([1], PLAIN, BeamParams(2), 6, frozenset(), lambda tokens: tokens[-1] == 4)
+    class Text:
+        """Says nothing after token 4."""
+
+        stopped = False
+
+        def push(self, token: int) -> None:
+            assert not self.stopped
+            self.stopped = token == 4
+
+        def fork(self) -> Text:
+            return copy.copy(self)
+
+    found = Beams([1], PLAIN, BeamParams(2), 6, frozenset(), Text())
     found.choose(TABLE[[1]])
     while not found.done:
         found.choose(TABLE[found.newest])
@@ -194,6 +208,20 @@ def test_a_prompt_at_which_the_model_fails_costs_the_other_searches_nothing(size
     expected = [[] if prompt[-1] == 7 else found([prompt], 1)[0] for prompt in prompts]
     assert found(prompts, size) == expected
     assert failed == [1, 3]
+
+
+def test_a_common_start_is_read_once(read: list[tuple[int, int, int]]) -> None:
+    prompts = [prompt(size, SHARED) for size in (70, 60, 65, 48)]
+    prompts.append([*prompts[0][:50], *prompt(18)])
+    engine, found = Engine(tiny.model()), list[list[Hypothesis]]()
+    for tokens in prompts:
+        found += search_many(engine, [tokens], PLAIN, BeamParams(3), 8, frozenset(), batch_size=1)
+    for size in (1, 2):
+        read.clear()
+        together = search_many(engine, prompts, PLAIN, BeamParams(3), 8, frozenset(), batch_size=size)
+        assert [[one.tokens for one in each] for each in together] == [[one.tokens for one in each] for each in found]
+        # From the longest on, with which the second has more in common than the others have.
+        assert sorted(start for _, start, _ in read) == [0, 40, 40, 40, 50]
 
 
 def test_one_beam_is_the_greedy_answer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -97,6 +99,54 @@ def test_a_request_at_which_the_model_fails_costs_the_others_nothing(monkeypatch
     assert batch._rows.taken[broken] is running[3]
     run(batch)
     assert [running[number].tokens for number in (0, 2, 3)] == [expected[number] for number in (0, 2, 3)]
+
+
+@pytest.mark.usefixtures("fails_at_7")
+def test_a_long_prompt_ends_at_the_piece_at_which_the_model_fails(
+    monkeypatch: pytest.MonkeyPatch, read: list[tuple[int, int, int]]
+) -> None:
+    """Nor does what was read of it reach a prompt that begins alike, whoever leaves in between."""
+    monkeypatch.setattr(reading, "LARGEST_PIECE", 64)
+    long = prompt(200, SHARED)
+    long[63] = 7
+    other = prompt(60, SHARED)
+    expected = alone(other)
+    batch = Scheduler(tiny.model(), 2)
+    bad = batch.add(request(long))
+    read.clear()
+    [output] = batch.step()
+    assert output.running is bad
+    assert "not finite" in str(bad.error)
+    assert [count for _, _, count in read] == [64]
+    running = batch.add(request(other))
+    run(batch)
+    assert running.tokens == expected
+
+
+def test_a_row_at_rest_at_which_the_model_fails_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is of all rows, and writes something behind what those that rest hold."""
+    first, other, third = prompt(60), prompt(30), prompt(50)
+    third[:40] = first[:40]
+    expected = alone(third)
+    batch = Scheduler(tiny.model(), 2)
+    batch.reserve(2, 100)
+    batch.add(request(first, 1))
+    batch.add(request(other, 20))
+    batch.step()
+    real = CachedDecoder.step
+
+    def overflow(self: CachedDecoder, newest: ms.Tensor, positions: ms.Tensor, *others: Any) -> ms.Tensor:
+        logits = real(self, newest, positions, *others).asnumpy()
+        logits[0] = np.nan
+        spoil(self, [0], int(positions[0]))
+        return ms.Tensor(logits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedDecoder, "step", overflow)
+        assert not any(output.error for output in batch.step())
+    running = batch.add(request(third))
+    run(batch)
+    assert running.tokens == expected
 
 
 def test_short_prompts_are_read_together(
