@@ -25,6 +25,11 @@ class ServeSection(Section):
         "the largest whose keys and values fit into 2 GiB at full length, or else 8. Caches of fewer rows, for times "
         "with fewer requests, take up to as much again.",
     )
+    warm_up: bool = Field(
+        False,
+        description="Compile all sizes of batches and prompts before the first request. No answer pauses for it later; "
+        "starting takes as long as it does, and the caches take their whole memory from then on.",
+    )
     max_queue: int = Field(
         64, ge=0, description="Answers that may wait for a row; a request beyond that is told to come back (429)."
     )

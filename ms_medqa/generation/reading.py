@@ -36,3 +36,22 @@ def piece_width(model: CausalLM, left: int, start: int, length: int) -> int:
     ):
         width //= 2
     return width
+
+
+def widths(model: CausalLM, later: bool, length: int, used: int) -> list[int]:
+    """All that `piece_width` can be.
+
+    Args:
+        model: reads.
+        later: for pieces that follow others, not for the first ones.
+        length: positions of the cache.
+        used: how many of them a prompt and its answer may take.
+    """
+    width = piece_width(model, LARGEST_PIECE, int(later), length)
+    # Close to the cache's end, there is no room for the smallest.
+    smallest = 1 if later and used > length - SMALLEST_PIECE else min(SMALLEST_PIECE, width)
+    found = []
+    while width >= smallest:
+        found.append(width)
+        width //= 2
+    return found

@@ -21,7 +21,8 @@ from ms_medqa.models.prompt_reader import PromptReader
 SMALLEST_CACHE = 128
 # Steps for which a smaller decoder must have been enough: a move costs as much as some, and rows may soon be wanted.
 PATIENCE = 16
-MAX_IDLE_DECODERS = 7
+# One for each power of two up to 1,024 rows.
+MAX_IDLE_DECODERS = 10
 
 
 def cache_length(model: CausalLM, length: int) -> int:
@@ -37,6 +38,7 @@ class CacheRows:
 
     Attributes:
         taken: the request of each row, None where it is free.
+        least_length: positions that each row of any decoder has at least.
     """
 
     def __init__(self, reader: PromptReader) -> None:
@@ -44,6 +46,7 @@ class CacheRows:
         # With "dynamic" scaling a key's angle depends on the length of the whole prompt that it was read in.
         self._may_share = reader.lm.config.rope_scaling.kind != "dynamic"
         self.taken: list[Running | None] = []
+        self.least_length = 0
         self._held: list[Held] = []
         self._decoder: CachedDecoder | None = None
         self._idle: list[CachedDecoder] = []
@@ -165,7 +168,7 @@ class CacheRows:
         if now is not None and rows <= now.batch and length <= now.length:
             return
         rows = bucket(max(rows, now.batch if now and self.running else 1))
-        length = cache_length(self._reader.lm, length)
+        length = max(cache_length(self._reader.lm, length), self.least_length)
         self.move(rows, max(length, now.length) if now and self.running else length)
 
     def shrink(self) -> None:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 import mindspore as ms
 import numpy as np
 
+from ms_medqa.config.console import progress
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.generation import reading
 from ms_medqa.generation.held import Held
 from ms_medqa.generation.reading import bucket, piece_width
 from ms_medqa.generation.request import Output, Request, Running
-from ms_medqa.generation.rows import CacheRows
+from ms_medqa.generation.rows import CacheRows, cache_length
 from ms_medqa.generation.sampling import TokenSampler, is_finite
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
@@ -63,6 +64,37 @@ class Scheduler:
     def reserve(self, rows: int, length: int) -> None:
         """Have room for so many requests of so many tokens, prompt and answer, so that nothing is compiled twice."""
         self._rows.make_room(min(rows, self.max_rows), length)
+
+    def warm_up(self, length: int) -> None:
+        """Compile ahead whatever requests of up to so many tokens need, prompt and answer, so that none waits for it.
+
+        Makes a cache for each power of two of rows, all of this length; together they take as much memory as two of the
+        largest. A progress bar tells how far it is.
+        """
+        assert not self.running, "requests are on their way"
+        size = self._rows.least_length = cache_length(self.model, length)
+        # The largest first, so that what is idle never takes more than its share.
+        sizes = [2**power for power in reversed(range(bucket(self.max_rows).bit_length()))]
+        # Several prompts in one piece may be longer than the cache, which holds each by itself.
+        first = reading.widths(self.model, False, reading.LARGEST_PIECE, length)
+        later = reading.widths(self.model, True, size, length)
+        total = len(first) + len(sizes) * (len(first) + len(later) + 1)
+        with self._dropped_on_failure(), progress(total=total, desc="compiling", unit="graph") as bar:
+            for rows in sizes:
+                self._rows.move(rows, size)
+                decoder, zeros = self._rows.decoder, ms.Tensor(np.zeros(rows, np.int32))
+                for width in first:
+                    if rows == sizes[0]:
+                        decoder.compile_read(width, False, self.choice([None] * width))
+                        bar.update()
+                    decoder.compile_together(width)
+                    bar.update()
+                for width in later:
+                    decoder.compile_read(width, True, self.choice([None] * width))
+                    bar.update()
+                # What it writes is in the place of the next prompt's first token.
+                decoder.step(zeros, zeros, self.choice([None] * rows)).asnumpy()
+                bar.update()
 
     @contextmanager
     def lend(self, rows: int, length: int) -> Iterator[CacheRows]:

@@ -87,22 +87,41 @@ class CachedDecoder(nn.Cell):
         assert 0 < len(tokens) <= width <= self.length - start
         ids = np.zeros(width, np.int32)
         ids[: len(tokens)] = tokens
-        slots = np.arange(width, dtype=np.int32) + start
+        x, found = self._piece(ids, row, start, length, choice)
+        logits = self.reader.head(x, Tensor(np.array([len(tokens) - 1], np.int32)))
         # Padding is written as well: a later token overwrites its slot before any query can see it.
-        places = self._places(np.full(width, row), slots)
-        last = Tensor(np.array([len(tokens) - 1], np.int32))
-        if start == 0:
-            lengths = np.full((width, 1), length, np.int32)
-            around = self.reader.begin(*map(Tensor, (ids, slots, np.zeros(width, np.int32), lengths)))
-            x, found = self.reader.layers(around, choice)
-        else:
-            one = [Tensor(np.array(value, np.int32)) for value in ([start], [[length]], [row])]
-            around = self.reader.go_on(Tensor(ids), self.slots, *one[:2])
-            caches = list(zip(self.keys, self.values, strict=True))
-            x, found = self.reader.layers(around, choice, caches, one[2])
-        logits = self.reader.head(x, last)
-        self._write(found, places)
+        self._write(found, self._places(np.full(width, row), np.arange(start, start + width)))
         return logits
+
+    def _piece(
+        self,
+        ids: np.ndarray,
+        row: int,
+        start: int,
+        length: int,
+        choice: Sequence[Tensor],
+        which: Sequence[int] | None = None,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Padded tokens of one prompt through the layers, see `PromptReader.layers`."""
+        width = len(ids)
+        if start == 0:
+            slots, lengths = np.arange(width, dtype=np.int32), np.full((width, 1), length, np.int32)
+            around = self.reader.begin(*map(Tensor, (ids, slots, np.zeros(width, np.int32), lengths)))
+            return self.reader.layers(around, choice, which=which)
+        one = [Tensor(np.array(value, np.int32)) for value in ([start], [[length]], [row])]
+        around = self.reader.go_on(Tensor(ids), self.slots, *one[:2])
+        caches = list(zip(self.keys, self.values, strict=True))
+        return self.reader.layers(around, choice, caches, one[2], which)
+
+    def compile_read(self, width: int, later: bool, choice: Sequence[Tensor] = ()) -> None:
+        """Compile what `read` takes for pieces of a width, the first of their prompts or later ones; reads nothing."""
+        x, _ = self._piece(np.zeros(width, np.int32), 0, int(later), width + 1, choice, self.reader.of_each_make)
+        self.reader.head(x, Tensor(np.zeros(1, np.int32)))
+
+    def compile_together(self, width: int) -> None:
+        """Compile what `read_together` takes for a width beside what `read` takes for first pieces."""
+        states = Tensor(np.zeros((width, self.lm.config.hidden_size), np.float32), self.lm.compute_dtype)
+        self.reader.head(self.reader.pick(states, self.all_rows), self.all_rows)
 
     def read_together(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], width: int, choice: Sequence[Tensor] = ()

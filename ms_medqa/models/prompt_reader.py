@@ -41,6 +41,8 @@ class PromptReader(nn.Cell):
         makes = {cell.places: cell for cell in reversed(cells)}
         self.makes = nn.CellList(list(makes.values()), auto_prefix=False)
         self.make_of = tuple(list(makes).index(cell.places) for cell in cells)
+        # One layer of each make: all graphs that there are.
+        self.of_each_make = tuple(map(self.make_of.index, range(len(self.makes))))
 
     def layers(
         self,
@@ -48,23 +50,25 @@ class PromptReader(nn.Cell):
         choice: Sequence[Tensor],
         caches: Sequence[tuple[Parameter, Parameter]] = (),
         row: Tensor | None = None,
+        which: Sequence[int] | None = None,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """W tokens through all layers.
+        """W tokens through the layers.
 
         Args:
             around: of `begin` or `go_on`.
             choice: with adapters, one Tensor: float32 (W, adapters), see `RowAdapters.choice`.
             caches: with `go_on`, keys and values of each layer (rows * kv_heads * T, D).
             row: with `go_on`, int32 (1,): whose tokens the W follow.
+            which: of the layers; None for all.
 
         Returns:
-            What the last layer makes of them, (W, H); and keys and values of each layer, (kv_heads * W, D).
+            What the last of them makes of the tokens, (W, H); and keys and values of each, (kv_heads * W, D).
         """
         x, *around = around
         masks, before = around[: self.masks], (*around[self.masks :], *choice)
         found = []
-        for index, make in enumerate(self.make_of):
-            layer, mask = self.makes[make], masks[self.lm.model.mask.of_layer[index]]
+        for index in range(len(self.make_of)) if which is None else which:
+            layer, mask = self.makes[self.make_of[index]], masks[self.lm.model.mask.of_layer[index]]
             if row is None:
                 x, key, value = layer.begin(x, mask, *before, *self.arguments[index])
             else:

@@ -43,16 +43,27 @@ def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Serv
     served += [_served(name, Variant.of(model, name, [adapter, folder]), model) for name, adapter in adapters.items()]
     beside = load_row_adapters(model, adapters) if adapters else None
     rows = rows_for(model, config.serve)
-    return Service(served, lambda: Scheduler(model, rows, beside), config)
+
+    def make() -> Scheduler:
+        scheduler = Scheduler(model, rows, beside)
+        if config.serve.warm_up:
+            scheduler.warm_up(_longest(config.serve))
+        return scheduler
+
+    return Service(served, make, config)
 
 
 def rows_for(model: CausalLM, settings: ServeSection) -> int:
     """Answers at a time: `serve.max_batch`, or what it does by itself."""
     if settings.max_batch != "auto":
         return settings.max_batch
-    longest = cache_length(model, settings.max_prompt_tokens + settings.max_tokens)
-    rows = _AUTO_BYTES // (longest * position_bytes(model))
+    rows = _AUTO_BYTES // (cache_length(model, _longest(settings)) * position_bytes(model))
     return next((size for size in _AUTO_ROWS if size <= rows), _AUTO_ROWS[-1])
+
+
+def _longest(settings: ServeSection) -> int:
+    """Tokens of the longest request, prompt and answer; the model's own limit holds as well."""
+    return settings.max_prompt_tokens + settings.max_tokens
 
 
 def _served(name: str, variant: Variant, model: CausalLM) -> ServedModel:
