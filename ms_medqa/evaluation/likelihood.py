@@ -11,7 +11,7 @@ from mindspore import Tensor, nn, ops
 
 from ms_medqa.data.dataset import IGNORE_INDEX, Rows, build_rows
 from ms_medqa.data.records import TokenRecords
-from ms_medqa.generation.limits import rows_that_fit
+from ms_medqa.evaluation.limits import rows_that_fit
 from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.weights import snapshot, unchanged
 from ms_medqa.models.decoder import CausalLM

@@ -18,14 +18,14 @@ from ms_medqa.data import manifest
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.records import from_rows
-from ms_medqa.evaluation import likelihood
+from ms_medqa.evaluation import likelihood, limits
 from ms_medqa.evaluation.evaluate import Evaluator, Result, evaluate
 from ms_medqa.evaluation.likelihood import Scorer
 from ms_medqa.evaluation.metrics import rouge_l
 from ms_medqa.evaluation.records import prepare, read_examples
 from ms_medqa.evaluation.report import table
 from ms_medqa.evaluation.run import run_evaluation
-from ms_medqa.generation import limits, rows
+from ms_medqa.generation import rows
 
 EXAMPLES = [
     Example("a", "头痛怎么办", "多休息，多喝水。", key="多休息"),
@@ -96,7 +96,7 @@ def test_batch_size_chunks_and_row_lengths_do_not_move_the_likelihood(monkeypatc
 def test_a_forward_pass_takes_as_many_rows_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny.model().config
     # Two rows of 64 tokens, and eight of 32.
-    monkeypatch.setattr(limits, "MAX_SCORES", 2 * config.num_hidden_layers * config.num_attention_heads * 64 * 64)
+    monkeypatch.setattr(limits, "MAX_PASS_SCORES", 2 * config.num_hidden_layers * config.num_attention_heads * 64 * 64)
     assert [limits.rows_that_fit(config, width, 16) for width in (256, 64, 32)] == [1, 2, 8]
 
 
