@@ -6,16 +6,18 @@ import functools
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
 from ms_medqa import MedicalQA
 from ms_medqa.config import UserError
+from ms_medqa.generation import answers
 from ms_medqa.generation.answer import AnswerStream
 from ms_medqa.generation.answers import Tokens
 from ms_medqa.generation.batch import answer_file, read_requests
-from ms_medqa.generation.beams import BeamParams
+from ms_medqa.generation.beams import BeamParams, Hypothesis
 from ms_medqa.generation.params import SamplingParams
 from ms_medqa.generation.search import search_many
 from ms_medqa.generation.stops import AnswerText
@@ -85,11 +87,26 @@ def test_a_stop_text_that_is_sure_at_the_end_alone_is_no_cut() -> None:
     assert stream.finish == "stop"
 
 
-def test_a_stop_text_ends_beams() -> None:
+def test_a_stop_text_ends_beams(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tiny.qa().answer(QUESTION, **BEAMS)
     stop = whole[1:3]
-    for answer in tiny.qa().answers(QUESTION, n=3, stop=[stop], **BEAMS):
+    searched: list[Hypothesis] = []
+
+    def noted(*given: Any, **more: Any) -> list[list[Hypothesis]]:
+        found = search_many(*given, **more)
+        searched.extend(*found)
+        return found
+
+    monkeypatch.setattr(answers, "search_many", noted)
+    # Short answers are liked best, so that those that were ended stay among the found.
+    for answer in tiny.qa().answers(QUESTION, n=3, stop=[stop], length_penalty=-2.0, **BEAMS):
         assert stop not in answer
+    decode = tiny.qa().tokenizer.decode
+    assert any(stop in decode(one.tokens) for one in searched)
+    for one in searched:
+        # No beginning is followed beyond its stop text.
+        assert stop not in decode(one.tokens[:-1])
+        assert (one.finish == "stop") == (stop in decode(one.tokens))
 
 
 def test_a_search_goes_through_the_adapter_that_is_chosen(qa: MedicalQA) -> None:
