@@ -110,7 +110,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, unread = time.monotonic(), 0, scope["method"] in ("POST", "PUT", "PATCH")
+        began, status, unread = time.monotonic(), 0, _has_body(Headers(scope=scope))
 
         async def watched_receive() -> Message:
             nonlocal unread
@@ -146,6 +146,11 @@ class Front:
             # A page has a hundred files, and the name of an open one is between it and its browser.
             level = logging.DEBUG if path.startswith(_QUIET) else logging.INFO
             log.log(level, "%s %s %d %.3f s", scope["method"], _printable(path), status or CLIENT_LEFT, seconds)
+
+
+def _has_body(headers: Headers) -> bool:
+    # Of any method: nothing keeps a GET from having one.
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
 
 
 def _route(path: str) -> str:

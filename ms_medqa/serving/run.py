@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.serving.app import build_app
-from ms_medqa.serving.errors import ApiError, stopping
-from ms_medqa.serving.front import DISCLAIMER
+from ms_medqa.serving.errors import stopping
+from ms_medqa.serving.protocol import Protocol
 from ms_medqa.serving.service import Service
 
 log = logging.getLogger("ms_medqa.serving")
@@ -31,8 +29,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Of the time for the end, what is kept for telling those who are broken off.
 _LAST_SHARE, _LAST_SECONDS = 0.25, 2.0
 _POLL_SECONDS = 0.05
-# For the head of a request to arrive: else whoever opens connections and says nothing holds them for ever.
-_HEAD_SECONDS = 30.0
 # For connections and the process to go.
 _CLOSING_SECONDS = 0.5
 _BACKLOG = 2048
@@ -91,7 +87,7 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
     server = _Server(
         uvicorn.Config(
             build_app(service, key),
-            http=_Protocol,
+            http=Protocol,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -147,54 +143,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class _Protocol(H11Protocol):
-    """Tells what is no HTTP in the shape of all other errors, and closes connections that ask for nothing."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._time_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._time_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_timer()
-
-    def _time_head(self) -> None:
-        # Behind a response uvicorn has a timer of its own, which the first byte of a next request ends.
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_timer()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
-
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def send_400_response(self, msg: str) -> None:
-        # Behind the beginning of a response there is nothing left to say.
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = ApiError(400, "the request is not valid HTTP").to_json().encode()
-            headers = {
-                "Content-Type": "application/json",
-                "Content-Length": str(len(body)),
-                "Connection": "close",
-                "X-Medical-Disclaimer": DISCLAIMER,
-            }
-            for event in (
-                h11.Response(status_code=400, headers=list(headers.items())),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
 
 
 @contextlib.contextmanager

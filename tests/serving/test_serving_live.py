@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -171,9 +172,9 @@ def test_what_is_no_http_hurts_nobody(make: Make, data: bytes) -> None:
 def test_a_connection_that_asks_for_nothing_is_closed(
     make: Make, monkeypatch: pytest.MonkeyPatch, sent: list[bytes]
 ) -> None:
-    from ms_medqa.serving import run
+    from ms_medqa.serving import protocol
 
-    monkeypatch.setattr(run, "_HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.4)
     with running(make(seconds=0.01)) as address:
         with socket.create_connection(("127.0.0.1", port_of(address))) as client:
             # Less than what uvicorn leaves between two requests.
@@ -189,12 +190,37 @@ def test_a_connection_that_asks_for_nothing_is_closed(
         assert post(address, ENDLESS_BODY | {"max_tokens": 80}).json()["usage"]["completion_tokens"] == 80
 
 
-def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ms_medqa.serving import responses
+@pytest.mark.parametrize("body", ["Content-Length: 10", "Content-Length: 99999999999", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/none"])
+def test_a_body_that_no_route_reads_ends_its_connection(make: Make, path: str, body: str) -> None:
+    with running(make()) as address, socket.create_connection(("127.0.0.1", port_of(address))) as client:
+        # Less than what uvicorn leaves between two requests.
+        client.settimeout(4)
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{body}\r\n\r\n".encode())
+        received = b""
+        while chunk := client.recv(4096):
+            received += chunk
+        assert received.startswith(b"HTTP/1.1 404" if path == "/none" else b"HTTP/1.1 200")
+        assert b"connection: close" in received.lower()
+
+
+def _is_closed(client: socket.socket) -> bool:
+    """The other side has let the connection go; found out without reading, which would let it send more."""
+    poll = select.poll()
+    poll.register(client, 0)
+    return bool(poll.poll(0))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    from ms_medqa.serving import protocol, responses
 
     monkeypatch.setattr(responses, "_STALL_SECONDS", 0.2)
-    fixture = make(request_seconds=1, max_tokens=4000)
-    body = json.dumps(ENDLESS_BODY | {"stream": True, "max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
+    monkeypatch.setattr(protocol, "STALL_SECONDS", 0.5)
+    # A stream is longer than its time; a whole answer is made, and more than the system takes by itself.
+    seconds, tokens = (1, 4000) if stream else (20, 2000)
+    fixture = make(request_seconds=seconds, max_tokens=4000)
+    body = json.dumps(ENDLESS_BODY | {"stream": stream, "max_tokens": tokens, "n": 4, "logprobs": 20}).encode()
     with running(fixture) as address, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", port_of(address)))
@@ -203,6 +229,27 @@ def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.M
         fixture.wait_idle()
         # It is over when it is counted, which is when nothing is left of it.
         wait_for(lambda: 'completions",status="200"} 1' in fixture.service.metrics.text())
+        wait_for(lambda: _is_closed(client))
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import protocol
+
+    monkeypatch.setattr(protocol, "STALL_SECONDS", 5)
+    fixture = make()
+    body = json.dumps(ENDLESS_BODY | {"n": 4, "logprobs": 20}).encode()
+    head = f"{HEAD}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with running(fixture) as address, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", port_of(address)))
+        client.settimeout(20)
+        client.sendall(head + body)
+        received = b""
+        while chunk := client.recv(65536):
+            received += chunk
+            time.sleep(0.002)
+        choices = json.loads(received.partition(b"\r\n\r\n")[2])["choices"]
+        assert [len(choice["logprobs"]["tokens"]) for choice in choices] == [2000] * 4
 
 
 def _drained(fixture: Fixture, body: dict[str, Any]) -> tuple[Any, Any, float]:

@@ -1,0 +1,104 @@
+"""One connection of the server: its errors in the shape of all others, and an end to what only holds it open."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ms_medqa.serving.errors import ApiError
+from ms_medqa.serving.front import DISCLAIMER
+
+# For the head of a request to arrive: else whoever opens connections and says nothing holds them for ever.
+SILENCE_SECONDS = 30.0
+# For a client to take what it has been sent: an answer, or a part of one. Long enough for the largest on a slow line.
+STALL_SECONDS = 60.0
+_NO_LINGERING = struct.pack("ii", 1, 0)
+
+
+class Protocol(H11Protocol):
+    """Tells what is no HTTP in the shape of all other errors, and lets go who asks for nothing or takes nothing."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._silence, self._stall = _Timer(self.loop), _Timer(self.loop)
+        # So that `pause_writing` tells of every byte that waits: a transport that is closed waits for its last one.
+        transport.set_write_buffer_limits(high=0)
+        self._time_silence()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._time_silence()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._time_silence()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall.start(STALL_SECONDS, self._let_go)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stall.stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._silence.stop()
+        self._stall.stop()
+
+    def _time_silence(self) -> None:
+        """While no request is on its way, the client owes a head, or the rest of a body that nobody reads.
+
+        Behind a response uvicorn has a timer of its own, which the first byte that comes ends.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._silence.stop()
+        else:
+            self._silence.start(SILENCE_SECONDS, self.transport.close)
+
+    def _let_go(self) -> None:
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            # The system, too, would go on for minutes to offer what it holds.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        # Behind the beginning of a response there is nothing left to say.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = ApiError(400, "the request is not valid HTTP").to_json().encode()
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+                "X-Medical-Disclaimer": DISCLAIMER,
+            }
+            for event in (
+                h11.Response(status_code=400, headers=list(headers.items())),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class _Timer:
+    """Does something after a while, unless it is stopped before; where it runs, starting it changes nothing."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float, act: Callable[[], object]) -> None:
+        if self._handle is None:
+            self._handle = self._loop.call_later(seconds, act)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
