@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -17,7 +20,7 @@ from ms_medqa.serving import intake
 from ms_medqa.serving.bodies import ChatBody, CompletionBody, GenerationBody, check_body
 from ms_medqa.serving.errors import ApiError, internal
 from ms_medqa.serving.front import CLIENT_LEFT, Front, Gate
-from ms_medqa.serving.json_body import read_json
+from ms_medqa.serving.json_body import parse_json, read_body
 from ms_medqa.serving.page import INSTALL, has_page
 from ms_medqa.serving.page.routes import PageRoutes, serves
 from ms_medqa.serving.responses import (
@@ -29,6 +32,7 @@ from ms_medqa.serving.responses import (
     while_connected,
 )
 from ms_medqa.serving.service import ServedModel, Service
+from ms_medqa.serving.worker import Places
 
 _Body = TypeVar("_Body", bound=GenerationBody)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -98,13 +102,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/chat/completions", openapi_extra=_body_schema(ChatBody))
     async def chat_completions(request: Request) -> Response:
-        body = await _read(request, service, ChatBody)
-        return await _respond(request, body, await intake.chat(service, body))
+        return await _respond(request, service, ChatBody, intake.chat)
 
     @app.post("/v1/completions", openapi_extra=_body_schema(CompletionBody))
     async def completions(request: Request) -> Response:
-        body = await _read(request, service, CompletionBody)
-        return await _respond(request, body, await intake.completion(service, body))
+        return await _respond(request, service, CompletionBody, intake.completion)
 
 
 def _tell_of_page(app: FastAPI) -> None:
@@ -113,16 +115,29 @@ def _tell_of_page(app: FastAPI) -> None:
         raise ApiError(404, f"there is no page here: {INSTALL}, and serve.page must not be false")
 
 
-async def _read(request: Request, service: Service, kind: type[_Body]) -> _Body:
+async def _respond(
+    request: Request, service: Service, kind: type[_Body], begin: Callable[..., Awaitable[Follower]]
+) -> Response:
+    began, settings = time.monotonic(), service.settings
+    until = began + settings.request_seconds
     service.check_open()
-    settings = service.settings
-    values = await read_json(request, settings.max_body_bytes, settings.request_seconds)
-    return check_body(kind, values, settings.max_messages)
+    late = ApiError(408, "the request's body did not arrive in time")
+    data = await intake.while_open(service, read_body(request, settings.max_body_bytes), until, late)
+    with Places(service.worker) as places:
 
+        async def understood() -> tuple[_Body, Follower]:
+            places.take(1)
+            read = partial(_understood, kind, data, settings.max_messages)
+            body = await service.threads.run_long(len(data), read)
+            return body, await begin(service, body, places, began)
 
-async def _respond(request: Request, body: GenerationBody, follower: Follower) -> Response:
-    await while_connected(request.receive, follower.accept())
+        body, follower = await intake.while_open(service, understood(), until, service.late(), request.receive)
+        await while_connected(request.receive, follower.accept())
     return StreamedResponse(follower, body.usage_in_stream) if body.stream else WholeResponse(follower)
+
+
+def _understood(kind: type[_Body], data: bytes, max_messages: int) -> _Body:
+    return check_body(kind, parse_json(data), max_messages)
 
 
 def _describe(service: Service, model: ServedModel) -> dict[str, Any]:

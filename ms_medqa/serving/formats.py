@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from ms_medqa.data.byte_level import BYTE_NAMES
-from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.serving.job import Scored
+from ms_medqa.serving.token_texts import TokenTexts
 
-_BYTES = {name: value for value, name in BYTE_NAMES.items()}
-_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 _NO_PROBABILITY = -9999.0
+# What a token takes with its log-probability.
+_TOKEN_BYTES = 64
 
 Json = dict[str, Any]
 
@@ -30,7 +28,7 @@ class Format(ABC):
 
     Args:
         model: name that the request gave.
-        tokenizer: of the answer.
+        texts: of the answer's tokens.
         scored: log-probabilities were asked for.
         top: how many of the likeliest tokens.
     """
@@ -39,14 +37,11 @@ class Format(ABC):
     whole = ""
     chunk = ""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, scored: bool, top: int) -> None:
+    def __init__(self, model: str, texts: TokenTexts, scored: bool, top: int) -> None:
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._tokenizer = tokenizer
+        self._texts = texts
         self._scored = scored
         self._top = top
-        # Something for a token to stand behind, see `_token`.
-        self._before = tokenizer.encode("a")[-1:] if scored else []
-        self._before_text = self._decode(self._before)
 
     def answer(self, choices: Sequence[Json], tokens: Json) -> Json:
         """The whole response."""
@@ -61,6 +56,10 @@ class Format(ABC):
         """The choice with which an answer's stream begins."""
         return None
 
+    def size(self, texts: Sequence[str], scored: Sequence[Sequence[Scored]]) -> int:
+        """Bytes of whole answers, roughly."""
+        return sum(map(len, texts)) + sum(map(len, scored)) * (1 + self._top) * _TOKEN_BYTES
+
     @abstractmethod
     def choice(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
         """A whole answer."""
@@ -68,29 +67,6 @@ class Format(ABC):
     @abstractmethod
     def delta(self, index: int, text: str, scored: Sequence[Scored], finish: str | None) -> Json:
         """A part of an answer."""
-
-    def _token(self, token: int, first: bool) -> tuple[str, list[int] | None]:
-        """A token's text and bytes; a part of a character is spelt `bytes:\\xe9\\xab`.
-
-        Args:
-            token: its id.
-            first: it begins an answer, where many vocabularies leave out the space before a word.
-        """
-        before, said = ([], "") if first else (self._before, self._before_text)
-        text = self._decode([*before, token]).removeprefix(said)
-        if "\ufffd" not in text:
-            return text, list(text.encode())
-        name = self._tokenizer.id_to_token(token) or ""
-        if match := _BYTE_TOKEN.fullmatch(name):
-            values = [int(match[1], 16)]
-        elif name and all(letter in _BYTES for letter in name):
-            values = [_BYTES[letter] for letter in name]
-        else:
-            return text, None
-        return "bytes:" + "".join(f"\\x{value:02x}" for value in values), values
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(tokens, skip_special=False)
 
 
 class ChatFormat(Format):
@@ -128,7 +104,7 @@ class ChatFormat(Format):
         return {"content": content, "refusal": None}
 
     def _one(self, token: int, value: float | None, first: bool) -> Json:
-        text, values = self._token(token, first)
+        text, values = self._texts(token, first)
         return {"token": text, "logprob": finite(value), "bytes": values}
 
 
@@ -148,7 +124,7 @@ class TextFormat(Format):
         if not self._scored:
             return None
         return {
-            "tokens": [self._token(item.choice.token, item.first)[0] for item in scored],
+            "tokens": [self._texts(item.choice.token, item.first)[0] for item in scored],
             "token_logprobs": [finite(item.choice.logprob) for item in scored],
             "top_logprobs": [self._likeliest(item) for item in scored] if self._top else None,
             "text_offset": [item.start for item in scored],
@@ -158,7 +134,7 @@ class TextFormat(Format):
         values: Json = {}
         for token, value in item.choice.top[: self._top]:
             # Of two that read alike, the likelier comes first.
-            values.setdefault(self._token(token, item.first)[0], finite(value))
+            values.setdefault(self._texts(token, item.first)[0], finite(value))
         return values
 
 

@@ -105,12 +105,17 @@ class Job:
 
 
 class Ticket:
-    """A request's jobs, and the queue in which their events come back to the event loop that made it."""
+    """A request's jobs, and the queue in which their events come back to the event loop that made it.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    Args:
+        jobs: its answers.
+        began: when the request came, on the monotonic clock; None: now.
+    """
+
+    def __init__(self, jobs: Sequence[Job], began: float | None = None) -> None:
         self.jobs = tuple(jobs)
         self.loop = asyncio.get_running_loop()
-        self.began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
         # Of the worker's thread: a ticket that is over gets no more events.
         self.left = len(self.jobs)
         self._events: asyncio.Queue[Event] = asyncio.Queue()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -16,12 +15,17 @@ from starlette.types import Receive, Scope, Send
 from ms_medqa.serving.errors import ApiError
 from ms_medqa.serving.formats import Format, Json, usage
 from ms_medqa.serving.job import Accepted, Piece, Scored, Ticket
+from ms_medqa.serving.racing import Overtaken, race
 from ms_medqa.serving.service import Service
+from ms_medqa.serving.worker import Places
 
 log = logging.getLogger("ms_medqa.serving")
 _Result = TypeVar("_Result")
 # Beyond the time of a request, for the rest of a stream to be taken.
 _STALL_SECONDS = 5.0
+# Of an answer's JSON, how far down its single tokens are.
+_TO_TOKENS = 5
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class ClientGone(Exception):
@@ -39,23 +43,15 @@ async def while_connected(receive: Receive, work: Awaitable[_Result], until: flo
     Raises:
         ClientGone: it has left.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_gone(receive))
+    seconds = None if until is None else max(0.0, until - time.monotonic())
     try:
-        seconds = None if until is None else max(0.0, until - time.monotonic())
-        await asyncio.wait({task, watch}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        for each in (task, watch):
-            each.cancel()
-            # A task that is cancelled still has to end its own clean-up.
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await each
+        return await race(work, gone(receive), seconds=seconds)
+    except Overtaken:
+        raise ClientGone from None
 
 
-async def _gone(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
+    """Returns when the client of a request, whose body has been read, has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -66,6 +62,7 @@ class Follower:
     Args:
         service: whose worker runs it.
         ticket: not submitted yet.
+        places: that it has in the queue.
         form: of the endpoint.
         prompt_tokens: of all its prompts.
 
@@ -73,9 +70,10 @@ class Follower:
         deadline: on the monotonic clock, when the request must be done.
     """
 
-    def __init__(self, service: Service, ticket: Ticket, form: Format, prompt_tokens: int) -> None:
+    def __init__(self, service: Service, ticket: Ticket, places: Places, form: Format, prompt_tokens: int) -> None:
         self._service = service
         self._ticket = ticket
+        self._places = places
         self._form = form
         self._prompt_tokens = prompt_tokens
         self.deadline = ticket.began + service.settings.request_seconds
@@ -89,12 +87,10 @@ class Follower:
         Raises:
             ApiError: it is refused.
         """
-        self._service.check_open()
-        self._service.worker.submit(self._ticket)
+        self._service.check_ready()
+        self._service.worker.submit(self._ticket, self._places)
         self._service.tickets.add(self._ticket)
-        seconds = self._service.settings.request_seconds
-        # OpenAI's clients would ask again, for what takes as long again.
-        late = ApiError(504, f"not done within {seconds:g} seconds", headers={"X-Should-Retry": "false"})
+        late = self._service.late()
         # An event like others, because before Python 3.12 `wait_for` may lose the cancellation of a client that leaves.
         self._alarm = self._ticket.loop.call_later(self.deadline - time.monotonic(), self._ticket.put, late)
         try:
@@ -111,8 +107,8 @@ class Follower:
         self._service.tickets.discard(self._ticket)
         self._service.worker.cancel(self._ticket)
 
-    async def whole(self) -> Json:
-        """The whole response.
+    async def whole(self) -> bytes:
+        """The whole response, as JSON in UTF-8.
 
         Raises:
             ApiError: it failed, or took too long.
@@ -125,11 +121,13 @@ class Follower:
                 finish[piece.index] = piece.finish
         finally:
             self.leave()
-        choices = [
-            self._form.choice(i, self._texts[i] + self._service.closing, scored[i], finish[i])
-            for i in range(len(self._made))
-        ]
-        return self._form.answer(choices, self._usage())
+        form, closing = self._form, self._service.closing
+
+        def written() -> bytes:
+            choices = [form.choice(i, text + closing, scored[i], finish[i]) for i, text in enumerate(self._texts)]
+            return "".join(_parts(form.answer(choices, self._usage()), _TO_TOKENS)).encode()
+
+        return await self._service.threads.run_long(form.size(self._texts, scored), written)
 
     async def chunks(self, usage_wanted: bool) -> AsyncIterator[Json]:
         """The response in chunks.
@@ -189,9 +187,9 @@ class WholeResponse(Response):
         except ClientGone:
             return
         except ApiError as error:
-            response = error_response(error)
+            response: Response = error_response(error)
         else:
-            response = JSONResponse(body)
+            response = Response(body, media_type="application/json")
         finally:
             self._follower.leave()
         await response(scope, receive, send)
@@ -224,12 +222,28 @@ class StreamedResponse(Response):
         chunks = self._follower.chunks(self._usage_wanted)
         try:
             async for chunk in chunks:
-                await event(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+                await event(_json(chunk))
         except ApiError as error:
             await event(error.to_json())
         finally:
             await chunks.aclose()
         await event("[DONE]", more=False)
+
+
+def _parts(value: Any, levels: int) -> Iterator[str]:
+    """JSON, of which what lies so many levels down is written at one go, in which no other thread gets a turn."""
+    if levels and isinstance(value, dict):
+        for place, (name, item) in enumerate(value.items()):
+            yield f"{',' if place else '{'}{_json(name)}:"
+            yield from _parts(item, levels - 1)
+        yield "}" if value else "{}"
+    elif levels and isinstance(value, list):
+        for place, item in enumerate(value):
+            yield "," if place else "["
+            yield from _parts(item, levels - 1)
+        yield "]" if value else "[]"
+    else:
+        yield _json(value)
 
 
 def error_response(error: ApiError) -> JSONResponse:

@@ -126,7 +126,7 @@ async def _serve(service: Service, key: str | None, listener: socket.socket, on_
 
 async def _drain(service: Service, end: float) -> None:
     """Let what runs come to its end, and break off what is left shortly before `end`."""
-    service.draining = True
+    service.stopping.set()
     worker = service.worker
     print(f"stopping: {worker.reserved} answers to finish", file=sys.stderr, flush=True)
     kept = min(_LAST_SECONDS, service.settings.drain_seconds * _LAST_SHARE)

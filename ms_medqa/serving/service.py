@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from ms_medqa.config.errors import UserError
@@ -21,6 +22,8 @@ from ms_medqa.serving.core import Core
 from ms_medqa.serving.errors import ApiError, invalid, stopping
 from ms_medqa.serving.job import Job, Ticket
 from ms_medqa.serving.metrics import Metrics
+from ms_medqa.serving.threads import TextThreads
+from ms_medqa.serving.token_texts import TokenTexts
 from ms_medqa.serving.worker import Worker
 
 log = logging.getLogger("ms_medqa.serving")
@@ -51,6 +54,11 @@ class ServedModel:
         """Of prompt and answer."""
         return self.prompt.tokenizer
 
+    @cached_property
+    def token_texts(self) -> TokenTexts:
+        """Of its tokens."""
+        return TokenTexts(self.tokenizer)
+
 
 class Service:
     """A server's models and its worker, and the tickets that are not over.
@@ -70,13 +78,20 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics()
         self.worker = Worker(make_core, self.settings.max_queue, self.metrics)
-        self.draining = False
+        self.threads = TextThreads()
+        # No more requests are taken; those that run may come to their end.
+        self.stopping = asyncio.Event()
         # Nothing runs any more: connections that only wait may be closed.
         self.over = asyncio.Event()
         # Of the event loop alone.
         self.tickets: set[Ticket] = set()
         closing = (self.settings.closing or "").strip()
         self.closing = f"{_GAP}{closing}" if closing else ""
+
+    @property
+    def draining(self) -> bool:
+        """The server is going down."""
+        return self.stopping.is_set()
 
     @property
     def ready(self) -> bool:
@@ -101,11 +116,21 @@ class Service:
             )
         return model
 
-    def check_open(self) -> None:
-        """Raise 503 where the server takes no more requests, and 429 where none may wait."""
+    def check_ready(self) -> None:
+        """Raise 503 where the server takes no more requests."""
         if not self.ready:
             raise stopping()
+
+    def check_open(self) -> None:
+        """The same, and 429 where none may wait."""
+        self.check_ready()
         self.worker.check_room()
+
+    def late(self) -> ApiError:
+        """A request has had its time."""
+        seconds = self.settings.request_seconds
+        # OpenAI's clients would ask again, for what takes as long again.
+        return ApiError(504, f"not done within {seconds:g} seconds", headers={"X-Should-Retry": "false"})
 
     def encode_chat(self, model: ServedModel, body: ChatBody) -> list[list[int]]:
         """The one prompt of a dialogue; control tokens in what users wrote stay text. Takes a while for a long text."""
@@ -158,8 +183,9 @@ class Service:
         prompts: Sequence[Sequence[int]],
         max_tokens: int | None,
         logprobs: int | None,
+        began: float | None = None,
     ) -> Ticket:
-        """The jobs of a request: `n` answers to each prompt.
+        """The jobs of a request: `n` answers to each prompt; `began` is when it came.
 
         Raises:
             ApiError: 400, so long an answer does not fit behind a prompt.
@@ -177,7 +203,7 @@ class Service:
                     prompt, params, limit, model.end_ids, seed, stream, adapter=model.adapter, logprobs=logprobs
                 )
                 jobs.append(Job(request, model.tokenizer, stops, index=len(jobs)))
-        return Ticket(jobs)
+        return Ticket(jobs, began)
 
     def _params(self, body: GenerationBody) -> SamplingParams:
         names = [field.name for field in fields(SamplingParams)]

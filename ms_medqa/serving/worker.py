@@ -56,7 +56,7 @@ class Worker:
 
     @property
     def reserved(self) -> int:
-        """Answers that have been submitted and are not over."""
+        """Answers that have a place in the queue, or run."""
         return self._reserved
 
     @property
@@ -71,21 +71,32 @@ class Worker:
         if self._failed is not None:
             raise self._failed
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, ticket: Ticket, places: Places | None = None) -> None:
         """Queue a request; its first event is `Accepted` or an error.
+
+        Args:
+            ticket: the request.
+            places: that it has taken before, as many as it has answers.
 
         Raises:
             ApiError: 429, the queue is full.
         """
-        with self._lock:
-            self.check_room(len(ticket.jobs))
-            self._reserved += len(ticket.jobs)
+        places = Places(self) if places is None else places
+        places.take(len(ticket.jobs))
+        places.hand_over()
         self._inbox.put(lambda core: self._enter(core, ticket))
 
-    def check_room(self, answers: int = 1) -> None:
-        """Raise 429 where so many more answers may not wait."""
-        if self._reserved + answers > self.capacity:
-            raise ApiError(429, "too many requests are waiting: come back later", headers={"Retry-After": "5"})
+    def check_room(self) -> None:
+        """Raise 429 where no more answers may wait."""
+        if self._reserved >= self.capacity:
+            raise _full()
+
+    def reserve(self, answers: int) -> None:
+        """Keep places for so many more answers, or for fewer, below 0; raise 429 where there are not so many."""
+        with self._lock:
+            if answers > 0 and self._reserved + answers > self.capacity:
+                raise _full()
+            self._reserved += answers
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request before the next step; does nothing where it is over."""
@@ -229,8 +240,7 @@ class Worker:
 
     def _release(self, ticket: Ticket, jobs: int) -> None:
         ticket.left -= jobs
-        with self._lock:
-            self._reserved -= jobs
+        self.reserve(-jobs)
 
     def _deliver(self) -> None:
         """Hand the events to the loops that wait for them, each woken once."""
@@ -242,6 +252,43 @@ class Worker:
             # A loop that has been closed has nobody left to tell.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_put, events)
+
+
+class Places:
+    """What a request takes of the queue before its prompts are encoded, so that no more are than may wait.
+
+    As a context, what has not been handed over is given back at its end.
+
+    Args:
+        worker: whose queue it is.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._count = 0
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.take(0)
+
+    def take(self, answers: int) -> None:
+        """Have places for so many answers.
+
+        Raises:
+            ApiError: 429, there are not so many.
+        """
+        self._worker.reserve(answers - self._count)
+        self._count = answers
+
+    def hand_over(self) -> None:
+        """From now on they are the ticket's, whose answers give them back one by one."""
+        self._count = 0
+
+
+def _full() -> ApiError:
+    return ApiError(429, "too many requests are waiting: come back later", headers={"Retry-After": "5"})
 
 
 def _put(events: list[tuple[Ticket, Event]]) -> None:

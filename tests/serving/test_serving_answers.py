@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
 
 from ms_medqa.generation import SamplingParams
+from ms_medqa.serving.formats import ChatFormat
+from ms_medqa.serving.responses import _parts
+from ms_medqa.serving.token_texts import TokenTexts
 
 Ask = Callable[..., LocalClient]
 
@@ -213,6 +217,43 @@ def test_log_probabilities_of_a_dialogue(ask: Ask) -> None:
     streamed = [chunk["choices"][0]["logprobs"] for chunk in events(client.chat(logprobs=True, stream=True).text)]
     parts = [item["token"] for logprobs in streamed if logprobs for item in logprobs["content"]]
     assert parts == [item["token"] for item in content]
+
+
+def test_a_large_answer_is_written_beside_the_event_loop(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, threads, found = ask(), list[threading.Thread](), list[tuple[int, bool]]()
+    answer, find = ChatFormat.answer, TokenTexts._find
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return answer(*arguments)
+
+    def counted(self: TokenTexts, token: int, first: bool) -> Any:
+        found.append((token, first))
+        return find(self, token, first)
+
+    monkeypatch.setattr(ChatFormat, "answer", noted)
+    monkeypatch.setattr(TokenTexts, "_find", counted)
+    fields = {"temperature": ENDLESS, "logprobs": True, "top_logprobs": 20, "n": 4}
+    small = client.chat(**fields, max_tokens=2).json()
+    large = client.chat(**fields, max_tokens=1000).json()
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is not threading.main_thread()
+    first, second = (body["choices"][3]["logprobs"]["content"] for body in (small, large))
+    assert first == second[:2]
+    assert len(second) == 1000
+    # A token reads the same each time, be it the first of an answer or behind others.
+    assert len(found) == len(set(found)) < 2000
+
+
+@pytest.mark.parametrize("levels", range(8))
+def test_json_in_parts_is_json(levels: int) -> None:
+    value = {
+        "a": [{"b": {"c": [1, '二\n"', None, True, -0.5], "d": {}, "e": []}}, {}, [[]]],
+        "": "x",
+        "f": {"g": [[], {}]},
+    }
+    text = "".join(_parts(value, levels))
+    assert text == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def test_log_probabilities_of_a_plain_text(ask: Ask) -> None:

@@ -297,6 +297,53 @@ def test_at_the_end_a_step_that_does_not_end_is_not_waited_for(make: Make) -> No
     assert error_of(answers[0], 503)["code"] == "stopping"
 
 
+def test_at_the_end_a_prompt_that_is_still_encoded_is_not_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixture, answers = make(drain_seconds=1), list[Any]()
+    began, release = threading.Event(), threading.Event()
+
+    def encode(*arguments: Any) -> list[list[int]]:
+        began.set()
+        release.wait(20)
+        return [[1]]
+
+    monkeypatch.setattr(fixture.service, "encode_texts", encode)
+    with running(fixture) as address:
+        thread = threading.Thread(target=lambda: answers.append(post(address, ENDLESS_BODY)))
+        thread.start()
+        assert began.wait(10)
+        fixture.stop()
+        stopped = time.monotonic()
+        # It is refused at once, and its place is free.
+        thread.join(10)
+    assert time.monotonic() - stopped < 3
+    assert error_of(answers[0], 503)["code"] == "stopping"
+    assert fixture.service.worker.reserved == 0
+    assert not fixture.service.threads.stop(0)
+    release.set()
+    assert fixture.service.threads.stop(10)
+
+
+def test_at_the_end_who_has_sent_half_a_body_is_told_at_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    fixture = make(drain_seconds=15)
+    with running(fixture) as address, socket.create_connection(("127.0.0.1", port_of(address))) as client:
+        client.settimeout(10)
+        client.sendall(f"{HEAD}Content-Length: 100\r\n\r\n{{".encode())
+        # Of requests that are being read nothing is counted.
+        time.sleep(0.3)
+        fixture.stop()
+        began, received = time.monotonic(), b""
+        while chunk := client.recv(4096):
+            received += chunk
+        assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 8
+    assert received.startswith(b"HTTP/1.1 503")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "stopping"
+    assert b"x-medical-disclaimer" in received.lower()
+    assert "Traceback" not in caplog.text
+
+
 _PROGRAM = """
 import sys
 from pathlib import Path

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from serving_client import JSON, QUESTION, LocalClient, error_of, events, text_of
-from serving_fakes import LIMIT
+from serving_fakes import ENDLESS, LIMIT
 
+from ms_medqa.serving.app import build_app
 from ms_medqa.serving.bodies import ChatBody
 
 Ask = Callable[..., LocalClient]
@@ -295,6 +299,103 @@ def test_a_full_queue_asks_to_come_back(ask: Ask) -> None:
     assert client.fixture.core.most == 2
     client.fixture.wait_idle()
     assert client.complete("x").status_code == 200
+
+
+@pytest.mark.parametrize(("answers", "taken"), [(1, 3), (2, 1)])
+def test_prompts_that_are_being_encoded_have_places_in_the_queue(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, answers: int, taken: int
+) -> None:
+    client = ask(rows=2, max_queue=1, seconds=0.001)
+    service, release = client.fixture.service, threading.Event()
+    encode, reserved = service.encode_texts, list[int]()
+
+    def slow(*arguments: Any) -> list[list[int]]:
+        reserved.append(service.worker.reserved)
+        release.wait(0.5)
+        return encode(*arguments)
+
+    monkeypatch.setattr(service, "encode_texts", slow)
+    body = {"model": "base", "prompt": "x", "max_tokens": 5, "n": answers}
+    responses = client.together(*(("POST", "/v1/completions", {"json": body}) for _ in range(8)))
+    assert sorted(response.status_code for response in responses) == [200] * taken + [429] * (8 - taken)
+    # What is refused is refused before it costs a second.
+    assert len(reserved) == taken
+    assert max(reserved) <= 3
+    client.fixture.wait_idle()
+    # What turns out to be no request gives its place back as well.
+    for fields in ({"prompt": ""}, {"n": 9}, {"model": "other"}, {"prompt": 1}):
+        assert client.complete(**{"prompt": "x", **fields}).status_code in (400, 404)
+    assert service.worker.reserved == 0
+
+
+def test_the_time_that_encoding_takes_is_the_requests(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = ask(request_seconds=1, seconds=0.005)
+    encode, release = client.fixture.service.encode_texts, threading.Event()
+
+    def slow(*arguments: Any) -> list[list[int]]:
+        release.wait(0.8)
+        return encode(*arguments)
+
+    monkeypatch.setattr(client.fixture.service, "encode_texts", slow)
+    began = time.monotonic()
+    assert error_of(client.complete("x", temperature=ENDLESS, max_tokens=2000), 504)["code"] == "timeout"
+    assert time.monotonic() - began < 1.6
+    monkeypatch.setattr(client.fixture.service, "encode_texts", lambda *arguments: release.wait(5) and [])
+    assert error_of(client.complete("x"), 504)["code"] == "timeout"
+    assert time.monotonic() - began < 3.2
+    assert client.fixture.service.worker.reserved == 0
+    release.set()
+
+
+def test_a_client_that_leaves_while_its_prompt_is_encoded_gives_its_place_back(make: Callable[..., Any]) -> None:
+    fixture, release = make(), threading.Event()
+    fixture.service.encode_texts = lambda *arguments: release.wait(10) and [[1]]
+
+    async def leave() -> None:
+        body = {"type": "http.request", "body": b'{"model": "base", "prompt": "x"}', "more_body": False}
+        received = [{"type": "http.disconnect"}, body]
+        encoding = asyncio.Event()
+
+        async def receive() -> Any:
+            if len(received) == 1:
+                while not fixture.service.worker.reserved:
+                    await asyncio.sleep(0.005)
+                encoding.set()
+            return received.pop()
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+        began = time.monotonic()
+        app = build_app(fixture.service)
+        await app(scope, receive, lambda message: asyncio.sleep(0))
+        assert encoding.is_set()
+        assert time.monotonic() - began < 5
+        assert fixture.service.worker.reserved == 0
+
+    asyncio.run(leave())
+    release.set()
+
+
+@pytest.mark.parametrize("where", ["parse_json", "check_body"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_large_body_is_read_beside_the_event_loop(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, where: str, path: str
+) -> None:
+    from ms_medqa.serving import app
+
+    threads, work = [], getattr(app, where)
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return work(*arguments)
+
+    client = ask()
+    monkeypatch.setattr(app, where, noted)
+    body = {"model": "base", "stop": [1] * 100_000}
+    error_of(client("POST", path, json=body), 400)
+    assert threads
+    assert threading.main_thread() not in threads
+    client.fixture.wait_idle()
 
 
 def test_a_request_that_takes_too_long_gives_its_row_back(ask: Ask) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import time
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -12,8 +15,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ms_medqa.serving.errors import ApiError, invalid
-from ms_medqa.serving.json_body import read_json
-from ms_medqa.serving.responses import error_response
+from ms_medqa.serving.intake import while_open
+from ms_medqa.serving.json_body import parse_json, read_body
+from ms_medqa.serving.responses import error_response, gone
 from ms_medqa.serving.service import Service
 
 HOME = "/"
@@ -22,6 +26,9 @@ _FILES = re.compile(r"/(assets|static)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+|/(theme\.
 _HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9]+)")
 _JOIN, _DATA = "/gradio_api/queue/join", "/gradio_api/queue/data"
 _PLAIN = (str, int, float)
+# Of a call: more than the page has parts, and what of it counts.
+_MOST_VALUES = 64
+_CALL = ("data", "fn_index", "session_hash", "trigger_id")
 # A browser keeps to this whatever the page says: nothing is loaded from or sent to another host, and no other page may
 # hold this one in a frame. Gradio puts its config and its styles into the page itself.
 _POLICY = (
@@ -87,19 +94,12 @@ class PageRoutes:
 
     async def _read(self, scope: Scope, receive: Receive) -> Receive:
         """The request's body within the limits of all bodies, to be received once more."""
-        settings, body = self._service.settings, bytearray()
-
-        async def kept() -> Message:
-            message = await receive()
-            body.extend(message.get("body", b""))
-            return message
-
-        call = await read_json(Request(scope, kept), settings.max_body_bytes, settings.request_seconds)
-        data = call.get("data")
-        # Gradio takes a mapping for a file of this machine, and writes what it cannot take into the log.
-        if not isinstance(data, list) or not all(value is None or isinstance(value, _PLAIN) for value in data):
-            raise invalid("data must be a list of texts and numbers", "data")
-        again = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        service, settings = self._service, self._service.settings
+        late = ApiError(408, "the request's body did not arrive in time")
+        until = time.monotonic() + settings.request_seconds
+        data = await while_open(service, read_body(Request(scope, receive), settings.max_body_bytes), until, late)
+        body = await service.threads.run_long(len(data), partial(_checked, data))
+        again = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return again.pop() if again else await receive()
@@ -139,14 +139,14 @@ class PageRoutes:
             await send(message)
 
         response = asyncio.ensure_future(self._page(scope, asyncio.Event().wait, watched))
-        gone = asyncio.ensure_future(_gone(receive))
+        left = asyncio.ensure_future(gone(receive))
         over = asyncio.ensure_future(self._service.over.wait())
-        tasks = (response, gone, over)
+        tasks = (response, left, over)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if response.done():
                 response.result()
-            elif gone.done():
+            elif left.done():
                 self._page.leave(_name(scope))
         finally:
             for task in tasks:
@@ -156,15 +156,22 @@ class PageRoutes:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def _checked(data: bytes) -> bytes:
+    """What Gradio is given of a call: what it needs, and nothing that it would take for something else."""
+    call = parse_json(data)
+    values = call.get("data")
+    # Gradio takes a mapping for a file of this machine, and writes what it cannot take into the log.
+    if not isinstance(values, list) or not all(value is None or isinstance(value, _PLAIN) for value in values):
+        raise invalid("data must be a list of texts and numbers", "data")
+    if len(values) > _MOST_VALUES:
+        raise invalid("data must be a list of texts and numbers, one for each part of the page", "data")
+    return json.dumps({name: call.get(name) for name in _CALL}, ensure_ascii=False).encode()
+
+
 def _name(scope: Scope) -> str:
     """Of the open page whose connection this is."""
     heartbeat = _HEARTBEAT.fullmatch(scope["path"])
     return heartbeat[1] if heartbeat else QueryParams(scope["query_string"]).get("session_hash", "")
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _check_origin(headers: Headers) -> None:

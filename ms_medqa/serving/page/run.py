@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from ms_medqa.serving.bodies import ChatBody, check_body
 from ms_medqa.serving.errors import ApiError, internal, log_failure
 from ms_medqa.serving.front import CLIENT_LEFT
 from ms_medqa.serving.service import Service
+from ms_medqa.serving.worker import Places
 
 # Between two pictures of the answers: a reader sees no more.
 _PICTURE_SECONDS = 0.05
@@ -89,11 +91,12 @@ class Run:
         )
 
     async def _follow(self, side: int) -> None:
-        status = CLIENT_LEFT
+        status, began = CLIENT_LEFT, time.monotonic()
         try:
             body = check_body(PageBody, self._body(side), self._service.settings.max_messages)
-            follower = await intake.chat(self._service, body)
-            await follower.accept()
+            with Places(self._service.worker) as places:
+                follower = await intake.chat(self._service, body, places, began)
+                await follower.accept()
             async with contextlib.aclosing(follower.chunks(False)) as chunks:
                 async for chunk in chunks:
                     (choice,) = chunk["choices"]
