@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import logging
@@ -12,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ms_medqa.serving.errors import ApiError, internal, log_failure
+from ms_medqa.serving.errors import ApiError, internal, log_failure, stopping
 from ms_medqa.serving.metrics import Metrics
 from ms_medqa.serving.responses import ClientGone, error_response
 
@@ -111,16 +112,18 @@ class Front:
             await self._app(scope, receive, send)
             return
         began, status, unread = time.monotonic(), 0, _has_body(Headers(scope=scope))
+        gone = False
 
         async def watched_receive() -> Message:
-            nonlocal unread
+            nonlocal unread, gone
             message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
             if message["type"] == "http.request" and not message.get("more_body", False):
                 unread = False
             return message
 
         async def watched_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, gone
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -129,16 +132,25 @@ class Front:
                 if unread:
                     # The rest of a body that nobody reads would be taken for the next request.
                     headers["Connection"] = "close"
-            await send(message)
+            try:
+                await send(message)
+            except OSError:
+                gone = True
+                raise
 
         try:
             await self._app(scope, watched_receive, watched_send)
-        except (ClientGone, ClientDisconnect, OSError):
+        except (ClientGone, ClientDisconnect):
             status = status or CLIENT_LEFT
-        except Exception as error:
-            log_failure("a request failed", error)
+        except asyncio.CancelledError:
+            # At its very end the server waits for nobody any more; it would say so without the shape of all errors.
             if not status:
-                await error_response(internal())(scope, watched_receive, watched_send)
+                await error_response(stopping())(scope, watched_receive, watched_send)
+        except Exception as error:
+            if not (gone and isinstance(error, OSError)):
+                log_failure("a request failed", error)
+                if not status:
+                    await error_response(internal())(scope, watched_receive, watched_send)
         finally:
             self._metrics.request(_route(scope["path"]), status or CLIENT_LEFT)
             seconds = time.monotonic() - began

@@ -420,6 +420,67 @@ def test_a_core_that_fails_loses_what_runs_and_nothing_else(ask: Ask, caplog: py
     assert "medqa_step_failures_total 2" in client("GET", "/metrics").text
 
 
+@pytest.mark.parametrize("error", [OSError("a disk"), ZeroDivisionError()])
+def test_what_fails_in_a_route_is_written_down(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    client = ask()
+
+    def fail(*arguments: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(client.fixture.service, "encode_texts", fail)
+    assert error_of(client.complete("x"), 500)["code"] == "internal_error"
+    assert f"a request failed: {type(error).__name__}" in caplog.text
+    assert 'completions",status="500"} 1' in client("GET", "/metrics").text
+    assert client.fixture.service.worker.reserved == 0
+
+
+def _called(app: Any, send: Callable[..., Any], receive: Callable[..., Any]) -> None:
+    """A call of an application for the list of models."""
+    headers = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": headers, "query_string": b""}
+
+    async def call() -> None:
+        task = asyncio.ensure_future(app(scope, receive, send))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await task
+
+    asyncio.run(call())
+
+
+def test_a_connection_that_breaks_is_no_failure(make: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    fixture = make()
+
+    async def send(message: Any) -> None:
+        raise ConnectionResetError
+
+    _called(build_app(fixture.service), send, asyncio.Event().wait)
+    assert "failed" not in caplog.text
+
+
+def test_who_is_broken_off_at_the_very_end_is_told_so(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ms_medqa.serving import app
+
+    async def wait(*arguments: Any) -> Any:
+        await asyncio.Event().wait()
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    monkeypatch.setattr(app.CORSMiddleware, "__call__", wait)
+    _called(build_app(make(cors_origins=["*"]).service), send, asyncio.Event().wait)
+    start, body = sent
+    assert start["status"] == 503
+    assert b"x-medical-disclaimer" in dict(start["headers"])
+    assert json.loads(body["body"])["error"]["code"] == "stopping"
+
+
 @pytest.mark.parametrize("wanted", [False, True])
 def test_texts_are_logged_only_where_that_is_wanted(ask: Ask, caplog: pytest.LogCaptureFixture, wanted: bool) -> None:
     with caplog.at_level(logging.DEBUG):
