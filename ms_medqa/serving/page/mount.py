@@ -20,10 +20,9 @@ from starlette.types import Receive, Scope, Send
 
 from ms_medqa.serving.page.handlers import connect
 from ms_medqa.serving.page.layout import draw
+from ms_medqa.serving.page.visits import MOST
 from ms_medqa.serving.service import Service
 
-# Open pages whose dialogues are kept.
-_PAGES = 1000
 # Beside questions, for the clicks that take no row.
 _CLICKS = 64
 _FONTS = ("system-ui", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei", "sans-serif")
@@ -52,10 +51,13 @@ class Page:
             positions = min(model.positions for model in service.models.values())
             page = draw(list(service.models), positions, service.defaults, service.settings)
             self.leave = connect(page, blocks, service).leave
-        blocks.state_session_capacity = _PAGES
+        # Never reached: `Visits` says what goes, since Gradio would forget an open page like any.
+        blocks.state_session_capacity = 2 * MOST
         # Gradio lets wait what goes beyond; it is the worker that says how many may.
-        blocks.max_threads = service.worker.capacity + _CLICKS
-        blocks.queue(default_concurrency_limit=None, api_open=False)
+        most = blocks.max_threads = service.worker.capacity + _CLICKS
+        blocks.queue(default_concurrency_limit=None, api_open=False, max_size=most)
+        self._blocks = blocks
+        self._cleaning: set[asyncio.Task[None]] = set()
         self._app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         gr.mount_gradio_app(
             self._app,
@@ -80,6 +82,33 @@ class Page:
             self._life = asyncio.ensure_future(self._live())
         await self._started.wait()
         await self._app(scope, receive, send)
+
+    def knows(self, name: str) -> bool:
+        """There is something for a page to fetch, or has been; of others Gradio makes a failure."""
+        return name in self._blocks._queue.pending_messages_per_session
+
+    def drop(self, name: str) -> None:
+        """Throw away what waits for a page to be fetched; only where it fetches nothing."""
+        queue = self._blocks._queue
+        queue.pending_messages_per_session.pop(name, None)
+        queue.pending_event_ids_session.pop(name, None)
+        cleaning = asyncio.ensure_future(queue.clean_events(session_hash=name))
+        self._cleaning.add(cleaning)
+        cleaning.add_done_callback(self._cleaning.discard)
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Throw away the last values of a page's parts, which Gradio keeps to load it anew elsewhere."""
+        state = self._blocks.state_holder.session_data.get(name)
+        if state is not None:
+            state.config_values.clear()
+
+    def forget(self, name: str) -> None:
+        """Throw away all that is held for a page, its dialogues too."""
+        self.drop(name)
+        holder = self._blocks.state_holder
+        holder.session_data.pop(name, None)
+        holder.time_last_used.pop(name, None)
 
     async def _live(self) -> None:
         # In one task from beginning to end, as what Gradio starts here asks for.

@@ -17,13 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ms_medqa.serving.errors import ApiError, invalid
 from ms_medqa.serving.intake import while_open
 from ms_medqa.serving.json_body import parse_json, read_body
+from ms_medqa.serving.page.visits import Held, Visits
 from ms_medqa.serving.responses import error_response, gone
 from ms_medqa.serving.service import Service
 
 HOME = "/"
 # Gradio's own scripts, styles and pictures; no part of a path begins with a dot.
 _FILES = re.compile(r"/(assets|static)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+|/(theme\.css|favicon\.ico)")
-_HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9]+)")
+_NAME = re.compile(r"[A-Za-z0-9]{1,64}")
+_HEARTBEAT = re.compile(rf"/gradio_api/heartbeat/({_NAME.pattern})")
 _JOIN, _DATA = "/gradio_api/queue/join", "/gradio_api/queue/data"
 _PLAIN = (str, int, float)
 # Of a call: more than the page has parts, and what of it counts.
@@ -42,14 +44,14 @@ _OUTSIDE = re.compile(
 )
 
 
-class Page(Protocol):
+class Page(Held, Protocol):
     """What stands behind these routes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
 
-    def leave(self, name: str) -> None:
-        """Stop what runs for the open page of that name."""
+    def knows(self, name: str) -> bool:
+        """There is something for the page of that name to fetch, or has been."""
 
 
 def serves(method: str, path: str) -> bool:
@@ -74,6 +76,7 @@ class PageRoutes:
         self._app = app
         self._page = page
         self._service = service
+        self._visits = Visits(page, service.settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not serves(scope["method"], scope["path"]):
@@ -86,11 +89,11 @@ class PageRoutes:
             _check_origin(Headers(scope=scope))
             if scope["method"] == "POST":
                 receive = await self._read(scope, receive)
+                await self._page(scope, receive, _with_policy(send))
+            else:
+                await self._visit(scope, receive, _with_policy(send))
         except ApiError as error:
             await error_response(error)(scope, receive, send)
-            return
-        serve = self._page if scope["method"] == "POST" else self._follow
-        await serve(scope, receive, _with_policy(send))
 
     async def _read(self, scope: Scope, receive: Receive) -> Receive:
         """The request's body within the limits of all bodies, to be received once more."""
@@ -98,7 +101,8 @@ class PageRoutes:
         late = ApiError(408, "the request's body did not arrive in time")
         until = time.monotonic() + settings.request_seconds
         data = await while_open(service, read_body(Request(scope, receive), settings.max_body_bytes), until, late)
-        body = await service.threads.run_long(len(data), partial(_checked, data))
+        name, body = await service.threads.run_long(len(data), partial(_checked, data))
+        self._visits.ask(name, len(body))
         again = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
@@ -125,10 +129,28 @@ class PageRoutes:
         await _with_policy(send)(start)
         await send({"type": "http.response.body", "body": text if scope["method"] == "GET" else b""})
 
-    async def _follow(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a file, or a connection of an open page."""
+        name, reads = _name(scope), scope["path"] == _DATA and scope["method"] == "GET"
+        if name is None:
+            await self._follow(scope, receive, send)
+            return
+        if reads and not self._page.knows(name):
+            raise ApiError(404, "there is nothing for this page to fetch", code="not_found")
+        with self._visits.connected(name, reads):
+            over = await self._follow(scope, receive, send)
+        if not over:
+            self._page.leave(name)
+        elif reads:
+            self._visits.all_read(name)
+
+    async def _follow(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Serve what may last as long as a page is open, but no longer than its client or the server.
 
         Gradio itself looks for its client only where it has something to send, every 15 seconds.
+
+        Returns:
+            It came to its end before one of them left.
         """
         began = ended = False
 
@@ -144,20 +166,20 @@ class PageRoutes:
         tasks = (response, left, over)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if response.done():
+            done = response.done()
+            if done:
                 response.result()
-            elif left.done():
-                self._page.leave(_name(scope))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if began and not ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return done
 
 
-def _checked(data: bytes) -> bytes:
-    """What Gradio is given of a call: what it needs, and nothing that it would take for something else."""
+def _checked(data: bytes) -> tuple[str, bytes]:
+    """The name of the page that makes a call, and what Gradio is given: what it needs, and nothing that may be more."""
     call = parse_json(data)
     values = call.get("data")
     # Gradio takes a mapping for a file of this machine, and writes what it cannot take into the log.
@@ -165,13 +187,18 @@ def _checked(data: bytes) -> bytes:
         raise invalid("data must be a list of texts and numbers", "data")
     if len(values) > _MOST_VALUES:
         raise invalid("data must be a list of texts and numbers, one for each part of the page", "data")
-    return json.dumps({name: call.get(name) for name in _CALL}, ensure_ascii=False).encode()
+    page = call.get("session_hash")
+    if not isinstance(page, str) or not _NAME.fullmatch(page):
+        raise invalid("session_hash must be the name of a page", "session_hash")
+    return page, json.dumps({name: call.get(name) for name in _CALL}, ensure_ascii=False).encode()
 
 
-def _name(scope: Scope) -> str:
-    """Of the open page whose connection this is."""
+def _name(scope: Scope) -> str | None:
+    """Of the open page whose connection this is; None where it is for a file."""
+    if scope["path"] == _DATA:
+        return QueryParams(scope["query_string"]).get("session_hash", "")
     heartbeat = _HEARTBEAT.fullmatch(scope["path"])
-    return heartbeat[1] if heartbeat else QueryParams(scope["query_string"]).get("session_hash", "")
+    return heartbeat[1] if heartbeat else None
 
 
 def _check_origin(headers: Headers) -> None:
