@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from page_visitor import Visitor, texts
 from serving_fakes import ENDLESS, Fixture, running, wait_for
 
 from ms_medqa.data.example import Example
+from ms_medqa.serving.page.run import Answer, Run
 from ms_medqa.serving.page.texts import CHINESE, ENGLISH, preferred
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="not installed: gradio")
@@ -194,6 +196,25 @@ def test_stop_frees_the_row_and_leaves_what_there_is(visit: Open, fixture: Fixtu
     assert any("Stopped." in str(step.get("status")) for step in told)
     assert fixture.core.steps < 500
     assert len(texts(visitor.ask("还有呢？"))[-1]) == 4
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_question_that_is_stopped_as_it_begins_comes_to_its_end(fixture: Fixture, turns: int) -> None:
+    run = Run(fixture.service, QUESTION, [("base", ()), ("tuned", ())], {"temperature": ENDLESS, "max_tokens": 2000})
+
+    async def ask() -> None:
+        async def watch() -> list[tuple[Answer, ...]]:
+            return [answers async for answers in run.pictures()]
+
+        watching = asyncio.ensure_future(watch())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        run.stop()
+        pictures = await asyncio.wait_for(watching, 5)
+        assert [answer.finish for answer in pictures[-1]] == ["stopped"] * 2
+
+    asyncio.run(ask())
+    fixture.wait_idle()
 
 
 def test_breaking_off_the_stream_frees_the_row(visit: Open, fixture: Fixture) -> None:

@@ -76,6 +76,9 @@ class Run:
         """The answers of all sides each time that they have grown; in the last ones nothing goes on."""
         if not self._stopped:
             self._tasks = [asyncio.ensure_future(self._follow(side)) for side in range(len(self._dialogues))]
+            for task in self._tasks:
+                # Of one that is stopped before it begins nothing else would tell.
+                task.add_done_callback(lambda task: self._changed.set())
         try:
             while not all(task.done() for task in self._tasks):
                 await self._changed.wait()
@@ -112,7 +115,6 @@ class Run:
             self._put(side, replace(self._answers[side], error=internal()))
         finally:
             self._service.metrics.request("page", status)
-            self._changed.set()
 
     def _put(self, side: int, answer: Answer) -> None:
         self._answers[side] = answer
