@@ -7,8 +7,11 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "MS_MEDQA_API_KEY"
 _LIBRARIES = ("fastapi", "uvicorn")
+# For what runs in threads to come to its end.
+_END_SECONDS = 0.2
 # A key goes into a header.
 _KEY = re.compile(r"[!-~]+")
 
@@ -52,24 +57,61 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"serving needs {' and '.join(missing)}", "pip install 'ms_medqa[serve]'")
-    from ms_medqa.serving.page import has_page
-    from ms_medqa.serving.run import bind, serve
+    from ms_medqa.backend.interrupt import hold_interrupt
 
-    # Before the model is loaded, which takes long.
-    has_page(config.serve.page)
-    listener = bind(config.serve.host, config.serve.port, key is not None)
+    # Any thread of a library's would take Ctrl-C, were it to begin outside.
+    with hold_interrupt():
+        listener = _set_up(config, key)
     with listener:
-        service = _load(args.model or config.model.path, adapters, config)
-        service.worker.start()
-        _set_up_log()
-        if config.serve.log_text:
-            print("serve.log_text: prompts and answers are written into the log", file=sys.stderr)
-        serve(service, key, listener, lambda stop: _announce(service, listener))
-    if not service.worker.stop(seconds=0.2):
-        # A step that does not end would keep the process.
-        sys.stdout.flush()
-        os._exit(0)
+        from ms_medqa.serving.build import load_service
+        from ms_medqa.serving.run import serve
+
+        service = load_service(args.model or config.model.path, adapters, config)
+        with _ending(service):
+            _start(service)
+            _set_up_log()
+            if config.serve.log_text:
+                print("serve.log_text: prompts and answers are written into the log", file=sys.stderr)
+            serve(service, key, listener, lambda stop: _announce(service, listener))
     return 0
+
+
+@contextmanager
+def _ending(service: Service) -> Iterator[None]:
+    """End the service's threads behind the block, or the process where one does not end.
+
+    Python does not take itself apart unharmed while MindSpore compiles or computes in another thread.
+    """
+    status, text = 0, ""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as stop:
+        if service.stop(_END_SECONDS):
+            raise
+        # As `main` says and does it.
+        text = getattr(stop, "text", "interrupted")
+        status = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
+    except BaseException:
+        service.stop(_END_SECONDS)
+        raise
+    else:
+        if service.stop(_END_SECONDS):
+            return
+    # A terminal that has been closed takes no more lines.
+    with suppress(OSError):
+        if text:
+            print(f"ms-medqa serve: {text}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def _start(service: Service) -> None:
+    from ms_medqa.backend.interrupt import check_interrupt, hold_interrupt
+
+    # Compiling ahead takes minutes, and its thread must not see Ctrl-C.
+    with hold_interrupt():
+        service.worker.start(check_interrupt)
 
 
 def read_key(key: str | None, file: str | None) -> str | None:
@@ -102,16 +144,25 @@ def _option_overrides(args: argparse.Namespace) -> list[str]:
     return [f"{name}={value}" for name, value in options.items() if value is not None]
 
 
-def _load(path: str, adapters: dict[str, str], config: Config) -> Service:
+def _set_up(config: Config, key: str | None) -> socket.socket:
+    """What can be told to be wrong before the model is loaded, which takes long; returns the socket to listen on."""
     from ms_medqa.backend.device import setup_runtime
+    from ms_medqa.backend.interrupt import start_threads
+    from ms_medqa.serving.page import has_page, load_page
+    from ms_medqa.serving.run import bind
 
-    device = setup_runtime(config.runtime, mode="pynative")
+    listener = bind(config.serve.host, config.serve.port, key is not None)
+    try:
+        if has_page(config.serve.page):
+            load_page()
+        device = setup_runtime(config.runtime, mode="pynative")
+        start_threads()
+    except BaseException:
+        listener.close()
+        raise
     if device.notice:
         print(device.notice, file=sys.stderr)
-
-    from ms_medqa.serving.build import load_service
-
-    return load_service(path, adapters, config)
+    return listener
 
 
 def _set_up_log() -> None:

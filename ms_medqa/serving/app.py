@@ -21,7 +21,7 @@ from ms_medqa.serving.bodies import ChatBody, CompletionBody, GenerationBody, ch
 from ms_medqa.serving.errors import ApiError, internal
 from ms_medqa.serving.front import CLIENT_LEFT, Front, Gate
 from ms_medqa.serving.json_body import parse_json, read_body
-from ms_medqa.serving.page import INSTALL, has_page
+from ms_medqa.serving.page import INSTALL, has_page, load_page
 from ms_medqa.serving.page.routes import PageRoutes, serves
 from ms_medqa.serving.responses import (
     ClientGone,
@@ -60,10 +60,7 @@ def build_app(service: Service, key: str | None = None) -> ASGIApp:
     settings = service.settings
     inner: ASGIApp = app
     if page:
-        # Gradio takes seconds and memory, which a server without a page keeps.
-        from ms_medqa.serving.page.mount import Page
-
-        inner = PageRoutes(app, Page(service), service)
+        inner = PageRoutes(app, load_page()(service), service)
     outer: ASGIApp = Gate(inner, key, LOOPBACK_NAMES | {settings.host.lower()}, serves if page else None)
     if settings.cors_origins:
         # Outside the gate: what a browser asks beforehand carries no key.

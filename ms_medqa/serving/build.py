@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from ms_medqa.config.errors import UserError
+from ms_medqa.config.assets import resolve_model
+from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.config.schema import Config
 from ms_medqa.config.serve_section import ServeSection
-from ms_medqa.generation.generate import load_model
+from ms_medqa.generation.generate import adapter_folder, load_model
 from ms_medqa.generation.rows import cache_length
 from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.generation.variant import Variant
 from ms_medqa.models.cache import position_bytes
 from ms_medqa.models.decoder import CausalLM
+from ms_medqa.peft.options import read_options
 from ms_medqa.peft.rows import load_row_adapters
 from ms_medqa.serving.service import ServedModel, Service
 
 # Many rows of a small model cost little more than one; those of a large one take memory that weights need.
 _AUTO_ROWS = (32, 16, 8)
 _AUTO_BYTES = 2 * 2**30
+_MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 
 def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Service:
@@ -37,9 +41,17 @@ def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Serv
     beams = config.generate.num_beams
     if beams > 1:
         raise UserError(f"generate.num_beams = {beams}: the server draws its answers", "leave it at 1")
-    model = load_model(path, dtype=config.runtime.dtype)
-    folder = Path(path) if model.folder is None else model.folder
-    served = [_served(config.serve.model_name or folder.resolve().name, Variant.of(model, None, [folder]), model)]
+    folder = resolve_model(path)
+    name = config.serve.model_name or folder.resolve().name
+    # Before the model is loaded, which takes long.
+    if name in adapters:
+        raise UserError(
+            f"--adapter {name}: the model itself has this name", "give the adapter another, or set serve.model_name"
+        )
+    for adapter in adapters.values():
+        read_options(adapter_folder(adapter))
+    model = load_model(folder, dtype=config.runtime.dtype)
+    served = [_served(name, Variant.of(model, None, [folder]), model)]
     served += [_served(name, Variant.of(model, name, [adapter, folder]), model) for name, adapter in adapters.items()]
     beside = load_row_adapters(model, adapters) if adapters else None
     rows = rows_for(model, config.serve)
@@ -47,10 +59,25 @@ def load_service(path: str, adapters: Mapping[str, str], config: Config) -> Serv
     def make() -> Scheduler:
         scheduler = Scheduler(model, rows, beside)
         if config.serve.warm_up:
-            scheduler.warm_up(_longest(config.serve))
+            with _enough_memory(rows, cache_length(model, _longest(config.serve))):
+                scheduler.warm_up(_longest(config.serve))
         return scheduler
 
     return Service(served, make, config)
+
+
+@contextmanager
+def _enough_memory(rows: int, length: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # MindSpore has no class of its own for it.
+        if isinstance(error, RunError) or not (isinstance(error, MemoryError) or _MEMORY.search(str(error))):
+            raise
+        raise UserError(
+            f"serve.warm_up: no memory for caches of up to {rows} rows of {length} tokens",
+            "lower serve.max_batch, serve.max_prompt_tokens or serve.max_tokens",
+        ) from error
 
 
 def rows_for(model: CausalLM, settings: ServeSection) -> int:

@@ -98,6 +98,11 @@ class Service:
         """Requests are taken."""
         return self.worker.alive and not self.draining
 
+    def stop(self, seconds: float) -> bool:
+        """End its threads; False where one still does something after so long."""
+        # Each of them, whatever the other does.
+        return self.worker.stop(seconds) & self.threads.stop(seconds)
+
     def break_off(self, error: ApiError) -> None:
         """End all requests with an error, without waiting for the worker, whose step may not end."""
         for ticket in self.tickets:

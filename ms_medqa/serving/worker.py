@@ -18,6 +18,7 @@ from ms_medqa.serving.job import Accepted, Event, Job, Ticket
 from ms_medqa.serving.metrics import Metrics
 
 log = logging.getLogger("ms_medqa.serving")
+_POLL_SECONDS = 0.1
 
 
 class Worker:
@@ -64,10 +65,16 @@ class Worker:
         """The thread is there and takes requests."""
         return self.capacity > 0 and self._thread.is_alive()
 
-    def start(self) -> None:
-        """Make the core; returns when it is ready, and raises what its making raised."""
+    def start(self, wait: Callable[[], object] | None = None) -> None:
+        """Make the core; returns when it is ready, and raises what its making raised.
+
+        Args:
+            wait: called again and again meanwhile; what it raises ends the wait, and not the thread.
+        """
         self._thread.start()
-        self._ready.wait()
+        while not self._ready.wait(_POLL_SECONDS):
+            if wait is not None:
+                wait()
         if self._failed is not None:
             raise self._failed
 
@@ -103,8 +110,10 @@ class Worker:
         self._inbox.put(lambda core: self._drop(core, ticket))
 
     def stop(self, seconds: float) -> bool:
-        """End the thread; False where it is still inside a step after so long."""
+        """End the thread; False where it still makes the core, or is inside a step, after so long."""
         self._inbox.put(None)
+        if self._thread.ident is None:
+            return True
         self._thread.join(seconds)
         return not self._thread.is_alive()
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,38 @@ def test_arguments_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments:
     assert said in refused(capsys, *arguments)
 
 
+@needs_libraries
+def test_faults_of_the_command_line_are_told_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ms_medqa.serving import build
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(build, "load_model", load)
+    (tmp_path / "empty").mkdir()
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    for argument, said in (
+        (f"medqa={tmp_path / 'tpyo'}", "tpyo: no such folder"),
+        (f"medqa={tmp_path / 'empty'}", "adapter_config.json"),
+        (f"medqa-tiny={adapter}", "--adapter medqa-tiny: the model itself has this name"),
+    ):
+        assert said in refused(capsys, "--port", "0", "serve.page=false", "--adapter", argument)
+
+
+@needs_libraries
+@pytest.mark.skipif(not has_gradio, reason="not installed: gradio")
+def test_a_page_that_cannot_be_made_is_told_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ms_medqa.serving.page.mount", None)
+    error = refused(capsys, "--port", "0", "--model", "no-such-model")
+    assert "the page cannot be made: ModuleNotFoundError" in error
+    assert "serve.page=false" in error
+    assert "no-such-model" in refused(capsys, "--port", "0", "--model", "no-such-model", "serve.page=false")
+
+
 def test_where_the_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "key"
     file.write_text("from-file\n")
@@ -146,3 +179,85 @@ def test_a_real_model_and_its_adapter_answer_until_a_signal(tmp_path: Path) -> N
     assert usage["completion_tokens"] <= 256 - usage["prompt_tokens"]
     assert "头痛" not in rest
     assert "Traceback" not in rest
+
+
+# It tells when the graphs begin to be compiled. In the background of a shell SIGINT is ignored, under nohup SIGHUP.
+_PROGRAM = """
+import signal, sys
+from ms_medqa.cli import serve
+from ms_medqa.cli.main import main
+
+def told(service):
+    print("compiling", flush=True)
+    start(service)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+start, serve._start = serve._start, told
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+@needs_libraries
+@pytest.mark.slow
+# Before and after the first graph has run.
+@pytest.mark.parametrize("seconds", [0.0, 6.0])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGHUP, "ended by SIGHUP"), (signal.SIGINT, "interrupted")],
+)
+def test_a_signal_while_graphs_are_compiled_ends_it_at_once(number: signal.Signals, said: str, seconds: float) -> None:
+    command = [sys.executable, "-c", _PROGRAM, "--port", "0", "serve.warm_up=true", "serve.page=false"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, env=os.environ | {"GLOG_v": "3"}) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "compiling\n"
+            time.sleep(seconds)
+            process.send_signal(number)
+            began = time.monotonic()
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert time.monotonic() - began < 5
+    assert process.returncode == 128 + number, err
+    assert err.splitlines()[-1] == f"ms-medqa serve: {said}"
+    assert "Traceback" not in err
+    assert out == ""
+
+
+@needs_libraries
+@pytest.mark.slow
+def test_a_server_that_has_compiled_everything_answers(tmp_path: Path) -> None:
+    import httpx
+
+    limits = ["serve.max_batch=1", "serve.max_prompt_tokens=120", "serve.max_tokens=8", "serve.page=false"]
+    command = [
+        sys.executable,
+        "-m",
+        "ms_medqa.cli.main",
+        "serve",
+        "--model",
+        str(tiny.folder()),
+        "--port",
+        "0",
+        *limits,
+    ]
+    with subprocess.Popen([*command, "serve.warm_up=true"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = next(line for line in process.stderr if " on http://" in line).split()[-1]
+            name = httpx.get(f"{address}/health", timeout=20).json()["model"]
+            body = {
+                "model": name,
+                "messages": [{"role": "user", "content": "头痛？"}],
+                "temperature": 0,
+                "max_tokens": 8,
+            }
+            response = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    (choice,) = response.json()["choices"]
+    assert choice["message"]["content"] == tiny.qa().answer("头痛？", temperature=0, max_new_tokens=8)
