@@ -15,7 +15,7 @@ class ServeSection(Section):
     host: str = Field(
         "127.0.0.1", description="Address to listen on; one that is not this machine's alone needs a key."
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one, which the first line tells.")
+    port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one, which the line `serving …` tells.")
     model_name: str | None = Field(
         None, description="Name of the base model in requests; empty: the last part of its folder's path."
     )
@@ -28,7 +28,8 @@ class ServeSection(Section):
     warm_up: bool = Field(
         False,
         description="Compile all sizes of batches and prompts before the first request. No answer pauses for it later; "
-        "starting takes as long as it does, and the caches take their whole memory from then on.",
+        "starting takes as long as it does, the caches take their whole memory from then on, and every step goes over "
+        "their whole length.",
     )
     max_queue: int = Field(
         64, ge=0, description="Answers that may wait for a row; a request beyond that is told to come back (429)."
