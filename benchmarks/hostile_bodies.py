@@ -25,7 +25,7 @@ FITTING: dict[str, list[Any]] = {
     "max_tokens": [1, 9],
     "top_k": [-1, 3],
     "temperature": [0, 5e-324, 2],
-    "top_p": [5e-324, 1],
+    "top_p": [0, 5e-324, 1],
     "repetition_penalty": [0.01, 100],
     "stream": [True, False],
     "user": ["𝄞"],

@@ -83,11 +83,12 @@ _Label = str | None
 
 
 class Message(_Strict):
-    """One message of a dialogue; the further fields are those of an answer that is handed back unchanged."""
+    """One message of a dialogue; most further fields are those of an answer that is handed back unchanged."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_content)]
-    name: _Absent = None
+    # Who of several users or programs said it: no template has a place for that.
+    name: _Label = None
     refusal: _Absent = None
     annotations: _Absent = None
     audio: _Absent = None
@@ -116,7 +117,7 @@ class GenerationBody(_Strict):
     stop: Annotated[list[str] | None, BeforeValidator(_stops)] = None
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=-1, lt=2**31)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)

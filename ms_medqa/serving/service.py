@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,6 +30,8 @@ from ms_medqa.serving.worker import Worker
 log = logging.getLogger("ms_medqa.serving")
 # Between the answer and what is put behind it.
 _GAP = "\n\n"
+# Of a nucleus of 0 the likeliest token is left, as of any that is small enough.
+_LEAST = {"top_p": sys.float_info.min}
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,8 @@ class Service:
     def _params(self, body: GenerationBody) -> SamplingParams:
         names = [field.name for field in fields(SamplingParams)]
         values: dict[str, Any] = {name: getattr(self.defaults, name) for name in names}
-        values |= {name: max(value, 0) for name in names if (value := getattr(body, name)) is not None}
+        wished = {name: value for name in names if (value := getattr(body, name)) is not None}
+        values |= {name: max(value, _LEAST.get(name, 0)) for name, value in wished.items()}
         try:
             return SamplingParams(**values)
         except UserError as error:

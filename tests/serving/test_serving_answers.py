@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from serving_client import QUESTION, LocalClient, error_of, events, text_of
 from serving_fakes import ENDLESS, LIMIT
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
 
 from ms_medqa.generation import SamplingParams
+from ms_medqa.generation.sampling import TokenSampler
 from ms_medqa.serving.formats import ChatFormat
 from ms_medqa.serving.responses import _parts
 from ms_medqa.serving.token_texts import TokenTexts
@@ -183,6 +185,25 @@ def test_settings_reach_the_core(ask: Ask) -> None:
     defaults = client.fixture.config.generate
     assert requests[-1].params.temperature == defaults.temperature
     assert requests[-1].seed != requests[-2].seed
+
+
+def test_a_nucleus_of_nothing_is_that_of_the_likeliest_token(ask: Ask) -> None:
+    client = ask()
+    for top_p in (0, 0.0):
+        assert client.chat(top_p=top_p, temperature=1.5).status_code == 200
+    logits = np.array([1.0, 3.0, 2.0], np.float32)
+    for request in client.fixture.core.requests:
+        sampler = TokenSampler(request.params, [0], seed=1)
+        assert {sampler.choose(logits).token for _ in range(50)} == {1}
+
+
+def test_the_name_of_who_said_something_is_a_label(ask: Ask) -> None:
+    client = ask()
+    client.chat()
+    client.chat(messages=[QUESTION[0] | {"name": "alice"}])
+    client.chat(messages=[QUESTION[0] | {"name": None}])
+    prompts = [request.prompt for request in client.fixture.core.requests]
+    assert prompts == [prompts[0]] * 3
 
 
 def test_what_a_request_leaves_out_is_as_the_config_says(ask: Ask) -> None:
