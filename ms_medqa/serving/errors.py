@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from ms_medqa.config.errors import RunError, UserError
+
 log = logging.getLogger("ms_medqa.serving")
 
 # Type and code of an error that was raised with its status alone.
@@ -77,7 +79,13 @@ def internal() -> ApiError:
 
 
 def log_failure(what: str, error: Exception) -> None:
-    """Write down where something failed, without the error's message, which may hold a part of a text."""
+    """Write down that something failed: what an error of the project's own says, and where any other came up.
+
+    What others say may hold a part of a text.
+    """
+    if isinstance(error, (UserError, RunError)):
+        log.error("%s: %s", what, error)
+        return
     trace = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s: %s\n%s", what, type(error).__name__, trace)
 

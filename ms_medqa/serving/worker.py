@@ -134,9 +134,9 @@ class Worker:
                 if self._running:
                     self._step(core)
                 self._deliver()
-            except Exception:
+            except Exception as error:
                 # Without this thread every later request would wait in vain.
-                log.exception("the core failed")
+                log_failure("the core failed", error)
                 self._fail_all(core, internal(), waiting=True)
                 self._deliver()
 
@@ -184,8 +184,8 @@ class Worker:
     def _step(self, core: Core) -> None:
         try:
             outputs = core.step()
-        except Exception:
-            log.exception("a step of the core failed; %d answers are lost", len(self._running))
+        except Exception as error:
+            log_failure(f"a step of the core failed; {len(self._running)} answers are lost", error)
             self._metrics.failure()
             self._fail_all(core, internal(), waiting=False)
             return
@@ -197,7 +197,7 @@ class Worker:
                 continue
             if output.error is not None:
                 del self._running[id(output.running)]
-                log.error("the model failed at an answer: %s", output.error)
+                log_failure("the model failed at an answer", output.error)
                 self._metrics.failure()
                 # Of its own answers alone, so that a prompt at which a model fails costs nobody else's.
                 self._fail(core, ticket, internal())
@@ -244,8 +244,8 @@ class Worker:
     def _remove(self, core: Core, job: Job) -> None:
         try:
             core.remove(job.running)
-        except Exception:
-            log.exception("the core could not free a row")
+        except Exception as error:
+            log_failure("the core could not free a row", error)
 
     def _release(self, ticket: Ticket, jobs: int) -> None:
         ticket.left -= jobs
@@ -308,5 +308,5 @@ def _put(events: list[tuple[Ticket, Event]]) -> None:
 def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, UserError):
         return invalid(str(error))
-    log.error("a request failed", exc_info=error)
+    log_failure("a request failed", error)
     return internal()

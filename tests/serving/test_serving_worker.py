@@ -53,6 +53,27 @@ def test_a_row_that_is_not_given_is_one_requests_loss(ask: Ask, error: Exception
     client.fixture.wait_idle()
 
 
+@pytest.mark.parametrize("where", ["check", "add", "step", "remove"])
+def test_what_an_error_of_others_says_is_not_written_down(
+    ask: Ask, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    client, said = ask(), "Zebra"
+
+    def fail(*arguments: Any) -> Any:
+        raise ValueError(said)
+
+    setattr(client.fixture.core, where, fail)
+    with caplog.at_level(logging.DEBUG):
+        client.complete("水果", stop="果", temperature=ENDLESS)
+        client.fixture.core.rows.clear()
+    failures = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(failures) == 1
+    assert "ValueError" in failures[0]
+    # But where it came up.
+    assert "in fail" in failures[0]
+    assert said not in caplog.text
+
+
 def test_an_answer_at_which_the_model_fails_is_one_requests_loss(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     client = ask()
     core, step = client.fixture.core, client.fixture.core.step
