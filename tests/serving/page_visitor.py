@@ -46,7 +46,7 @@ class Visitor:
             event: such as `click`.
             values: of parts whose values are not those that the page began with.
         """
-        function = self._function(element, event)
+        function = self.function(element, event)
         data = [self._value(part, values) for part in function["inputs"]]
         body = {"data": data, "fn_index": function["id"], "session_hash": self.session, "event_data": None}
         return self.client.post("/gradio_api/queue/join", json=body)
@@ -55,7 +55,7 @@ class Visitor:
         """The same, and what the page is told of each part, each time anew."""
         from gradio_client.utils import apply_diff
 
-        outputs = self._function(element, event)["outputs"]
+        outputs = self.function(element, event)["outputs"]
         own = self.join(element, event, values).raise_for_status().json()["event_id"]
         told: list[Any] = []
         for message in self.messages():
@@ -85,7 +85,8 @@ class Visitor:
                         return
                     yield message
 
-    def _function(self, element: str, event: str) -> Json:
+    def function(self, element: str, event: str) -> Json:
+        """What is called where something happens on the page."""
         for function in self._functions:
             for part, name in function["targets"]:
                 if name == event and (not element or self._name(part) == element):

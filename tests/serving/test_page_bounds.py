@@ -205,8 +205,68 @@ def test_of_a_question_nothing_stays_behind_but_its_dialogue(address: str) -> No
 @needs_gradio
 def test_a_call_is_refused_that_no_page_makes(address: str) -> None:
     visitor = Visitor(address)
-    body = {"data": [], "fn_index": 0, "session_hash": visitor.session}
-    for wrong in ({"session_hash": None}, {"session_hash": "x" * 65}, {"session_hash": "../x"}, {"data": [0] * 65}):
+    stop = visitor.function("stop", "click")["id"]
+    body = {"data": [], "fn_index": stop, "session_hash": visitor.session}
+    for wrong in (
+        {"session_hash": None},
+        {"session_hash": "x" * 65},
+        {"session_hash": "../x"},
+        {"data": ["Zebra"]},
+        {"data": "Zebra"},
+        {"fn_index": 999},
+        {"fn_index": -1},
+        {"fn_index": True},
+        {"fn_index": "0"},
+        {"fn_index": None},
+    ):
         error_of(visitor.client.post("/gradio_api/queue/join", json=body | wrong), 400)
+    for harmless in ({"trigger_id": "Zebra"}, {"event_data": "Zebra"}, {"batched": "Zebra"}, {"event_id": "Zebra"}):
+        assert visitor.client.post("/gradio_api/queue/join", json=body | harmless).status_code == 200
     error_of(visitor.client.get("/gradio_api/queue/data?session_hash=unknown"), 404)
     error_of(visitor.client.get("/gradio_api/queue/data"), 404)
+
+
+@needs_gradio
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model-0": "Zebra"},
+        {"language": "Zebra"},
+        {"temperature": "Zebra"},
+        {"question": None, "seed": None},
+        {"language": None, "model-0": None, "model-1": None, "context": None, "max_tokens": None},
+        {"temperature": True, "top_k": 1e300, "max_tokens": -5, "context": "&", "seed": 0},
+        {"language": 1, "model-0": 2, "model-1": 3, "question": 4, "context": 5, "seed": 6},
+    ],
+)
+def test_values_that_gradio_refuses_are_not_logged(
+    address: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, values: dict[str, Any]
+) -> None:
+    visitor = Visitor(address)
+    with contextlib.suppress(AssertionError):
+        list(visitor.act("ask", "click", {"question": "Zebra", **values}))
+    assert "水果" in texts(visitor.ask("水果"))[-1][-1]
+    out, err = capfd.readouterr()
+    # The client in this process logs what it asks for.
+    logged = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
+    for hidden in ("Zebra", "Traceback", "failed"):
+        assert hidden not in out + err + logged
+
+
+@needs_gradio
+def test_a_failure_of_the_pages_own_is_written_down(
+    address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ms_medqa.serving.page import handlers
+
+    said = "Zebra"
+
+    def fail(*arguments: Any) -> Any:
+        raise ZeroDivisionError(said)
+
+    monkeypatch.setattr(handlers, "_chosen", fail)
+    visitor = Visitor(address)
+    with pytest.raises(AssertionError):
+        list(visitor.act("ask", "click", {"question": "水果"}))
+    assert "a function of the page failed: ZeroDivisionError" in caplog.text
+    assert said not in caplog.text

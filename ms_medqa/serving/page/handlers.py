@@ -12,7 +12,7 @@ import gradio as gr
 from ms_medqa.generation.sampling import draw_seed
 from ms_medqa.serving.page.layout import SIDES, Layout
 from ms_medqa.serving.page.run import Answer, Rounds, Run, Runs
-from ms_medqa.serving.page.texts import LANGUAGES, Texts, preferred
+from ms_medqa.serving.page.texts import ENGLISH, LANGUAGES, Texts, preferred
 from ms_medqa.serving.service import Service
 
 # Few enough digits to write down.
@@ -66,17 +66,17 @@ class Handlers:
     async def ask(
         self,
         request: gr.Request,
-        language: str,
+        language: str | None,
         dialogues: Dialogues,
         model: str,
         other: str,
-        question: str,
-        context: str,
+        question: str | None,
+        context: str | None,
         *settings: Any,
     ) -> AsyncIterator[Values]:
         """Ask one model or both, and show the answers as they grow."""
-        texts, models = LANGUAGES[language], _chosen(model, other)
-        if not question.strip():
+        texts, models = _texts(language), _chosen(model, other)
+        if not (question or "").strip():
             yield [*_untouched(SIDES), texts.no_question, *_untouched(2), *_busy(False)]
             return
         fields = dict(zip(self._page.settings, settings, strict=True))
@@ -127,9 +127,9 @@ class Handlers:
         updates = [gr.update(value=_messages(dialogues.get(name, ())), label=name, visible=True) for name in models]
         return [*updates, *(gr.update(visible=False) for _ in range(SIDES - len(models))), ""]
 
-    async def reword(self, language: str) -> Values:
+    async def reword(self, language: str | None) -> Values:
         """Say everything in another language."""
-        said = {part: wording(LANGUAGES[language]) for part, wording in self._page.worded}
+        said = {part: wording(_texts(language)) for part, wording in self._page.worded}
         said[self._page.language]["value"] = language
         return [*(gr.update(**words) for words in said.values()), ""]
 
@@ -138,13 +138,17 @@ class Handlers:
         return await self.reword(preferred(request.headers.get("accept-language", "")))
 
 
+def _texts(language: str | None) -> Texts:
+    return LANGUAGES.get(language or "", ENGLISH)
+
+
 def _chosen(model: str, other: str) -> list[str]:
     return [model, other] if other and other != model else [model]
 
 
-def _seed(written: str) -> int | str:
+def _seed(written: str | None) -> int | str:
     """The seed that a person has written, or a fresh one; what is no number is left for the request's own checks."""
-    written = written.strip()
+    written = (written or "").strip()
     if not written:
         return draw_seed() % 2**_SEED_BITS
     return int(written) if written.isdecimal() and len(written) <= _SEED_DIGITS else written

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
+import traceback
+from pathlib import Path
 
 # Gradio looks at these while it is imported and made: nothing is told to anybody, whatever the environment says, and no
 # statistics are kept, which would be counted anew for each click.
@@ -15,14 +19,18 @@ os.environ |= {
 }
 
 import gradio as gr
+import gradio.queueing
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from ms_medqa.serving.errors import log_failure
 from ms_medqa.serving.page.handlers import connect
 from ms_medqa.serving.page.layout import draw
 from ms_medqa.serving.page.visits import MOST
 from ms_medqa.serving.service import Service
 
+log = logging.getLogger("ms_medqa.serving")
+_HERE = Path(__file__).parent
 # Beside questions, for the clicks that take no row.
 _CLICKS = 64
 _FONTS = ("system-ui", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei", "sans-serif")
@@ -39,11 +47,32 @@ _STYLE = """
 """
 
 
+class _Traces:
+    """Stands for the module with which Gradio prints what fails, and with it the values that a call has brought."""
+
+    @staticmethod
+    def print_exc() -> None:
+        """Write down a failure of the page's own functions; of any other the caller's values are the cause."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, Exception):
+            return
+        if any(Path(frame.filename).parent == _HERE for frame in traceback.extract_tb(error.__traceback__)):
+            log_failure("a function of the page failed", error)
+        else:
+            log.warning("a call of the page was refused: %s", type(error).__name__)
+
+
+gradio.queueing.traceback = _Traces
+
+
 class Page:
     """Gradio's application, which starts with the first request: the server has no lifespan events.
 
     Args:
         service: its worker has been started.
+
+    Attributes:
+        inputs: of each function that a page calls, by its number, how many values it takes.
     """
 
     def __init__(self, service: Service) -> None:
@@ -56,6 +85,7 @@ class Page:
         # Gradio lets wait what goes beyond; it is the worker that says how many may.
         most = blocks.max_threads = service.worker.capacity + _CLICKS
         blocks.queue(default_concurrency_limit=None, api_open=False, max_size=most)
+        self.inputs = {number: len(function.inputs) for number, function in blocks.fns.items()}
         self._blocks = blocks
         self._cleaning: set[asyncio.Task[None]] = set()
         self._app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -28,9 +29,6 @@ _NAME = re.compile(r"[A-Za-z0-9]{1,64}")
 _HEARTBEAT = re.compile(rf"/gradio_api/heartbeat/({_NAME.pattern})")
 _JOIN, _DATA = "/gradio_api/queue/join", "/gradio_api/queue/data"
 _PLAIN = (str, int, float)
-# Of a call: more than the page has parts, and what of it counts.
-_MOST_VALUES = 64
-_CALL = ("data", "fn_index", "session_hash", "trigger_id")
 # A browser keeps to this whatever the page says: nothing is loaded from or sent to another host, and no other page may
 # hold this one in a frame. Gradio puts its config and its styles into the page itself.
 _POLICY = (
@@ -45,7 +43,13 @@ _OUTSIDE = re.compile(
 
 
 class Page(Held, Protocol):
-    """What stands behind these routes."""
+    """What stands behind these routes.
+
+    Attributes:
+        inputs: of each function that a page calls, by its number, how many values it takes.
+    """
+
+    inputs: Mapping[int, int]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -101,7 +105,7 @@ class PageRoutes:
         late = ApiError(408, "the request's body did not arrive in time")
         until = time.monotonic() + settings.request_seconds
         data = await while_open(service, read_body(Request(scope, receive), settings.max_body_bytes), until, late)
-        name, body = await service.threads.run_long(len(data), partial(_checked, data))
+        name, body = await service.threads.run_long(len(data), partial(_checked, data, self._page.inputs))
         self._visits.ask(name, len(body))
         again = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -178,19 +182,25 @@ class PageRoutes:
         return done
 
 
-def _checked(data: bytes) -> tuple[str, bytes]:
+def _checked(data: bytes, inputs: Mapping[int, int]) -> tuple[str, bytes]:
     """The name of the page that makes a call, and what Gradio is given: what it needs, and nothing that may be more."""
     call = parse_json(data)
-    values = call.get("data")
+    values, function, trigger = (call.get(name) for name in ("data", "fn_index", "trigger_id"))
     # Gradio takes a mapping for a file of this machine, and writes what it cannot take into the log.
     if not isinstance(values, list) or not all(value is None or isinstance(value, _PLAIN) for value in values):
         raise invalid("data must be a list of texts and numbers", "data")
-    if len(values) > _MOST_VALUES:
-        raise invalid("data must be a list of texts and numbers, one for each part of the page", "data")
+    if type(function) is not int or inputs.get(function) != len(values):
+        raise invalid("fn_index must be the number of a function that takes so many values", "fn_index")
     page = call.get("session_hash")
     if not isinstance(page, str) or not _NAME.fullmatch(page):
         raise invalid("session_hash must be the name of a page", "session_hash")
-    return page, json.dumps({name: call.get(name) for name in _CALL}, ensure_ascii=False).encode()
+    known = {
+        "data": values,
+        "fn_index": function,
+        "session_hash": page,
+        "trigger_id": trigger if type(trigger) is int else None,
+    }
+    return page, json.dumps(known, ensure_ascii=False).encode()
 
 
 def _name(scope: Scope) -> str | None:
