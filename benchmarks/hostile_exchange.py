@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
+import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -94,7 +97,7 @@ async def _converse(
             await writer.drain()
             await asyncio.sleep(wire.pause)
     received = 0
-    if wire.answers is None and wire.leave is None:
+    if wire.answers is None and wire.leave is None and not wire.stays:
         # Nothing more will come, so that a server that waits for the rest need not.
         with contextlib.suppress(OSError):
             writer.write_eof()
@@ -126,3 +129,35 @@ def _response_fault(wire: Wire, status: int, body: bytes) -> str | None:
     if body.startswith(b"data: ") and (not body.endswith(b"data: [DONE]\n\n") or b'"error":' in body):
         return f"a stream that ends in {body[-200:]!r}"
     return None
+
+
+class Unread:
+    """Connections whose answers nobody reads, held open until `close`.
+
+    Args:
+        port: of a server on this machine.
+        requests: what each of them asks.
+    """
+
+    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
+        self._sockets = [socket.socket() for _ in requests]
+        for connection, data in zip(self._sockets, requests, strict=True):
+            # The less this side takes, the more the other is left with.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(data)
+
+    def left(self, seconds: float) -> int:
+        """How many of them the server still holds after so long, or as soon as there are none."""
+        poll, end = select.poll(), time.monotonic() + seconds
+        for connection in self._sockets:
+            # Without reading, which would let it send more: that the other side has gone is told in any case.
+            poll.register(connection, 0)
+        while (left := len(self._sockets) - len(poll.poll(0))) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
+
+    def close(self) -> None:
+        """Leave."""
+        for connection in self._sockets:
+            connection.close()

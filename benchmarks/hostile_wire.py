@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hostile_bodies import CHAT, PLAIN, QUESTION, mutated_body
 
@@ -67,6 +68,9 @@ VALUES = (
     b"",
 )
 BLOCK = 65536
+PAGE_CALL = "/gradio_api/queue/join"
+# Of connections to a server with a key, how many do not show it.
+_KEYLESS = 0.1
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Wire:
         method: of its requests; `HEAD` has no body in its response.
         pause: seconds between two parts.
         leave: bytes of responses at which it leaves; None stays to the end, 0 leaves as soon as all is sent.
+        stays: it does not say that nothing more will come, so that it is for the server to close.
     """
 
     kind: str
@@ -88,6 +93,7 @@ class Wire:
     method: str = "POST"
     pause: float = 0.0
     leave: int | None = None
+    stays: bool = False
 
 
 def request(path: str, body: bytes = b"", headers: str = JSON, method: str = "POST", length: object = None) -> bytes:
@@ -102,16 +108,22 @@ def chat(model: str, **fields: object) -> bytes:
     return json.dumps({"model": model, "messages": [QUESTION], "max_tokens": 4} | fields).encode()
 
 
-def wires(seed: int, models: Sequence[str], max_body: int) -> Iterator[Wire]:
+def bearer(key: str | None) -> str:
+    """The header that shows a key."""
+    return "" if key is None else f"Authorization: Bearer {key}\r\n"
+
+
+def wires(seed: int, models: Sequence[str], max_body: int, key: str | None = None) -> Iterator[Wire]:
     """Connections without end, a function of the seed.
 
     Args:
         seed: of all choices.
         models: names that the server knows.
         max_body: largest body that it takes, in bytes.
+        key: that it wants; most connections show it.
     """
     rng = random.Random(seed)
-    makers = _Makers(rng, models, max_body)
+    makers = _Makers(rng, models, max_body, key)
     kinds: list[tuple[Callable[[], Wire], int]] = [
         (makers.body, 50),
         (makers.value, 6),
@@ -126,6 +138,11 @@ def wires(seed: int, models: Sequence[str], max_body: int) -> Iterator[Wire]:
         (makers.leaves, 6),
         (makers.leaves_stream, 3),
         (makers.does_not_read, 1),
+        (makers.body_of_a_get, 2),
+        (makers.half_a_body, 1),
+        (makers.page, 2),
+        (makers.page_call, 4),
+        (makers.page_connection, 3),
     ]
     makes, weights = zip(*kinds, strict=True)
     while True:
@@ -135,43 +152,56 @@ def wires(seed: int, models: Sequence[str], max_body: int) -> Iterator[Wire]:
 class _Makers:
     """A wire of each kind."""
 
-    def __init__(self, rng: random.Random, models: Sequence[str], max_body: int) -> None:
-        self.rng, self.models, self.max_body = rng, models, max_body
+    def __init__(self, rng: random.Random, models: Sequence[str], max_body: int, key: str | None) -> None:
+        self.rng, self.models, self.max_body, self.key = rng, models, max_body, key
+
+    def _shown(self) -> str:
+        return "" if self.rng.random() < _KEYLESS else bearer(self.key)
+
+    def _request(self, path: str, body: bytes = b"", headers: str = JSON, **options: Any) -> bytes:
+        # Of a larger one the rest may come behind the refusal, and have the connection broken off before that is read.
+        shown = self._shown() if len(body) < 4096 else bearer(self.key)
+        return request(path, body, shown + headers, **options)
+
+    def _chunked(self, path: str) -> bytes:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{self._shown()}{JSON}Transfer-Encoding: chunked\r\n\r\n"
+        return head.encode()
 
     def _cut(self, data: bytes, pieces: int) -> tuple[bytes, ...]:
         places = sorted(self.rng.randrange(len(data)) for _ in range(pieces - 1))
         return tuple(data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True))
 
     def _mutated(self) -> bytes:
-        return request(*mutated_body(self.rng, self.models))
+        return self._request(*mutated_body(self.rng, self.models))
 
     def _long_stream(self) -> bytes:
-        return request(CHAT, chat(self.models[0], stream=True, temperature=2.0, max_tokens=300, n=2))
+        return self._request(CHAT, chat(self.models[0], stream=True, temperature=2.0, max_tokens=300, n=2))
 
     def body(self) -> Wire:
         return Wire("changed body", (self._mutated(),))
 
     def value(self) -> Wire:
-        return Wire("odd JSON", (request(self.rng.choice((CHAT, PLAIN)), self.rng.choice(VALUES)[: self.max_body]),))
+        path, value = self.rng.choice((CHAT, PLAIN)), self.rng.choice(VALUES)[: self.max_body]
+        return Wire("odd JSON", (self._request(path, value),))
 
     def large(self) -> Wire:
         filler = b" " * BLOCK
         blocks = self.max_body // BLOCK + 2
         if self.rng.random() < 0.5:
-            return Wire("large body", (request(CHAT, length=self.max_body + 1), filler), None)
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n".encode()
-        return Wire("large body", (head, *[b"10000\r\n" + filler + b"\r\n"] * blocks), None)
+            return Wire("large body", (self._request(CHAT, length=self.max_body + 1), filler), None)
+        return Wire("large body", (self._chunked(CHAT), *[b"10000\r\n" + filler + b"\r\n"] * blocks), None)
 
     def path(self) -> Wire:
         method, path = self.rng.choice(METHODS), self.rng.choice((*PATHS, CHAT, "/health", "/metrics"))
-        return Wire("path or method", (request(path, method=method),), method=method)
+        return Wire("path or method", (self._request(path, method=method),), method=method)
 
     def headers(self) -> Wire:
         if self.rng.random() < 0.3:
             flood = "".join(f"X-{number}: {'y' * 100}\r\n" for number in range(self.rng.choice((100, 2000))))
-            return Wire("headers", (request(PLAIN, headers=flood),), None)
+            return Wire("headers", (self._request(PLAIN, headers=flood),), None)
         kinds = (*HEADERS, "Content-Type: text/plain", "Content-Type: application/json; x" + "x" * 5000)
-        return Wire("headers", (request(PLAIN, b"{}", "".join(f"{self.rng.choice(kinds)}\r\n" for _ in "ab")),), None)
+        lines = "".join(f"{self.rng.choice(kinds)}\r\n" for _ in "ab")
+        return Wire("headers", (self._request(PLAIN, b"{}", lines),), None)
 
     def no_http(self) -> Wire:
         data = self.rng.choice((*NO_HTTP, self.rng.randbytes(200), b"GET /" + b"x" * 100_000))
@@ -181,18 +211,20 @@ class _Makers:
         body = chat(self.models[0])
         size = self.rng.choice((-1, "x", "1, 2", "+5", len(body) - 9, len(body) + 9, 10**30, 0, ""))
         twice = self.rng.choice(("", "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n"))
-        return Wire("wrong length", (request(CHAT, body, JSON + twice, length=size),), None)
+        return Wire("wrong length", (self._request(CHAT, body, JSON + twice, length=size),), None)
 
     def chunked(self) -> Wire:
-        head = f"POST {PLAIN} HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n".encode()
-        return Wire("odd chunks", (head, self.rng.choice(CHUNKS)), None)
+        return Wire("odd chunks", (self._chunked(PLAIN), self.rng.choice(CHUNKS)), None)
 
     def slow(self) -> Wire:
-        return Wire("slow", self._cut(self._mutated(), 8), pause=0.02)
+        path, body = mutated_body(self.rng, self.models)
+        return Wire("slow", self._cut(request(path, body, bearer(self.key) + JSON), 8), pause=0.02)
 
     def pipelined(self) -> Wire:
         count = self.rng.randrange(2, 6)
-        whole = b"".join(request(CHAT, chat(self.models[0], temperature=0)) for _ in range(count))
+        # Behind one that is refused unread the rest is not looked at.
+        headers = bearer(self.key) + JSON
+        whole = b"".join(request(CHAT, chat(self.models[0], temperature=0), headers) for _ in range(count))
         return Wire("pipelined", self._cut(whole, 2), count)
 
     def leaves(self) -> Wire:
@@ -204,3 +236,35 @@ class _Makers:
 
     def does_not_read(self) -> Wire:
         return Wire("does not read", (self._long_stream(), b""), None, pause=0.2, leave=0)
+
+    def body_of_a_get(self) -> Wire:
+        path = self.rng.choice(("/health", "/metrics", "/v1/models", "/none"))
+        headers, length = self.rng.choice((("", 10), ("", 10**11), ("Transfer-Encoding: chunked\r\n", 1)))
+        head = self._request(path, headers=headers, method="GET", length=length)
+        return Wire("body of a GET", (head, b"x"), None, "GET", pause=0.2, stays=True)
+
+    def half_a_body(self) -> Wire:
+        data = self._mutated()
+        return Wire("half a body", (data[: len(data) - 2],), None)
+
+    def page(self) -> Wire:
+        path = self.rng.choice(("/", "/theme.css", "/static/../x"))
+        return Wire("page", (self._request(path, headers="", method="GET"),), method="GET")
+
+    def page_call(self) -> Wire:
+        values: list[Any] = ["en", None, self.models[0], "", "糖尿病", "", 0, 0.9, 0, 0, 1.0, 4, ""]
+        if self.rng.random() < 0.7:
+            values[self.rng.randrange(len(values))] = self.rng.choice((None, True, -1, 1e9, "x", "&" * 20_000))
+        if self.rng.random() < 0.3:
+            values = values[: self.rng.randrange(len(values))]
+        name: Any = f"{self.rng.randrange(10**9):x}"
+        if self.rng.random() < 0.2:
+            name = self.rng.choice(("", "../x", None, 1))
+        function = 0 if self.rng.random() < 0.7 else self.rng.choice((1, 5, 99, -1, "0", None))
+        call = {"data": values, "fn_index": function, "session_hash": name, "event_data": "x" * 100, "trigger_id": 1}
+        return Wire("page call", (self._request(PAGE_CALL, json.dumps(call).encode()),))
+
+    def page_connection(self) -> Wire:
+        name = f"{self.rng.randrange(10**9):x}"
+        path = self.rng.choice((f"/gradio_api/heartbeat/{name}", f"/gradio_api/queue/data?session_hash={name}"))
+        return Wire("page connection", (self._request(path, headers="", method="GET"),), None, "GET", leave=1)

@@ -1,17 +1,20 @@
 """`ms-medqa serve` under load and under attack: a process of its own on this machine, with real connections.
 
-    python benchmarks/serve.py [MODEL] [--cases load hostile] [--seconds 180] [--requests 100000] [key=value…]
+    python benchmarks/serve.py [MODEL] [--cases load hostile locked] [--seconds 180] [--requests 100000] [key=value…]
 
 MODEL is a folder or the name of a shipped one (medqa-tiny). `key=value` are config keys of the server, such as
 `serve.max_batch=16`.
 
 - `load`: first a client alone asks every question: these are the answers that have to come. Then `--clients` clients
   stream greedy answers for `--seconds`, in `--rounds` turns with one client alone. None may be lost, fail, or be that
-  of another question. Memory must be flat: in the last third of the time its mean is at most `--flat-mb` above that of
-  the second third. Printed are medians and ranges of the turns, and times over all answers.
+  of another question; together they get at least `--times` the tokens/s of one. Memory must be flat: in the last third
+  of the time its mean is at most `--flat-mb` above that of the second third. Printed are medians and ranges of the
+  turns, and times over all answers.
 - `hostile`: `--requests` connections of `hostile_wire.py`, `--connections` at a time, a function of `--seed`. No status
   but 2xx, 4xx and 503, no line of a failure in the log, and none left over: rows, and within limits open files, threads
-  and memory, are at the end what they were after the first tenth. Meanwhile a client that asks well gets its answer.
+  and memory, are at the end what they were after the first tenth. Meanwhile a client that asks well gets its answer,
+  and `--unread` connections are held whose answers nobody reads: the server must let them go.
+- `locked`: the same of a server with a key, which most connections show, with a tenth of the requests.
 
 Prints lines of figures, and a line for each rule. The exit status is 1 where one is broken.
 """
@@ -22,6 +25,7 @@ import argparse
 import asyncio
 import json
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -29,18 +33,20 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from hostile_exchange import Outcome, exchange
-from hostile_wire import Wire, wires
+from hostile_exchange import Outcome, Unread, exchange
+from hostile_wire import Wire, bearer, request, wires
 from serve_load import Asker, Question, Tally, alone, connect, telling, together
 from serve_process import Server, State, Watch
 from sides import show
 
 from ms_medqa.config.assets import MEDQA_MINI
 
-CASES = ("load", "hostile")
+CASES = ("load", "hostile", "locked")
 MAX_BODY = 1_048_576
 WITNESS_SECONDS = 0.5
 EXCHANGE_SECONDS = 120.0
+# More than the server gives a client to take what it has been sent.
+UNREAD_SECONDS = 90.0
 # Connections that end at the moment of the count.
 SPARE_FILES = 3
 # Of the pool that encodes prompts, which grows up to a size of its own.
@@ -81,9 +87,12 @@ def load(args: argparse.Namespace, place: Path, rules: Rules) -> None:
 async def _load(args: argparse.Namespace, server: Server, rules: Rules) -> None:
     one, many = Tally(), Tally()
     rates, ones, other_words, same = [], [], 0, True
-    async with connect(server.address, args.clients) as client:
+    async with connect(server, args.clients) as client:
         asker = Asker(client, args.tokens)
         asked = telling((await alone(asker, questions(args.questions), one))[0])
+        rules.must(len(asked) > args.rounds, f"questions whose answers tell them apart: {len(asked)}")
+        if len(asked) <= args.rounds:
+            return
         # What compiles, and kernels that try numbers of threads, belong to neither side.
         await together(asker, args.clients, args.warm_up, asked, Tally())
         one.clear_times()
@@ -104,6 +113,9 @@ async def _load(args: argparse.Namespace, server: Server, rules: Rules) -> None:
     print(f"{many.answers} answers, {many.tokens} tokens, {many.refused} times told to come back")
     thirds = _print_memory(watch)
     faults = one.faults + many.faults
+    rules.must(min(one.answers, many.answers) > 0, f"answers came: {one.answers} to one, {many.answers} to all")
+    times = statistics.median(ratios)
+    rules.must(times >= args.times, f"all together get {times:.1f} times the tokens/s of one, at least {args.times:g}")
     rules.must(not faults, f"no answer failed, was lost or another's: {_shown(faults)}")
     rules.must(same, "one client alone gets the same answers all along")
     rules.must(
@@ -115,20 +127,31 @@ async def _load(args: argparse.Namespace, server: Server, rules: Rules) -> None:
     rules.must(server.rows() == 0, "no row is left over")
 
 
-def hostile(args: argparse.Namespace, place: Path, rules: Rules) -> None:
+def hostile(args: argparse.Namespace, place: Path, rules: Rules, key: str | None = None) -> None:
     """Whatever a connection may bring."""
     limits = [f"serve.max_body_bytes={MAX_BODY}", f"serve.max_queue={16 * args.connections}"]
     # What a request leaves out is decided here, and long answers are not what is tried.
-    server = Server(args.model, [*limits, "generate.max_new_tokens=8", *args.overrides], place, args.threads)
+    server = Server(args.model, [*limits, "generate.max_new_tokens=8", *args.overrides], place, args.threads, key)
     try:
-        asyncio.run(_hostile(args, server, rules))
+        asyncio.run(_hostile(args, server, rules, key))
         _end(server, rules)
     finally:
         server.close()
 
 
-async def _hostile(args: argparse.Namespace, server: Server, rules: Rules) -> None:
-    stream = islice(wires(args.seed, ["base"], MAX_BODY), args.requests)
+def locked(args: argparse.Namespace, place: Path, rules: Rules) -> None:
+    """The same, behind a key."""
+    fewer = argparse.Namespace(**vars(args) | {"requests": max(args.connections * 10, args.requests // 10)})
+    hostile(fewer, place, rules, key="a-key")
+
+
+def _unread(key: str | None) -> bytes:
+    """Requests whose responses together are larger than what the system holds of them by itself."""
+    return 1000 * request("/openapi.json", headers=bearer(key), method="GET")
+
+
+async def _hostile(args: argparse.Namespace, server: Server, rules: Rules, key: str | None) -> None:
+    stream = islice(wires(args.seed, ["base"], MAX_BODY, key), args.requests)
     seen: Counter[tuple[str, str]] = Counter()
     faults: list[str] = []
 
@@ -141,9 +164,10 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules) -> No
             if outcome.fault and server.alive:
                 faults.append(f"{wire.kind}: {outcome.fault}")
 
-    async with connect(server.address, 1) as http:
+    async with connect(server, 1) as http:
         asker, tally = Asker(http, args.tokens), Tally()
         (known, *_), _ = await alone(asker, questions(1), tally)
+        unread = Unread(server.port, [_unread(key)] * args.unread)
         watch = Watch(server)
         witness = asyncio.ensure_future(_witness(asker, known, tally))
         began, states = time.monotonic(), list[State]()
@@ -153,7 +177,9 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules) -> No
             if not server.alive:
                 break
             states.append(await asyncio.to_thread(server.state))
+        held = await asyncio.to_thread(unread.left, UNREAD_SECONDS) if server.alive else 0
         seconds = time.monotonic() - began
+        unread.close()
         watch.close()
         witness.cancel()
         wrong = (await asyncio.gather(witness, return_exceptions=True))[0]
@@ -168,9 +194,10 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules) -> No
     if not server.alive:
         return
     rules.must(
-        last == known.answer and not tally.faults and not isinstance(wrong, AssertionError),
+        tally.answers and last == known.answer and not tally.faults and not isinstance(wrong, AssertionError),
         f"who asks well is answered as before, all along: {_shown(tally.faults)}",
     )
+    rules.must(not held, f"connections whose answers nobody reads are let go: {held} of {args.unread} are not")
     first, end = states
     rules.must(server.rows() == 0, "no row is left over")
     rules.must(end.files <= first.files + SPARE_FILES, f"open files: {first.files}, then {end.files}")
@@ -233,9 +260,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--warm-up", type=float, default=15, help="seconds of load before anything is measured")
     parser.add_argument("--questions", type=int, default=96)
+    parser.add_argument("--times", type=float, default=5, help="tokens/s of all clients, at least so many of one's")
     parser.add_argument("--flat-mb", type=float, default=16)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--unread", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--leak-mb", type=float, default=64)
     args = parser.parse_args()
@@ -247,7 +276,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ms_medqa-serve-") as folder:
         for case in args.cases:
             print(f"{case}: {args.model}, {args.threads} threads {' '.join(args.overrides)}", flush=True)
-            {"load": load, "hostile": hostile}[case](args, Path(folder), rules)
+            {"load": load, "hostile": hostile, "locked": locked}[case](args, Path(folder), rules)
     return 1 if rules.broken else 0
 
 

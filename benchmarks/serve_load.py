@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
+from serve_process import Server
 
 _ANSWER_SECONDS = 300.0
 _RETRY_SECONDS = 0.2
@@ -205,7 +206,7 @@ def _walk(number: int, clients: int, size: int) -> Iterator[int]:
         place += 1
 
 
-def connect(address: str, clients: int) -> httpx.AsyncClient:
+def connect(server: Server, clients: int) -> httpx.AsyncClient:
     """A client with as many connections, and one for questions of its own."""
     limits = httpx.Limits(max_connections=clients + 1, max_keepalive_connections=clients + 1)
-    return httpx.AsyncClient(base_url=address, timeout=_ANSWER_SECONDS, limits=limits)
+    return httpx.AsyncClient(base_url=server.address, headers=server.headers, timeout=_ANSWER_SECONDS, limits=limits)

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 _START_SECONDS, _END_SECONDS, _IDLE_SECONDS = 300.0, 60.0, 60.0
+_KEY_VARIABLE = "MS_MEDQA_API_KEY"
 _ROWS = re.compile(r"^medqa_(?:running|queued) (\d+)$", re.MULTILINE)
 # What the server writes where something was not the client's fault.
 _FAILURE = re.compile(r"Traceback|Exception|failed|could not", re.IGNORECASE)
@@ -40,15 +41,20 @@ class Server:
         overrides: config keys, such as `serve.max_batch=16`.
         place: folder for its log.
         threads: of its process.
+        key: that it wants; None: it wants none.
     """
 
-    def __init__(self, model: str, overrides: Sequence[str], place: Path, threads: int) -> None:
+    def __init__(self, model: str, overrides: Sequence[str], place: Path, threads: int, key: str | None = None) -> None:
+        self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        environment = {name: value for name, value in os.environ.items() if name != _KEY_VARIABLE}
+        environment |= {"OMP_NUM_THREADS": str(threads), "GLOG_v": "3"}
+        environment |= {} if key is None else {_KEY_VARIABLE: key}
         self._log = place / "serve.log"
         command = [sys.executable, "-m", "ms_medqa.cli.main", "serve", "--model", model, "--port", "0"]
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [*command, "serve.model_name=base", *overrides],
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "GLOG_v": "3"},
+                env=environment,
                 stdout=log,
                 stderr=log,
             )
@@ -81,7 +87,8 @@ class Server:
 
     def rows(self) -> int:
         """Answers that run or wait, by its own count."""
-        return sum(int(count) for count in _ROWS.findall(httpx.get(f"{self.address}/metrics", timeout=60).text))
+        page = httpx.get(f"{self.address}/metrics", headers=self.headers, timeout=60)
+        return sum(int(count) for count in _ROWS.findall(page.raise_for_status().text))
 
     def failures(self) -> list[str]:
         """Lines of its log that tell of a fault of its own."""
