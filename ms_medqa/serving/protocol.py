@@ -17,6 +17,8 @@ from ms_medqa.serving.front import DISCLAIMER
 SILENCE_SECONDS = 30.0
 # For a client to take what it has been sent: an answer, or a part of one. Long enough for the largest on a slow line.
 STALL_SECONDS = 60.0
+# When the server ends, which waits for connections: a client that reads has taken it by then.
+LAST_STALL_SECONDS = 5.0
 _NO_LINGERING = struct.pack("ii", 1, 0)
 
 
@@ -45,6 +47,12 @@ class Protocol(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stall.stop()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._stall.runs:
+            self._stall.stop()
+            self._stall.start(LAST_STALL_SECONDS, self._let_go)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -93,6 +101,10 @@ class _Timer:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._handle is not None
 
     def start(self, seconds: float, act: Callable[[], object]) -> None:
         if self._handle is None:

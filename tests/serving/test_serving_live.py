@@ -218,18 +218,56 @@ def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.M
     monkeypatch.setattr(responses, "_STALL_SECONDS", 0.2)
     monkeypatch.setattr(protocol, "STALL_SECONDS", 0.5)
     # A stream is longer than its time; a whole answer is made, and more than the system takes by itself.
-    seconds, tokens = (1, 4000) if stream else (20, 2000)
-    fixture = make(request_seconds=seconds, max_tokens=4000)
-    body = json.dumps(ENDLESS_BODY | {"stream": stream, "max_tokens": tokens, "n": 4, "logprobs": 20}).encode()
+    fixture = make(request_seconds=1 if stream else 20, max_tokens=4000)
+    body = json.dumps(ENDLESS_BODY | {"stream": stream, "max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
     with running(fixture) as address, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", port_of(address)))
         client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_for(lambda: fixture.core.requests)
-        fixture.wait_idle()
+        wait_for(lambda: not fixture.service.worker.reserved, 30)
         # It is over when it is counted, which is when nothing is left of it.
         wait_for(lambda: 'completions",status="200"} 1' in fixture.service.metrics.text())
         wait_for(lambda: _is_closed(client))
+
+
+def test_who_leaves_the_last_few_bytes_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import protocol, run
+
+    class Narrow(protocol.Protocol):
+        """The system takes little of an answer by itself."""
+
+        def connection_made(self, transport: Any) -> None:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            super().connection_made(transport)
+
+    monkeypatch.setattr(run, "Protocol", Narrow)
+    monkeypatch.setattr(protocol, "STALL_SECONDS", 0.5)
+    fixture = make()
+    body = json.dumps(ENDLESS_BODY | {"max_tokens": 60, "logprobs": 20}).encode()
+    with running(fixture) as address, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port_of(address)))
+        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: _is_closed(client))
+
+
+def test_at_the_end_who_does_not_read_is_not_waited_for_long(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import protocol
+
+    monkeypatch.setattr(protocol, "LAST_STALL_SECONDS", 0.3)
+    fixture = make(max_tokens=4000, drain_seconds=14)
+    body = json.dumps(ENDLESS_BODY | {"max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
+    with running(fixture) as address, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port_of(address)))
+        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: 'completions",status="200"} 1' in fixture.service.metrics.text(), 30)
+        assert not _is_closed(client)
+        fixture.stop()
+        began = time.monotonic()
+        wait_for(lambda: _is_closed(client))
+    assert time.monotonic() - began < 5
 
 
 def test_a_client_that_reads_slowly_gets_its_whole_answer(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
