@@ -92,6 +92,10 @@ class Protocol(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            # Whoever is about to answer the request of which this was the body has nobody to answer any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
 
