@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,8 +16,9 @@ from ms_medqa.serving.front import DISCLAIMER
 
 # For the head of a request to arrive: else whoever opens connections and says nothing holds them for ever.
 SILENCE_SECONDS = 30.0
-# For a client to take what it has been sent: an answer, or a part of one. Long enough for the largest on a slow line.
+# In this time a client takes so many bytes at least of what it has been sent, or all. That is a slow line.
 STALL_SECONDS = 60.0
+STALL_BYTES = 2**20
 # When the server ends, which waits for connections: a client that reads has taken it by then.
 LAST_STALL_SECONDS = 5.0
 _NO_LINGERING = struct.pack("ii", 1, 0)
@@ -42,7 +44,7 @@ class Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall.start(STALL_SECONDS, self._let_go)
+        self._time_stall()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -68,6 +70,15 @@ class Protocol(H11Protocol):
             self._silence.stop()
         else:
             self._silence.start(SILENCE_SECONDS, self.transport.close)
+
+    def _time_stall(self) -> None:
+        self._stall.start(STALL_SECONDS, partial(self._check_stall, self.transport.get_write_buffer_size()))
+
+    def _check_stall(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() >= STALL_BYTES:
+            self._time_stall()
+        else:
+            self._let_go()
 
     def _let_go(self) -> None:
         connection = self.transport.get_extra_info("socket")
@@ -112,9 +123,13 @@ class _Timer:
 
     def start(self, seconds: float, act: Callable[[], object]) -> None:
         if self._handle is None:
-            self._handle = self._loop.call_later(seconds, act)
+            self._handle = self._loop.call_later(seconds, self._act, act)
 
     def stop(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+    def _act(self, act: Callable[[], object]) -> None:
+        self._handle = None
+        act()

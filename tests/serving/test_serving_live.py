@@ -246,6 +246,32 @@ def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.M
         wait_for(lambda: _is_closed(client))
 
 
+def test_a_client_on_a_slow_line_gets_its_whole_answer(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import protocol
+
+    monkeypatch.setattr(protocol, "STALL_SECONDS", 0.3)
+    fixture = make(max_tokens=4000)
+    body = json.dumps(ENDLESS_BODY | {"max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
+    with running(fixture) as address, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", port_of(address)))
+        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        head, _, taken = client.recv(65536).partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        began = time.monotonic()
+        while len(taken) < length:
+            # 10 MB/s: three of the least rate.
+            if len(taken) < 10e6 * (time.monotonic() - began):
+                piece = client.recv(65536)
+                assert piece
+                taken += piece
+            else:
+                time.sleep(0.005)
+        assert time.monotonic() - began > 2 * protocol.STALL_SECONDS
+        assert len(json.loads(taken)["choices"]) == 4
+
+
 def test_who_leaves_the_last_few_bytes_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from ms_medqa.serving import protocol, run
 
