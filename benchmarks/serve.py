@@ -12,8 +12,9 @@ MODEL is a folder or the name of a shipped one (medqa-tiny). `key=value` are con
   turns, and times over all answers.
 - `hostile`: `--requests` connections of `hostile_wire.py`, `--connections` at a time, a function of `--seed`. No status
   but 2xx, 4xx and 503, no line of a failure in the log, and none left over: rows, and within limits open files, threads
-  and memory, are at the end what they were after the first tenth. Meanwhile a client that asks well gets its answer,
-  and `--unread` connections are held whose answers nobody reads: the server must let them go.
+  and memory, are at the end what they were before, when `--before` such connections had made whatever is made once
+  (graphs, pools, caches). Meanwhile a client that asks well gets its answer, and `--unread` connections are held whose
+  answers nobody reads: the server must let them go.
 - `locked`: the same of a server with a key, which most connections show, with a tenth of the requests.
 
 Prints lines of figures, and a line for each rule. The exit status is 1 where one is broken.
@@ -141,7 +142,7 @@ def hostile(args: argparse.Namespace, place: Path, rules: Rules, key: str | None
 
 def locked(args: argparse.Namespace, place: Path, rules: Rules) -> None:
     """The same, behind a key."""
-    fewer = argparse.Namespace(**vars(args) | {"requests": max(args.connections * 10, args.requests // 10)})
+    fewer = argparse.Namespace(**vars(args) | {"requests": args.requests // 10})
     hostile(fewer, place, rules, key="a-key")
 
 
@@ -151,7 +152,7 @@ def _unread(key: str | None) -> bytes:
 
 
 async def _hostile(args: argparse.Namespace, server: Server, rules: Rules, key: str | None) -> None:
-    stream = islice(wires(args.seed, ["base"], MAX_BODY, key), args.requests)
+    stream = wires(args.seed, ["base"], MAX_BODY, key)
     seen: Counter[tuple[str, str]] = Counter()
     faults: list[str] = []
 
@@ -171,7 +172,7 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules, key: 
         watch = Watch(server)
         witness = asyncio.ensure_future(_witness(asker, known, tally))
         began, states = time.monotonic(), list[State]()
-        for size in (args.requests // 10, None):
+        for size in (args.before, args.requests):
             part = islice(stream, size)
             await asyncio.gather(*(client() for _ in range(args.connections)))
             if not server.alive:
@@ -185,7 +186,8 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules, key: 
         wrong = (await asyncio.gather(witness, return_exceptions=True))[0]
         last = await asker.ask(known.text, tally) if server.alive else None
     _print_kinds(seen)
-    print(f"{args.requests} connections in {seconds:.0f} s, {args.connections} at a time; {tally.answers} good answers")
+    count = args.before + args.requests
+    print(f"{count} connections in {seconds:.0f} s, {args.connections} at a time; {tally.answers} good answers")
     _print_memory(watch)
     for fault in faults[:SHOWN_FAULTS]:
         print(f"  {fault}")
@@ -261,8 +263,9 @@ def main() -> int:
     parser.add_argument("--warm-up", type=float, default=15, help="seconds of load before anything is measured")
     parser.add_argument("--questions", type=int, default=96)
     parser.add_argument("--times", type=float, default=5, help="tokens/s of all clients, at least so many of one's")
-    parser.add_argument("--flat-mb", type=float, default=16)
+    parser.add_argument("--flat-mb", type=float, default=8)
     parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--before", type=int, default=5_000, help="connections before files and memory are counted")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--unread", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
