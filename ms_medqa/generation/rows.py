@@ -69,9 +69,14 @@ class CacheRows:
         """Give a request a free row."""
         wanted = Held.of(running.request.prompt, running.request.adapter)
         spare = [row for row, one in enumerate(self.taken) if one is None]
-        # The row that holds its start already, else the one whose loss costs least.
-        row = max(spare, key=lambda row: (self._held[row].common(wanted), -len(self._held[row].tokens)))
-        self.taken[row] = running
+
+        def cost(row: int) -> int:
+            # Tokens that are lost. To copy a start from there into another row costs as much as reading a few.
+            held = self._held[row]
+            common = held.common(wanted)
+            return len(held.tokens) - (common + SHORTEST_SHARED if common >= SHORTEST_SHARED else 0)
+
+        self.taken[min(spare, key=cost)] = running
 
     def give_back(self, running: Running) -> None:
         """Free a request's row, which goes on to hold what it holds."""
@@ -90,9 +95,11 @@ class CacheRows:
         self._decoder, self.taken, self._held = None, [], []
 
     def clear_failed(self) -> None:
-        """Free the rows of requests that have failed, and empty all rows but those that answer."""
-        self.taken = [None if one is not None and one.error else one for one in self.taken]
-        self.clear([row for row, one in enumerate(self.taken) if one is None or not one.read])
+        """Free the rows of requests that have failed, and empty them."""
+        failed = [row for row, one in enumerate(self.taken) if one is not None and one.error]
+        for row in failed:
+            self.taken[row] = None
+        self.clear(failed)
 
     def clear(self, rows: Sequence[int]) -> None:
         """Empty rows in which a NaN may stand: no mask hides it from the next answer."""
@@ -125,9 +132,9 @@ class CacheRows:
                 found[row] = running.cached
         return found
 
-    def common(self, wanted: Held) -> int:
-        """How many tokens from the start some row holds already."""
-        return max((held.common(wanted) for held in self._held), default=0) if self._may_share else 0
+    def common(self, wanted: Held, others: Sequence[Held] = ()) -> int:
+        """How many tokens from the start some row holds already, or will once it holds one of `others`."""
+        return max((held.common(wanted) for held in (*self._held, *others)), default=0) if self._may_share else 0
 
     def share(self, row: int, prompt: Sequence[int], adapter: str | None) -> int:
         """Take over what some row holds of a prompt's start, and say how many tokens that is.

@@ -33,13 +33,16 @@ def test_a_common_start_is_read_once(read: list[tuple[int, int, int]]) -> None:
     assert [one.shared for one in running] == [0, 40, 40]
 
 
-def test_where_angles_depend_on_the_length_of_a_prompt_no_start_is_shared(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("pynative_mode")
+def test_where_angles_depend_on_the_length_of_a_prompt_no_start_is_shared(
+    tmp_path: Path, together: list[list[int]]
+) -> None:
     """As with dynamic rotary scaling: the keys of a start differ from prompt to prompt."""
     changes = {"max_position_embeddings": 40, "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}
     decoders.write(tmp_path, decoders.config_of("LlamaForCausalLM", **changes))
     model = load_model(tmp_path)
     start = [token % 97 for token in SHARED]
-    prompts = [[*start, *(token % 97 for token in prompt(size))] for size in (20, 60)]
+    prompts = [[*start, *(token % 97 for token in prompt(size))] for size in (20, 60, 24)]
 
     def scored(batch: Scheduler, *prompts: list[int]) -> list[list[float | None]]:
         running = [batch.add(Request(tokens, GREEDY, 8, logprobs=0)) for tokens in prompts]
@@ -47,19 +50,22 @@ def test_where_angles_depend_on_the_length_of_a_prompt_no_start_is_shared(tmp_pa
         return [[one.choice.logprob for one in outputs if one.running is own and one.choice] for own in running]
 
     expected = [scored(Scheduler(model, 1), tokens)[0] for tokens in prompts]
-    batch = Scheduler(model, 2)
+    batch = Scheduler(model, 3)
     for _ in range(2):
         np.testing.assert_allclose(scored(batch, *prompts), expected, atol=1e-4)
+    # So there is no reason to read them one by one.
+    assert together == [[60, 100, 64]] * 2
 
 
-def test_a_later_turn_reads_what_is_new(read: list[tuple[int, int, int]]) -> None:
+@pytest.mark.parametrize("alike", [0, 5, 17])
+def test_a_later_turn_reads_what_is_new(read: list[tuple[int, int, int]], alike: int) -> None:
     first = prompt(30)
     batch = Scheduler(tiny.model(), 2)
     batch.reserve(2, 100)
     answer = batch.add(request(first))
     run(batch)
-    # Another request beside it must not wear off what the first one's row still holds.
-    batch.add(request(prompt(20), 20))
+    # Another request beside it must not wear off what the first one's row still holds, nor take it from there.
+    batch.add(request(prompt(20 + alike, first[:alike]), 20))
     for _ in range(10):
         batch.step()
     second = [*first, *answer.tokens, *prompt(10)]
@@ -69,6 +75,22 @@ def test_a_later_turn_reads_what_is_new(read: list[tuple[int, int, int]]) -> Non
     # All but the answer's last token, which no step has read.
     assert read == [(0, 37, 11)]
     assert running.tokens == alone(second)
+
+
+def test_a_row_whose_loss_costs_little_is_taken_first(read: list[tuple[int, int, int]]) -> None:
+    long, short = prompt(100), prompt(30)
+    batch = Scheduler(tiny.model(), 2)
+    batch.reserve(2, 128)
+    for tokens in (long, short):
+        batch.add(request(tokens, 1))
+        run(batch)
+    read.clear()
+    # Begins as the long one does, but that can be copied.
+    batch.add(request(prompt(40, long[:20]), 1))
+    run(batch)
+    batch.add(request([*long, *prompt(5)], 1))
+    run(batch)
+    assert [(start, count) for _, start, count in read] == [(20, 20), (100, 5)]
 
 
 def test_the_same_prompt_again_is_read_from_its_last_token(read: list[tuple[int, int, int]]) -> None:
