@@ -137,10 +137,10 @@ class Scheduler:
             outputs = [*self._decode(), *self._read()]
             if any(output.error for output in outputs):
                 self._rows.clear_failed()
-        for output in outputs:
-            if output.finish:
-                self.remove(output.running)
-        self._rows.shrink()
+            for output in outputs:
+                if output.finish:
+                    self.remove(output.running)
+            self._rows.shrink()
         return outputs
 
     @contextmanager
@@ -157,18 +157,26 @@ class Scheduler:
         answering = {row: one for row, one in enumerate(taken) if one is not None and one.tokens}
         if not answering:
             return
+        # What a prompt goes on with is read again with its next piece; any other token might overflow there.
+        begun = {row: one for row, one in enumerate(taken) if one is not None and one.read and not one.tokens}
         newest = np.zeros(len(taken), np.int32)
         for row, running in answering.items():
             newest[row] = running.tokens[-1]
+        for row, running in begun.items():
+            newest[row] = running.request.prompt[running.read]
         choice = self.choice([one.request.adapter if one is not None else None for one in taken])
         positions = self._rows.positions()
         logits = self._rows.decoder.step(ms.Tensor(newest), ms.Tensor(positions), choice).asnumpy()
-        self._rows.check_resting(logits, [row for row, one in enumerate(taken) if one is not None and one.read])
+        self._rows.check_resting(logits, [*answering, *begun])
         for row in answering:
             yield self._choose(row, logits[row])
+        for row in begun:
+            if not is_finite(logits[row]):
+                yield self._choose(row, logits[row])
 
     def _read(self) -> Iterator[Output]:
-        waiting = [(row, one) for row, one in enumerate(self._rows.taken) if one is not None and not one.tokens]
+        taken = enumerate(self._rows.taken)
+        waiting = [(row, one) for row, one in taken if one is not None and not one.tokens and not one.error]
         waiting.sort(key=lambda pair: pair[1].number)
         budget = 0 if self._may_wait([one for _, one in waiting]) else reading.LARGEST_PIECE
         while waiting and budget > 0:
@@ -213,7 +221,7 @@ class Scheduler:
             request = running.request
             wanted = Held.of(request.prompt, request.adapter)
             # Of a start that is shorter than any piece, reading it again costs less than a piece of one's own.
-            shared = max(self._rows.common(wanted), *(held.common(wanted) for held in found), 0)
+            shared = self._rows.common(wanted, found)
             used += len(request.prompt)
             if running.read or running.apart or shared >= reading.SMALLEST_PIECE or used > most:
                 break

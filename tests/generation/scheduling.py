@@ -41,9 +41,9 @@ def run(scheduler: Scheduler) -> list[Output]:
     return outputs
 
 
-def spoil(decoder: CachedDecoder, rows: Sequence[int], start: int = 0) -> None:
-    """As an overflow does: what rows hold from a position on is no number."""
+def spoil(decoder: CachedDecoder, rows: Sequence[int], start: int = 0, stop: int | None = None) -> None:
+    """As an overflow does: what rows hold from a position on, up to another, is no number."""
     for cache in (*decoder.keys, *decoder.values):
         blocks = cache.asnumpy().reshape(decoder.batch, decoder.kv_heads, decoder.length, -1).copy()
-        blocks[list(rows), :, start:] = np.nan
+        blocks[list(rows), :, start:stop] = np.nan
         ops.assign(cache, ms.Tensor(blocks.reshape(cache.shape)))

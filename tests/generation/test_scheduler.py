@@ -105,7 +105,7 @@ def test_a_request_at_which_the_model_fails_costs_the_others_nothing(monkeypatch
 def test_a_long_prompt_ends_at_the_piece_at_which_the_model_fails(
     monkeypatch: pytest.MonkeyPatch, read: list[tuple[int, int, int]]
 ) -> None:
-    """Nor does what was read of it reach a prompt that begins alike, whoever leaves in between."""
+    """Nor does what was read of it reach a prompt that begins alike."""
     monkeypatch.setattr(reading, "LARGEST_PIECE", 64)
     long = prompt(200, SHARED)
     long[63] = 7
@@ -121,6 +121,47 @@ def test_a_long_prompt_ends_at_the_piece_at_which_the_model_fails(
     running = batch.add(request(other))
     run(batch)
     assert running.tokens == expected
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("failing", [0, 7])
+def test_steps_of_others_between_the_pieces_of_a_prompt_spoil_nothing(
+    monkeypatch: pytest.MonkeyPatch, failing: int, leaves: bool
+) -> None:
+    """A step is of all rows, and writes behind what has been read: where that overflows, only this prompt fails."""
+    monkeypatch.setattr(reading, "LARGEST_PIECE", 64)
+    short, long = prompt(20), prompt(150)
+    long[64] = 7
+    later = [*long[:60], *prompt(30)]
+    expected = [alone(short, 20), None if failing == 7 else alone(long), alone(later)]
+    batch = Scheduler(tiny.model(), 3)
+    batch.reserve(3, 200)
+    real = CachedDecoder.step
+
+    def overflow(self: CachedDecoder, newest: ms.Tensor, positions: ms.Tensor, *others: Any) -> ms.Tensor:
+        logits = real(self, newest, positions, *others).asnumpy()
+        for row in np.flatnonzero(newest.asnumpy() == failing).tolist():
+            logits[row] = np.nan
+            spoil(self, [row], place := int(positions[row]), place + 1)
+        return ms.Tensor(logits)
+
+    quick = batch.add(request(short, 20))
+    batch.step()
+    slow = batch.add(request(long))
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedDecoder, "step", overflow)
+        batch.step()
+        assert slow.read == 64
+        failed = [output.running for output in batch.step() if output.error]
+    assert failed == ([slow] if failing == 7 else [])
+    if leaves:
+        batch.remove(slow)
+        batch.remove(quick)
+    running = batch.add(request(later))
+    run(batch)
+    assert running.tokens == expected[2]
+    if not leaves:
+        assert [quick.tokens, slow.tokens or None] == expected[:2]
 
 
 def test_a_row_at_rest_at_which_the_model_fails_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
