@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ms_medqa.config.errors import RunError
+from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.generation.sampling import Choice, SamplingParams, TokenSampler
 
 Finish = Literal["stop", "length"]
+# Most tokens whose log-probabilities can be asked for beside the chosen one's, as in the OpenAI API.
+MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class Request:
         seed, stream: of the draws, see `TokenSampler`.
         adapter: its name, None for the model as it is.
         logprobs: None for none; k for the chosen token's log-probability and those of the k likeliest.
+
+    Raises:
+        UserError: `logprobs` is out of range.
     """
 
     prompt: Sequence[int]
@@ -34,6 +39,10 @@ class Request:
     stream: int = 0
     adapter: str | None = None
     logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise UserError(f"logprobs = {self.logprobs}: must be from 0 to {MAX_LOGPROBS}")
 
 
 @dataclass(eq=False, slots=True)

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ms_medqa.config.errors import RunError, UserError
+from ms_medqa.config.errors import RunError
 from ms_medqa.generation.params import SamplingParams as SamplingParams
 from ms_medqa.generation.processors import History, candidates, likeliest, weigh
 
-# Most tokens whose log-probabilities can be asked for beside the chosen one's, as in the OpenAI API.
-MAX_LOGPROBS = 20
 # Tokens that a draw puts in order; those behind them are hardly ever drawn, and to order them all takes 12 ms.
 _ORDERED = 1024
 
@@ -69,10 +67,7 @@ class TokenSampler:
 
         Raises:
             RunError: the logits are not finite.
-            UserError: `logprobs` is out of range.
         """
-        if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
-            raise UserError(f"logprobs = {logprobs}: must be from 0 to {MAX_LOGPROBS}")
         logits = np.asarray(logits, dtype=np.float32)
         check_finite(logits)
         scores = logits.copy()

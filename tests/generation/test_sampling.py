@@ -12,6 +12,7 @@ from sampled_rows import SampledRows
 from ms_medqa.config import RunError, UserError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.answers import sampling_params
+from ms_medqa.generation.request import Request
 from ms_medqa.generation.sampling import Choice, SamplingParams, TokenSampler, draw
 
 VOCAB = 50
@@ -137,7 +138,7 @@ def test_log_probabilities_are_given_as_asked_for(logits: np.ndarray) -> None:
     assert len(choose(20).top) == 20
     for bad in (-1, 21):
         with pytest.raises(UserError, match="logprobs"):
-            choose(bad)
+            Request([1, 2], SamplingParams(), 8, logprobs=bad)
 
 
 @pytest.mark.filterwarnings("error")
