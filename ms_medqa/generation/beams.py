@@ -129,6 +129,7 @@ class Beams:
 
         Args:
             logits: float32 (beginnings, V), in the order of `newest`; (1, V) for the prompt alone.
+                Not for a search that is `done`.
 
         Returns:
             For each beginning that is followed now, which of the earlier ones it continues.
@@ -136,9 +137,12 @@ class Beams:
         Raises:
             RunError: the logits are not finite.
         """
-        count, open_before = self.beams.num_beams, not self.done
+        count = self.beams.num_beams
         before, self._running, parents = self._running, [], []
         for place, (score, parent, token) in enumerate(self._candidates(before, logits)):
+            # Candidates beyond the first are there to go on with, in the place of those that are complete.
+            if place >= count <= len(self._running):
+                break
             tokens, text = (*before[parent].tokens, token), before[parent].text
             if text is not None:
                 text = text.fork()
@@ -149,8 +153,7 @@ class Beams:
                 history.add(token)
                 self._running.append(_Beam(tokens, score, history, text))
                 parents.append(parent)
-            # Candidates beyond the first are there to go on with, in the place of those that are complete.
-            if finish is not None and place < count and open_before:
+            if finish is not None and place < count:
                 answer = tokens[:-1] if token in self.end_ids else tokens
                 self.answers.append(Hypothesis(answer, score / len(tokens) ** self.beams.length_penalty, finish))
         self.answers = sorted(self.answers, key=lambda answer: -answer.score)[:count]

@@ -6,11 +6,12 @@ import copy
 import itertools
 from collections.abc import Sequence
 
+import mindspore as ms
 import numpy as np
 import pytest
 import tiny
 from mindspore import ops
-from scheduling import SHARED, prompt
+from scheduling import SHARED, prompt, spoil
 
 from ms_medqa.config import RunError, UserError
 from ms_medqa.generation import SamplingParams, generate
@@ -131,7 +132,6 @@ def test_bad_values() -> None:
 
 def uncached(prompt: list[int], beams: BeamParams, length: int, ends: frozenset[int]) -> list[Hypothesis]:
     """The same search with every beginning read anew at each token."""
-    import mindspore as ms
 
     def logits(beginnings: list[list[int]]) -> np.ndarray:
         return tiny.model()(ms.Tensor(np.array(beginnings, np.int32))).asnumpy()[:, -1]
@@ -222,6 +222,37 @@ def test_a_common_start_is_read_once(read: list[tuple[int, int, int]]) -> None:
         assert [[one.tokens for one in each] for each in together] == [[one.tokens for one in each] for each in found]
         # From the longest on, with which the second has more in common than the others have.
         assert sorted(start for _, start, _ in read) == [0, 40, 40, 40, 50]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_row_that_rests_while_others_search_holds_what_it_held(
+    monkeypatch: pytest.MonkeyPatch, read: list[tuple[int, int, int]], fails: bool
+) -> None:
+    """Unless the model fails there: then it holds nothing."""
+    long, other = prompt(60), prompt(50)
+    prompts = [long, other, [*long[:40], *prompt(5)]]
+    engine, beams = Engine(tiny.model()), BeamParams(2, early_stopping=True)
+    # The search of the long one is over as soon as that is read.
+    [likeliest] = search_many(engine, [long], PLAIN, beams, 1, frozenset(), batch_size=1)
+    ends = frozenset(answer.tokens[0] for answer in likeliest)
+    expected = [search_many(engine, [each], PLAIN, beams, 8, ends, batch_size=1)[0] for each in prompts]
+    real, rested = CachedDecoder.step, list[int]()
+
+    def step(self: CachedDecoder, newest: ms.Tensor, positions: ms.Tensor, *others: object) -> ms.Tensor:
+        logits = real(self, newest, positions, *others).asnumpy()
+        for row in np.flatnonzero((newest.asnumpy() == 0) & (positions.asnumpy() == len(long))).tolist():
+            rested.append(row)
+            if fails:
+                logits[row] = np.nan
+                spoil(self, [row], len(long))
+        return ms.Tensor(logits)
+
+    monkeypatch.setattr(CachedDecoder, "step", step)
+    read.clear()
+    found = search_many(engine, prompts, PLAIN, beams, 8, ends, batch_size=2)
+    assert rested
+    assert [start for _, start, _ in read] == [0, 0, 0 if fails else 40]
+    assert [[one.tokens for one in each] for each in found] == [[one.tokens for one in each] for each in expected]
 
 
 def test_one_beam_is_the_greedy_answer() -> None:
