@@ -117,7 +117,9 @@ def answer_file(
         try:
             for _ in answers:
                 on_answer()
-            _answer_rest(qa, requests, settings, answers, kept, on_answer)
+            left = {number: one for number, one in prepared.items() if number not in answers}
+            for number, error in _answer_rest(qa, left, settings, answers, kept, on_answer).items():
+                requests[number].error = str(error)
             _write_answers(output, requests, answers, settings)
         except BaseException:
             if answers:
@@ -130,25 +132,25 @@ def answer_file(
 
 def _answer_rest(
     qa: MedicalQA,
-    requests: list[Request],
+    left: dict[int, Prepared],
     settings: GenerateSection,
     answers: dict[int, list[str]],
     kept: KeptAnswers,
     on_answer: Callable[[], object],
-) -> None:
-    """Add the answers that are missing; where the model fails at one, that is its request's error."""
-    prepared = {number: one.prepared for number, one in enumerate(requests) if one.prepared is not None}
-    left = [number for number in prepared if number not in answers]
+) -> dict[int, RunError]:
+    """Add the answers that are left to be made; gives back at which of those requests the model has failed."""
+    numbers, errors = list(left), dict[int, RunError]()
 
     def answered(place: int, texts: list[str]) -> None:
-        kept.add(prepared[left[place]], texts)
-        answers[left[place]] = texts
+        kept.add(left[numbers[place]], texts)
+        answers[numbers[place]] = texts
         on_answer()
 
     def failed(place: int, error: RunError) -> None:
-        requests[left[place]].error = str(error)
+        errors[numbers[place]] = error
 
-    qa.answer_prepared([prepared[number] for number in left], settings, on_answers=answered, on_error=failed)
+    qa.answer_prepared(list(left.values()), settings, on_answers=answered, on_error=failed)
+    return errors
 
 
 def _write_answers(

@@ -237,6 +237,9 @@ def test_answers_to_questions_that_were_mended_meanwhile_do_not_keep_the_others_
     answer_file(tiny.qa(), mended, output, GREEDY, note=notes.append)
     taken = 5 - asked[1]
     assert taken in (3, 4)
+    fresh = tmp_path / "fresh.jsonl"
+    answer_file(tiny.qa(), mended, fresh, GREEDY)
+    assert output.read_bytes() == fresh.read_bytes()
     assert notes == [f"{output}.part holds what an earlier run has answered ({taken} of 5): going on from there"]
     assert len(output.read_text(encoding="utf-8").splitlines()) == 6
 
