@@ -27,9 +27,9 @@ class ServeSection(Section):
     )
     warm_up: bool = Field(
         False,
-        description="Compile all sizes of batches and prompts before the first request. No answer pauses for it later; "
-        "starting takes as long as it does, the caches take their whole memory from then on, and every step goes over "
-        "their whole length.",
+        description="Compile all sizes of batches and prompts before the first request. No answer pauses for it later "
+        "(unless a whole step fails); starting takes as long as it does, the caches take their whole memory from then "
+        "on, and every step goes over their whole length.",
     )
     max_queue: int = Field(
         64, ge=0, description="Answers that may wait for a row; a request beyond that is told to come back (429)."
