@@ -100,10 +100,11 @@ def test_a_resumed_run_loads_graphs_that_were_compiled_with_other_weights(filled
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", ["train.learning_rate=0.02", "lora.alpha=16", "lora.dropout=0.2"])
-def test_a_changed_constant_of_the_graph_is_compiled_anew(copy: Path, override: str) -> None:
-    assert about_cache(train(config_of(copy, "cached"), override)) == []
-    train(config_of(copy, "plain"), override, "runtime.compile_cache=null")
+def test_changed_constants_of_the_graph_are_compiled_anew(copy: Path) -> None:
+    """That each by itself makes a difference is told of the key, below."""
+    overrides = ["train.learning_rate=0.02", "lora.alpha=16", "lora.dropout=0.2"]
+    assert about_cache(train(config_of(copy, "cached"), *overrides)) == []
+    train(config_of(copy, "plain"), *overrides, "runtime.compile_cache=null")
     assert figures(copy / "cached") == figures(copy / "plain")
 
 
@@ -165,8 +166,10 @@ def test_a_damaged_graph_is_told_once_and_compiled_anew(
     assert "anew" in lines[0]
     assert sum("training-step" in line for line in lines) == 1
     assert figures(copy / "second") == figures(filled / "plain")
-    assert about_cache(train(config_of(copy, "third"))) == LOADED
-    assert figures(copy / "third") == figures(filled / "plain")
+    # Only what MindSpore itself has found out about could be found by it once more.
+    if damage is spoiled_before_it_was_kept:
+        assert about_cache(train(config_of(copy, "third"))) == LOADED
+        assert figures(copy / "third") == figures(filled / "plain")
 
 
 @pytest.mark.slow
