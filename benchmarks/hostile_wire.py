@@ -67,6 +67,8 @@ VALUES = (
     b'"text"',
     b"",
 )
+PAGE_PATHS = ("/", "/theme.css", "/static/../x", "/static/" + "x" * 300, "/assets" + "/x" * 2500)
+PAGE_HEADERS = ("", "Origin: http://[\r\n", "X-Forwarded-Host: a:b\r\n", "X-Gradio-Server: http://a:b\r\n")
 BLOCK = 65536
 PAGE_CALL = "/gradio_api/queue/join"
 # Of connections to a server with a key, how many do not show it.
@@ -248,8 +250,8 @@ class _Makers:
         return Wire("half a body", (data[: len(data) - 2],), None)
 
     def page(self) -> Wire:
-        path = self.rng.choice(("/", "/theme.css", "/static/../x"))
-        return Wire("page", (self._request(path, headers="", method="GET"),), method="GET")
+        path, headers = self.rng.choice(PAGE_PATHS), self.rng.choice(PAGE_HEADERS)
+        return Wire("page", (self._request(path, headers=headers, method="GET"),), method="GET")
 
     def page_call(self) -> Wire:
         values: list[Any] = ["en", None, self.models[0], "", "糖尿病", "", 0, 0.9, 0, 0, 1.0, 4, ""]

@@ -102,6 +102,34 @@ def test_bodies_and_origins_are_checked_before_gradio_sees_them(ask: Ask) -> Non
 
 
 @needs_gradio
+@pytest.mark.parametrize("key", [None, KEY])
+def test_no_other_page_may_read_this_one(ask: Ask, key: str | None) -> None:
+    client = ask(key, page=True)
+    shown = {"authorization": f"Bearer {key}"}
+    for origin in ("https://a.example", "null", "http://localhost:1", "http://127.0.0.1"):
+        response = client("GET", "/", headers=shown | {"origin": origin})
+        assert response.status_code == 200
+        assert [name for name in response.headers if name.startswith("access-control")] == []
+
+
+@needs_gradio
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/theme.css", {"origin": "http://["}, 403),
+        (f"/static/{'x' * 300}", {}, 404),
+        (f"/assets/{'x/' * 2500}x", {}, 404),
+        ("/", {"x-forwarded-host": "a:b"}, 200),
+        ("/", {"x-gradio-server": "http://a:b"}, 200),
+    ],
+)
+def test_nothing_that_a_request_says_of_an_address_makes_the_page_fail(
+    ask: Ask, path: str, headers: dict[str, str], status: int
+) -> None:
+    assert ask(page=True)("GET", path, headers=headers).status_code == status
+
+
+@needs_gradio
 def test_the_page_asks_for_the_key_as_a_password(locked: str) -> None:
     import httpx
 

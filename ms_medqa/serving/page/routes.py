@@ -23,12 +23,16 @@ from ms_medqa.serving.responses import error_response, gone
 from ms_medqa.serving.service import Service
 
 HOME = "/"
-# Gradio's own scripts, styles and pictures; no part of a path begins with a dot.
-_FILES = re.compile(r"/(assets|static)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+|/(theme\.css|favicon\.ico)")
+# Gradio's own scripts, styles and pictures; no part of a path begins with a dot. Of a longer one a file system makes
+# an error.
+_FILES = re.compile(r"/(assets|static)(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}){1,8}|/(theme\.css|favicon\.ico)")
 _NAME = re.compile(r"[A-Za-z0-9]{1,64}")
 _HEARTBEAT = re.compile(rf"/gradio_api/heartbeat/({_NAME.pattern})")
 _JOIN, _DATA = "/gradio_api/queue/join", "/gradio_api/queue/data"
 _PLAIN = (str, int, float)
+# What Gradio is not given. Of whose page may read answers it is not for Gradio to say, and under what address a person
+# sees this page is told by the proxy's `Host`.
+_HIDDEN = (b"origin", b"x-forwarded-host", b"x-gradio-server")
 # A browser keeps to this whatever the page says: nothing is loaded from or sent to another host, and no other page may
 # hold this one in a frame. Gradio puts its config and its styles into the page itself.
 _POLICY = (
@@ -93,7 +97,7 @@ class PageRoutes:
             _check_origin(Headers(scope=scope))
             if scope["method"] == "POST":
                 receive = await self._read(scope, receive)
-                await self._page(scope, receive, _with_policy(send))
+                await self._gradio(scope, receive, _with_policy(send))
             else:
                 await self._visit(scope, receive, _with_policy(send))
         except ApiError as error:
@@ -114,6 +118,10 @@ class PageRoutes:
 
         return replay
 
+    async def _gradio(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name not in _HIDDEN]
+        await self._page({**scope, "headers": headers}, receive, send)
+
     async def _home(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Gradio would restore a page from a file that the query names.
         headers = MutableHeaders(raw=list(scope["headers"]))
@@ -127,7 +135,7 @@ class PageRoutes:
             else:
                 body.extend(message.get("body", b""))
 
-        await self._page({**scope, "headers": headers.raw, "query_string": b""}, receive, collect)
+        await self._gradio({**scope, "headers": headers.raw, "query_string": b""}, receive, collect)
         text = _OUTSIDE.sub("", body.decode("utf-8")).encode()
         MutableHeaders(scope=start)["content-length"] = str(len(text))
         await _with_policy(send)(start)
@@ -164,7 +172,7 @@ class PageRoutes:
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        response = asyncio.ensure_future(self._page(scope, asyncio.Event().wait, watched))
+        response = asyncio.ensure_future(self._gradio(scope, asyncio.Event().wait, watched))
         left = asyncio.ensure_future(gone(receive))
         over = asyncio.ensure_future(self._service.over.wait())
         tasks = (response, left, over)
@@ -214,10 +222,18 @@ def _name(scope: Scope) -> str | None:
 def _check_origin(headers: Headers) -> None:
     """Refuse what another site's page has a browser ask, which sends the key by itself once a person has given it."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and _host(origin) != headers.get("host", "").lower():
         raise ApiError(403, "the page answers only itself", code="wrong_origin")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise ApiError(403, "the page answers only itself", code="wrong_origin")
+
+
+def _host(origin: str) -> str | None:
+    """Of an origin, with its port; None where it has none, as `null`."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def _with_policy(send: Send) -> Send:
