@@ -227,6 +227,18 @@ def test_a_call_is_refused_that_no_page_makes(address: str) -> None:
 
 
 @needs_gradio
+def test_only_what_an_open_page_holds_counts_as_one(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "MOST", 3)
+    visitor = Visitor(address)
+    visitor.ask("水果？")
+    for number in range(5):
+        for path in (f"heartbeat/x{number}", f"queue/data?session_hash=x{number}", "queue/data?session_hash=../x"):
+            visitor.client.head(f"/gradio_api/{path}")
+    # Its dialogue has not had to go.
+    assert len(texts(visitor.ask("还有呢？"))[-1]) == 4
+
+
+@needs_gradio
 @pytest.mark.parametrize(
     "values",
     [

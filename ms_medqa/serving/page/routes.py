@@ -66,9 +66,10 @@ def serves(method: str, path: str) -> bool:
     """A request that is the page's."""
     if method == "POST":
         return path == _JOIN
-    return method in ("GET", "HEAD") and (
-        path in (HOME, _DATA) or _FILES.fullmatch(path) is not None or _HEARTBEAT.fullmatch(path) is not None
-    )
+    if method in ("GET", "HEAD") and (path == HOME or _FILES.fullmatch(path) is not None):
+        return True
+    # Of a connection that an open page holds there is no head alone.
+    return method == "GET" and (path == _DATA or _HEARTBEAT.fullmatch(path) is not None)
 
 
 class PageRoutes:
@@ -143,7 +144,7 @@ class PageRoutes:
 
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a file, or a connection of an open page."""
-        name, reads = _name(scope), scope["path"] == _DATA and scope["method"] == "GET"
+        name, reads = _name(scope), scope["path"] == _DATA
         if name is None:
             await self._follow(scope, receive, send)
             return
