@@ -67,8 +67,22 @@ VALUES = (
     b'"text"',
     b"",
 )
-PAGE_PATHS = ("/", "/theme.css", "/static/../x", "/static/" + "x" * 300, "/assets" + "/x" * 2500)
-PAGE_HEADERS = ("", "Origin: http://[\r\n", "X-Forwarded-Host: a:b\r\n", "X-Gradio-Server: http://a:b\r\n")
+PAGE_PATHS = (
+    "/",
+    "/theme.css",
+    "/static/img/logo.svg",
+    "/static/../x",
+    "/static/none",
+    "/static/" + "x" * 300,
+    "/assets" + "/x" * 2500,
+)
+PAGE_HEADERS = (
+    "",
+    "Origin: http://[\r\n",
+    "X-Forwarded-Host: a:b\r\n",
+    "X-Gradio-Server: http://a:b\r\n",
+    "Range: x\r\n",
+)
 BLOCK = 65536
 PAGE_CALL = "/gradio_api/queue/join"
 # Of connections to a server with a key, how many do not show it.

@@ -130,6 +130,41 @@ def test_nothing_that_a_request_says_of_an_address_makes_the_page_fail(
 
 
 @needs_gradio
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/static/none", {}, 404),
+        ("/static/img", {}, 403),
+        ("/static/img/logo.svg", {"range": "x"}, 400),
+        ("/static/img/logo.svg", {"range": "bytes=999999-"}, 416),
+    ],
+)
+def test_errors_of_the_pages_files_have_the_shape_of_all_others(
+    ask: Ask, path: str, headers: dict[str, str], status: int
+) -> None:
+    client = ask(page=True)
+    response = client("GET", path, headers=headers)
+    error_of(response, status)
+    if status == 416:
+        assert response.headers["content-range"].startswith("bytes */")
+    assert client("HEAD", path).headers["allow"] == "GET"
+
+
+@needs_gradio
+def test_a_call_for_which_there_is_no_room_is_told_when_to_come_back(
+    make: Callable[..., Fixture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradio.queueing import Queue
+
+    with running(make(page=True)) as address:
+        visitor = Visitor(address)
+        monkeypatch.setattr(Queue, "__len__", lambda queue: 10**6)
+        response = visitor.join("stop", "click", {})
+    assert error_of(response, 503)["code"] == "page_busy"
+    assert response.headers["retry-after"] == "5"
+
+
+@needs_gradio
 def test_the_page_asks_for_the_key_as_a_password(locked: str) -> None:
     import httpx
 

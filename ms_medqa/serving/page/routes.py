@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ms_medqa.serving.errors import ApiError, invalid
 from ms_medqa.serving.intake import while_open
 from ms_medqa.serving.json_body import parse_json, read_body
-from ms_medqa.serving.page.visits import Held, Visits
+from ms_medqa.serving.page.visits import Held, Visits, busy
 from ms_medqa.serving.responses import error_response, gone
 from ms_medqa.serving.service import Service
 
@@ -33,6 +33,11 @@ _PLAIN = (str, int, float)
 # What Gradio is not given. Of whose page may read answers it is not for Gradio to say, and under what address a person
 # sees this page is told by the proxy's `Host`.
 _HIDDEN = (b"origin", b"x-forwarded-host", b"x-gradio-server")
+_MESSAGES = {
+    404: "there is no such file",
+    405: "the file does not take this method",
+    416: "the file has no such part",
+}
 # A browser keeps to this whatever the page says: nothing is loaded from or sent to another host, and no other page may
 # hold this one in a frame. Gradio puts its config and its styles into the page itself.
 _POLICY = (
@@ -120,8 +125,24 @@ class PageRoutes:
         return replay
 
     async def _gradio(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have Gradio answer.
+
+        Raises:
+            ApiError: its answer is an error, which it tells in another shape than all others here have.
+        """
         headers = [(name, value) for name, value in scope["headers"] if name not in _HIDDEN]
-        await self._page({**scope, "headers": headers}, receive, send)
+        error: ApiError | None = None
+
+        async def sent(message: Message) -> None:
+            nonlocal error
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                error = _error(message["status"], Headers(raw=message["headers"]))
+            if error is None:
+                await send(message)
+
+        await self._page({**scope, "headers": headers}, receive, sent)
+        if error is not None:
+            raise error
 
     async def _home(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Gradio would restore a page from a file that the query names.
@@ -218,6 +239,13 @@ def _name(scope: Scope) -> str | None:
         return QueryParams(scope["query_string"]).get("session_hash", "")
     heartbeat = _HEARTBEAT.fullmatch(scope["path"])
     return heartbeat[1] if heartbeat else None
+
+
+def _error(status: int, headers: Headers) -> ApiError:
+    if status == 503:
+        return busy("too many calls of pages are waiting")
+    kept = {name: headers[name] for name in ("allow", "content-range") if name in headers}
+    return ApiError(status, _MESSAGES.get(status, "the page does not take this request"), headers=kept)
 
 
 def _check_origin(headers: Headers) -> None:

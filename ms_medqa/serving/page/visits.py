@@ -94,7 +94,7 @@ class Visits:
         for waiting, most in ((own, self._of_one), (self._unread, self._of_all)):
             # The first may be as large as it likes.
             if waiting and waiting + cost > most:
-                raise _busy("too many answers wait to be fetched")
+                raise busy("too many answers wait to be fetched")
         visit = self._visit(name)
         visit.unread += cost
         self._unread += cost
@@ -138,7 +138,7 @@ class Visits:
             while len(self._visits) >= MOST:
                 closed = next((other for other, visit in self._visits.items() if not visit.connections), None)
                 if closed is None:
-                    raise _busy("too many pages are open")
+                    raise busy("too many pages are open")
                 self._forget(closed)
             self._visits[name] = _Visit()
         self._visits.move_to_end(name)
@@ -186,6 +186,7 @@ def _ended(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     return None
 
 
-def _busy(message: str) -> ApiError:
+def busy(message: str) -> ApiError:
+    """The server has no room for a page just now."""
     # Of all statuses this is the one for which Gradio's own scripts have words for a person.
     return ApiError(503, message, code="page_busy", headers={"Retry-After": "5"})
