@@ -16,10 +16,11 @@ from ms_medqa.serving.front import DISCLAIMER
 
 # For the head of a request to arrive: else whoever opens connections and says nothing holds them for ever.
 SILENCE_SECONDS = 30.0
-# In this time a client takes so many bytes at least of what it has been sent, or all. That is a slow line.
+# What waits here to be sent, beyond what the system holds, becomes so many bytes less in this time, or nothing. That is
+# a slow line. Of a stream only an event waits here: the next one is made when it is gone.
 STALL_SECONDS = 60.0
 STALL_BYTES = 2**20
-# When the server ends, which waits for connections: a client that reads has taken it by then.
+# When the server ends, which waits for connections: no faster, but looked at sooner.
 LAST_STALL_SECONDS = 5.0
 _NO_LINGERING = struct.pack("ii", 1, 0)
 
@@ -30,6 +31,7 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._silence, self._stall = _Timer(self.loop), _Timer(self.loop)
+        self._ending = False
         # So that `pause_writing` tells of every byte that waits: a transport that is closed waits for its last one.
         transport.set_write_buffer_limits(high=0)
         self._time_silence()
@@ -52,9 +54,10 @@ class Protocol(H11Protocol):
 
     def shutdown(self) -> None:
         super().shutdown()
+        self._ending = True
         if self._stall.runs:
             self._stall.stop()
-            self._stall.start(LAST_STALL_SECONDS, self._let_go)
+            self._time_stall()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -72,10 +75,12 @@ class Protocol(H11Protocol):
             self._silence.start(SILENCE_SECONDS, self.transport.close)
 
     def _time_stall(self) -> None:
-        self._stall.start(STALL_SECONDS, partial(self._check_stall, self.transport.get_write_buffer_size()))
+        seconds = LAST_STALL_SECONDS if self._ending else STALL_SECONDS
+        most = self.transport.get_write_buffer_size() - STALL_BYTES * seconds / STALL_SECONDS
+        self._stall.start(seconds, partial(self._check_stall, most))
 
-    def _check_stall(self, before: int) -> None:
-        if before - self.transport.get_write_buffer_size() >= STALL_BYTES:
+    def _check_stall(self, most: float) -> None:
+        if self.transport.get_write_buffer_size() <= most:
             self._time_stall()
         else:
             self._let_go()

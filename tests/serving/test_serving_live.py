@@ -226,6 +226,17 @@ def _is_closed(client: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
+def _asked(address: str, **fields: Any) -> socket.socket:
+    """A client that has asked for a long answer, of which its own system takes little by itself."""
+    body = json.dumps(ENDLESS_BODY | fields).encode()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", port_of(address)))
+    client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return client
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
     from ms_medqa.serving import protocol, responses
@@ -234,11 +245,7 @@ def test_a_client_that_does_not_read_is_let_go(make: Make, monkeypatch: pytest.M
     monkeypatch.setattr(protocol, "STALL_SECONDS", 0.5)
     # A stream is longer than its time; a whole answer is made, and more than the system takes by itself.
     fixture = make(request_seconds=1 if stream else 20, max_tokens=4000)
-    body = json.dumps(ENDLESS_BODY | {"stream": stream, "max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
-    with running(fixture) as address, socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", port_of(address)))
-        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with running(fixture) as address, _asked(address, stream=stream, max_tokens=4000, n=4, logprobs=20) as client:
         wait_for(lambda: fixture.core.requests)
         wait_for(lambda: not fixture.service.worker.reserved, 30)
         # It is over when it is counted, which is when nothing is left of it.
@@ -251,12 +258,7 @@ def test_a_client_on_a_slow_line_gets_its_whole_answer(make: Make, monkeypatch: 
 
     monkeypatch.setattr(protocol, "STALL_SECONDS", 0.3)
     fixture = make(max_tokens=4000)
-    body = json.dumps(ENDLESS_BODY | {"max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
-    with running(fixture) as address, socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(20)
-        client.connect(("127.0.0.1", port_of(address)))
-        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with running(fixture) as address, _asked(address, max_tokens=4000, n=4, logprobs=20) as client:
         head, _, taken = client.recv(65536).partition(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         began = time.monotonic()
@@ -272,24 +274,25 @@ def test_a_client_on_a_slow_line_gets_its_whole_answer(make: Make, monkeypatch: 
         assert len(json.loads(taken)["choices"]) == 4
 
 
-def test_who_leaves_the_last_few_bytes_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def _narrow(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """The system takes no more of an answer by itself than about so many bytes."""
     from ms_medqa.serving import protocol, run
 
     class Narrow(protocol.Protocol):
-        """The system takes little of an answer by itself."""
-
         def connection_made(self, transport: Any) -> None:
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
             super().connection_made(transport)
 
     monkeypatch.setattr(run, "Protocol", Narrow)
+
+
+def test_who_leaves_the_last_few_bytes_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import protocol
+
+    _narrow(monkeypatch, 4096)
     monkeypatch.setattr(protocol, "STALL_SECONDS", 0.5)
     fixture = make()
-    body = json.dumps(ENDLESS_BODY | {"max_tokens": 60, "logprobs": 20}).encode()
-    with running(fixture) as address, socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", port_of(address)))
-        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with running(fixture) as address, _asked(address, max_tokens=60, logprobs=20) as client:
         wait_for(lambda: _is_closed(client))
 
 
@@ -298,15 +301,49 @@ def test_at_the_end_who_does_not_read_is_not_waited_for_long(make: Make, monkeyp
 
     monkeypatch.setattr(protocol, "LAST_STALL_SECONDS", 0.3)
     fixture = make(max_tokens=4000, drain_seconds=14)
-    body = json.dumps(ENDLESS_BODY | {"max_tokens": 4000, "n": 4, "logprobs": 20}).encode()
-    with running(fixture) as address, socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", port_of(address)))
-        client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with running(fixture) as address, _asked(address, max_tokens=4000, n=4, logprobs=20) as client:
         wait_for(lambda: 'completions",status="200"} 1' in fixture.service.metrics.text(), 30)
         assert not _is_closed(client)
         fixture.stop()
         began = time.monotonic()
+        wait_for(lambda: _is_closed(client))
+    assert time.monotonic() - began < 5
+
+
+def test_at_the_end_who_takes_an_answer_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ms_medqa.serving import protocol
+
+    _narrow(monkeypatch, 65536)
+    monkeypatch.setattr(protocol, "LAST_STALL_SECONDS", 0.3)
+    fixture = make(drain_seconds=14)
+    with running(fixture) as address, _asked(address, n=4, logprobs=20) as client:
+        received = client.recv(65536)
+        fixture.stop()
+        began = time.monotonic()
+        while piece := client.recv(65536):
+            received += piece
+            # The most that it takes in a second.
+            time.sleep(len(piece) / 2e6)
+        assert time.monotonic() - began > 3 * protocol.LAST_STALL_SECONDS
+        assert len(json.loads(received.partition(b"\r\n\r\n")[2])["choices"]) == 4
+
+
+def test_at_the_end_who_ceases_to_take_an_answer_is_not_waited_for_long(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ms_medqa.serving import protocol
+
+    _narrow(monkeypatch, 65536)
+    monkeypatch.setattr(protocol, "LAST_STALL_SECONDS", 0.3)
+    fixture = make(drain_seconds=14)
+    with running(fixture) as address, _asked(address, n=4, logprobs=20, stream=True) as client:
+        wait_for(lambda: fixture.core.requests)
+        fixture.wait_idle()
+        fixture.stop()
+        began = time.monotonic()
+        while time.monotonic() - began < 1:
+            assert client.recv(65536)
+            time.sleep(0.01)
         wait_for(lambda: _is_closed(client))
     assert time.monotonic() - began < 5
 
