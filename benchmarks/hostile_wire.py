@@ -179,8 +179,8 @@ class _Makers:
         shown = self._shown() if len(body) < 4096 else bearer(self.key)
         return request(path, body, shown + headers, **options)
 
-    def _chunked(self, path: str) -> bytes:
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{self._shown()}{JSON}Transfer-Encoding: chunked\r\n\r\n"
+    def _chunked(self, path: str, method: str = "POST") -> bytes:
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{self._shown()}{JSON}Transfer-Encoding: chunked\r\n\r\n"
         return head.encode()
 
     def _cut(self, data: bytes, pieces: int) -> tuple[bytes, ...]:
@@ -230,7 +230,10 @@ class _Makers:
         return Wire("wrong length", (self._request(CHAT, body, JSON + twice, length=size),), None)
 
     def chunked(self) -> Wire:
-        return Wire("odd chunks", (self._chunked(PLAIN), self.rng.choice(CHUNKS)), None)
+        method, path = self.rng.choice((("POST", PLAIN), ("HEAD", PLAIN), ("HEAD", "/health")))
+        # In one part too: then the head is not answered before its body comes.
+        parts = (self._chunked(path, method), self.rng.choice(CHUNKS))
+        return Wire("odd chunks", self.rng.choice((parts, (b"".join(parts),))), None, method)
 
     def slow(self) -> Wire:
         path, body = mutated_body(self.rng, self.models)

@@ -95,6 +95,8 @@ class Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         # Behind the beginning of a response there is nothing left to say.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            # Whose answer has no body. Until a request's head has come, `scope` is that of the one before.
+            of_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
             body = ApiError(400, "the request is not valid HTTP").to_json().encode()
             headers = {
                 "Content-Type": "application/json",
@@ -104,7 +106,7 @@ class Protocol(H11Protocol):
             }
             for event in (
                 h11.Response(status_code=400, headers=list(headers.items())),
-                h11.Data(data=body),
+                h11.Data(data=b"" if of_head else body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

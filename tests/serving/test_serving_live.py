@@ -204,18 +204,21 @@ def test_a_body_that_no_route_reads_ends_its_connection(make: Make, path: str, b
         assert b"connection: close" in received.lower()
 
 
-@pytest.mark.parametrize("path", ["/none", "/v1/models", "/v1/completions"])
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/none", "/health", "/v1/models", "/v1/completions"])
 def test_a_body_that_is_no_http_behind_a_head_that_is_answered_at_once(
-    make: Make, caplog: pytest.LogCaptureFixture, path: str
+    make: Make, caplog: pytest.LogCaptureFixture, path: str, method: str
 ) -> None:
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with running(make(), key="k") as address, socket.create_connection(("127.0.0.1", port_of(address))) as client:
         client.settimeout(10)
-        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnothing\r\n".encode())
+        client.sendall(f"{head}nothing\r\n".encode())
         received = b""
         while chunk := client.recv(4096):
             received += chunk
     assert received.startswith(b"HTTP/1.1 400")
     assert received.count(b"HTTP/1.1") == 1
+    assert received.endswith(b"\r\n\r\n" if method == "HEAD" else b"}}")
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
