@@ -22,6 +22,8 @@ STALL_SECONDS = 60.0
 STALL_BYTES = 2**20
 # When the server ends, which waits for connections: no faster, but looked at sooner.
 LAST_STALL_SECONDS = 5.0
+# Of requests behind one that is not answered, what is read ahead.
+AHEAD_BYTES = 2**16
 _NO_LINGERING = struct.pack("ii", 1, 0)
 
 
@@ -39,6 +41,13 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._time_silence()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        # Reading ends where the next request comes before this one is answered; but that a client has left is read too.
+        unanswered = self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
+        if unanswered and self.flow.read_paused and len(self.conn.trailing_data[0]) < AHEAD_BYTES:
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

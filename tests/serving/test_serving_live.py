@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -31,6 +32,12 @@ HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: applic
 def port_of(address: str) -> int:
     """The port of a server's address."""
     return int(address.rpartition(":")[2])
+
+
+def _request(body: dict[str, Any], spaces: int = 0) -> bytes:
+    """A request for a plain text, whose body ends in so many spaces."""
+    data = json.dumps(body).encode() + b" " * spaces
+    return f"{HEAD}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 def post(address: str, body: dict[str, Any], **options: Any) -> Any:
@@ -114,6 +121,38 @@ def test_a_client_that_leaves_gives_its_row_back(make: Make, stream: bool, queue
         fixture.wait_idle()
         assert fixture.core.steps - steps < 200
         assert post(address, {"model": "base", "prompt": "短"}).status_code == 200
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_client_that_has_sent_more_and_leaves_gives_its_row_back(make: Make, before: bool) -> None:
+    fixture = make(rows=1, seconds=0.005)
+    short, long = (_request(ENDLESS_BODY | each) for each in ({"max_tokens": 3}, {}))
+    with running(fixture) as address, socket.create_connection(("127.0.0.1", port_of(address))) as client:
+        # What comes behind the long one may be there before its turn, or come when the server watches for its client.
+        client.sendall(short + long + HEAD.encode() if before else long)
+        wait_for(lambda: any(row.made > 10 for row in list(fixture.core.rows)))
+        client.sendall(HEAD.encode())
+        time.sleep(0.1)
+        assert fixture.core.rows
+        client.close()
+        fixture.wait_idle()
+        assert fixture.core.steps < 500
+
+
+def test_requests_that_come_together_are_answered_in_turn(make: Make) -> None:
+    fixture = make(rows=1, seconds=0.005, max_body_bytes=2**20)
+    # Of a body that is longer than what is read ahead of its turn, the rest is read later.
+    sizes = {9: 0, 3: 9, 20: 500_000}
+    requests = [_request(ENDLESS_BODY | {"max_tokens": most}, size) for most, size in sizes.items()]
+    with running(fixture) as address, socket.create_connection(("127.0.0.1", port_of(address))) as client:
+        client.settimeout(10)
+        client.sendall(b"".join(requests))
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        received = b""
+        while piece := client.recv(65536):
+            received += piece
+    assert [int(count) for count in re.findall(rb'"completion_tokens":(\d+)', received)] == list(sizes)
+    assert received.endswith(b'"model":"base"}')
 
 
 def test_a_connection_is_used_again_and_not_after_a_body_that_was_not_read(make: Make) -> None:
@@ -231,12 +270,11 @@ def _is_closed(client: socket.socket) -> bool:
 
 def _asked(address: str, **fields: Any) -> socket.socket:
     """A client that has asked for a long answer, of which its own system takes little by itself."""
-    body = json.dumps(ENDLESS_BODY | fields).encode()
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(20)
     client.connect(("127.0.0.1", port_of(address)))
-    client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    client.sendall(_request(ENDLESS_BODY | fields))
     return client
 
 
