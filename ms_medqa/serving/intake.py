@@ -49,14 +49,14 @@ async def while_open(
         raise (late if overtaken.by is None else stopping()) from None
 
 
-async def chat(service: Service, body: ChatBody, places: Places | None = None, began: float | None = None) -> Follower:
+async def chat(service: Service, body: ChatBody, places: Places, began: float) -> Follower:
     """The follower of a dialogue, not accepted yet.
 
     Args:
         service: answers it.
         body: the request.
-        places: that it has in the queue; None: none yet.
-        began: when it came, on the monotonic clock; None: now.
+        places: that it has in the queue.
+        began: when it came, on the monotonic clock.
 
     Raises:
         ApiError: the request cannot be.
@@ -69,20 +69,18 @@ async def chat(service: Service, body: ChatBody, places: Places | None = None, b
         if body.max_completion_tokens is None
         else ("max_completion_tokens", body.max_completion_tokens)
     )
-    begin = partial(_begin, service, body, places or Places(service.worker), began)
+    begin = partial(_begin, service, body, places, began)
     return await begin(ChatFormat, limit, logprobs, lambda model: service.encode_chat(model, body), 1)
 
 
-async def completion(
-    service: Service, body: CompletionBody, places: Places | None = None, began: float | None = None
-) -> Follower:
+async def completion(service: Service, body: CompletionBody, places: Places, began: float) -> Follower:
     """The follower of plain texts, not accepted yet; see `chat`.
 
     Raises:
         ApiError: the request cannot be.
     """
     limit = ("max_tokens", body.max_tokens)
-    begin = partial(_begin, service, body, places or Places(service.worker), began)
+    begin = partial(_begin, service, body, places, began)
     return await begin(
         TextFormat, limit, body.logprobs, lambda model: service.encode_texts(model, body), len(body.prompt)
     )
@@ -92,14 +90,13 @@ async def _begin(
     service: Service,
     body: GenerationBody,
     places: Places,
-    began: float | None,
+    began: float,
     form_type: type[Format],
     limit: tuple[str, int | None],
     logprobs: int | None,
     encode: Callable[[ServedModel], list[list[int]]],
     prompt_count: int,
 ) -> Follower:
-    began = time.monotonic() if began is None else began
     model = service.model(body.model)
     max_tokens = service.check_counts(body, prompt_count, limit)
     places.take(prompt_count * (body.n or 1))

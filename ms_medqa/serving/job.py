@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +71,7 @@ class Job:
         self.index = index
         self.running: Any = None
         self.made = 0
-        self.last_token = time.monotonic()
+        self.last_token: float | None = None
         self._answer = AnswerText(tokenizer, stops)
         # Beside the answer's own text, which lags behind where it may have to end at a stop string.
         self._raw = None if request.logprobs is None else TextStream(tokenizer)
@@ -109,13 +108,13 @@ class Ticket:
 
     Args:
         jobs: its answers.
-        began: when the request came, on the monotonic clock; None: now.
+        began: when the request came, on the monotonic clock.
     """
 
-    def __init__(self, jobs: Sequence[Job], began: float | None = None) -> None:
+    def __init__(self, jobs: Sequence[Job], began: float) -> None:
         self.jobs = tuple(jobs)
         self.loop = asyncio.get_running_loop()
-        self.began = time.monotonic() if began is None else began
+        self.began = began
         # Of the worker's thread: a ticket that is over gets no more events.
         self.left = len(self.jobs)
         self._events: asyncio.Queue[Event] = asyncio.Queue()

@@ -191,7 +191,7 @@ class Service:
         prompts: Sequence[Sequence[int]],
         max_tokens: int | None,
         logprobs: int | None,
-        began: float | None = None,
+        began: float,
     ) -> Ticket:
         """The jobs of a request: `n` answers to each prompt; `began` is when it came.
 

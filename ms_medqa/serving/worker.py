@@ -78,17 +78,16 @@ class Worker:
         if self._failed is not None:
             raise self._failed
 
-    def submit(self, ticket: Ticket, places: Places | None = None) -> None:
+    def submit(self, ticket: Ticket, places: Places) -> None:
         """Queue a request; its first event is `Accepted` or an error.
 
         Args:
             ticket: the request.
-            places: that it has taken before, as many as it has answers.
+            places: that it has in the queue, or takes now: as many as it has answers.
 
         Raises:
             ApiError: 429, the queue is full.
         """
-        places = Places(self) if places is None else places
         places.take(len(ticket.jobs))
         places.hand_over()
         self._inbox.put(lambda core: self._enter(core, ticket))
@@ -211,7 +210,8 @@ class Worker:
                 self._fail(core, ticket, internal())
                 continue
             if output.choice is not None:
-                self._metrics.token(now - (job.last_token if job.made > 1 else ticket.began), first=job.made == 1)
+                before = ticket.began if job.last_token is None else job.last_token
+                self._metrics.token(now - before, first=job.last_token is None)
                 job.last_token = now
             if piece.finish is not None:
                 del self._running[id(output.running)]

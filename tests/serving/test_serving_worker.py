@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from ms_medqa.serving import intake
 from ms_medqa.serving.bodies import ChatBody
 from ms_medqa.serving.job import Piece
 from ms_medqa.serving.metrics import Metrics
-from ms_medqa.serving.worker import Worker
+from ms_medqa.serving.worker import Places, Worker
 
 Ask = Callable[..., LocalClient]
 
@@ -151,8 +152,8 @@ def test_requests_are_served_in_the_order_in_which_they_came(make: Callable[...,
             body: Any = fixture.body(seed=seed)
             model = fixture.service.models["base"]
             prompts = fixture.service.encode_texts(model, body)
-            tickets.append(fixture.service.ticket(model, body, prompts, 5, None))
-            fixture.service.worker.submit(tickets[-1])
+            tickets.append(fixture.service.ticket(model, body, prompts, 5, None, time.monotonic()))
+            fixture.service.worker.submit(tickets[-1], Places(fixture.service.worker))
         for ticket in tickets:
             while getattr(await ticket.next(), "finish", None) is None:
                 pass
@@ -181,7 +182,7 @@ def test_a_client_that_leaves_as_a_token_comes_is_not_followed_on(make: Callable
     body = ChatBody.model_validate({"model": "base", "messages": QUESTION, "temperature": ENDLESS, "max_tokens": 2000})
 
     async def leave() -> None:
-        follower = await intake.chat(fixture.service, body)
+        follower = await intake.chat(fixture.service, body, Places(fixture.service.worker), time.monotonic())
         await follower.accept()
         (ticket,) = fixture.service.tickets
         following = asyncio.ensure_future(follower.whole())
