@@ -12,12 +12,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_medqa.cli.adapters import named_adapters
 from ms_medqa.config import Config, load_config
 from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import user_path
 
 if TYPE_CHECKING:
     from ms_medqa.serving.service import Service
@@ -125,7 +125,7 @@ def read_key(key: str | None, file: str | None) -> str | None:
     elif file is not None:
         source = f"--api-key-file {file}"
         try:
-            key = Path(file).read_text(encoding="utf-8").strip()
+            key = user_path(file).read_text(encoding="utf-8").strip()
         except UnicodeDecodeError:
             raise UserError(f"{source}: not UTF-8 text") from None
     elif (key := os.environ.get(KEY_VARIABLE)) is not None:

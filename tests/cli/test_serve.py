@@ -118,6 +118,9 @@ def test_where_the_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(command.KEY_VARIABLE, "from-variable")
     assert command.read_key(None, None) == "from-variable"
     assert command.read_key(None, str(file)) == "from-file"
+    # A shell leaves it as it is in `--api-key-file=~/key`.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command.read_key(None, "~/key") == "from-file"
     assert command.read_key("from-option", None) == "from-option"
 
 
