@@ -20,7 +20,7 @@ _START_SECONDS, _END_SECONDS, _IDLE_SECONDS = 300.0, 60.0, 60.0
 _KEY_VARIABLE = "MS_MEDQA_API_KEY"
 _ROWS = re.compile(r"^medqa_(?:running|queued) (\d+)$", re.MULTILINE)
 # What the server writes where something was not the client's fault.
-_FAILURE = re.compile(r"Traceback|Exception|failed|could not", re.IGNORECASE)
+_FAILURE = re.compile(r"Traceback|Exception|ASGI callable|failed|could not", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
