@@ -21,7 +21,9 @@ from ms_medqa.serving.worker import Places
 
 log = logging.getLogger("ms_medqa.serving")
 _Result = TypeVar("_Result")
-# Beyond the time of a request, for the rest of a stream to be taken.
+# Beyond the time of a request, for the rest of a stream to be taken. What a slow client has not taken yet waits in
+# front of the error that would end it, and in the ticket, where its connection does not see it: without this bound such
+# a client would keep its rows beyond its time, and what has been made for it as long as it likes.
 _STALL_SECONDS = 5.0
 # Of an answer's JSON, how far down its single tokens are.
 _TO_TOKENS = 5
