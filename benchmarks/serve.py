@@ -94,8 +94,11 @@ async def _load(args: argparse.Namespace, server: Server, rules: Rules) -> None:
         rules.must(len(asked) > args.rounds, f"questions whose answers tell them apart: {len(asked)}")
         if len(asked) <= args.rounds:
             return
-        # What compiles, and kernels that try numbers of threads, belong to neither side.
-        await together(asker, args.clients, args.warm_up, asked, Tally())
+        # What compiles, and kernels that try numbers of threads, belong to neither side, nor does the memory of caches
+        # that are made once: for each power of two of rows, when so many answers first meet a long one.
+        counts = [1 << power for power in range(args.clients.bit_length())]
+        for count in 2 * counts:
+            await together(asker, count, args.warm_up / len(2 * counts), asked, Tally())
         one.clear_times()
         watch = Watch(server)
         for number in range(args.rounds + 1):
@@ -260,7 +263,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--warm-up", type=float, default=15, help="seconds of load before anything is measured")
+    parser.add_argument("--warm-up", type=float, default=60, help="seconds of load before anything is measured")
     parser.add_argument("--questions", type=int, default=96)
     parser.add_argument("--times", type=float, default=5, help="tokens/s of all clients, at least so many of one's")
     parser.add_argument("--flat-mb", type=float, default=8)
