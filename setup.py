@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "ms_medqa/__init__.py").read_text("utf-8"), re.MULTILINE)
@@ -64,6 +64,16 @@ EXTRAS = {
     "web": WEB,
 }
 
+# Not a module of Python: a function that MindSpore calls. Without a C++ compiler that knows OpenMP all works, slower.
+FEW_ROWS = Extension(
+    "ms_medqa.backend._few_rows",
+    ["ms_medqa/backend/few_rows.cc"],
+    extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],
+    extra_link_args=["-fopenmp"],
+    language="c++",
+    optional=True,
+)
+
 setup(
     name="ms_medqa",
     version=VERSION.group(1),
@@ -76,6 +86,7 @@ setup(
     package_data={
         "ms_medqa": ["assets/**", "**/*.yaml", "**/*.json", "**/*.jinja", "**/*.html", "**/*.css", "**/*.js"]
     },
+    ext_modules=[FEW_ROWS],
     python_requires=">=3.10",
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -38,6 +38,8 @@ class CachedLayer(nn.Cell):
         self.norm = layer.input_layernorm.norm
         self.activation = layer.mlp.activation
         self.matmul = ops.MatMul()
+        self.product = backend_ops.ForwardLinear()
+        self.off_caller = backend_ops.OffCaller()
         self.qk_norm = config.qk_norm
         self.rotary = self.attention.rotary is not None
         # What comes before the weights: rotary tables, and which adapter each row takes.
@@ -70,7 +72,7 @@ class CachedLayer(nn.Cell):
     def linear(self, which: int, x: Tensor, before: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
         """One of the layer's products: (N, in) -> (N, out)."""
         place, bias, lora, scaling, side = self.places[which]
-        out = backend_ops.linear(x, weights[place], weights[place + 1] if bias else None)
+        out = self.product(x, weights[place], weights[place + 1] if bias else None)
         place = place + 1 + bias
         if lora:
             inner = backend_ops.linear(ops.cast(x, ms.float32), weights[place], None)
@@ -105,6 +107,10 @@ class CachedLayer(nn.Cell):
         gate, up = self.linear(4, inner, before, weights), self.linear(5, inner, before, weights)
         return x + self.linear(6, self.activation(gate, up), before, weights)
 
+    def work(self, rows: int, weights: tuple[Tensor, ...]) -> float:
+        """Multiplications of so many rows with the layer's weights."""
+        return float(rows) * sum([weight.size for weight in weights])
+
     @ms.jit
     def begin(self, x: Tensor, mask: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read the start of a prompt.
@@ -121,6 +127,7 @@ class CachedLayer(nn.Cell):
         query, key, value = self.project(x, before, weights)
         key, value = self.attention.key_heads(key), self.attention.key_heads(value)
         x = self.finish(x, self.attention.attend(query, key, value, mask), before, weights)
+        x = self.off_caller(x, self.work(x.shape[0], weights))
         return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
 
     @ms.jit
@@ -151,7 +158,7 @@ class CachedLayer(nn.Cell):
         shares = ops.cast(self.attention.softmax(scores + mask), value.dtype)
         out = self.attention.mix(ops.reshape(shares, (self.kv_heads, -1, length + width)), seen_values)
         out = self.attention.query_heads.merge(ops.reshape(out, (self.heads, width, self.head_dim)))
-        x = self.finish(x, out, before, weights)
+        x = self.off_caller(self.finish(x, out, before, weights), self.work(width, weights))
         return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
 
     def of_row(self, cache: Tensor, row: Tensor, length: int) -> Tensor:

@@ -32,6 +32,10 @@ class PromptReader(nn.Cell):
         self.group = config.num_attention_heads // config.num_key_value_heads
         self.copy_masks = backend_ops.costly_broadcast()
         self.masks = len(model.model.mask.windows)
+        self.product = backend_ops.ForwardLinear()
+        self.off_caller = backend_ops.OffCaller()
+        # Neither adapter nor bias: a product is all there is.
+        self.plain_head = model.head_parameter is not None
         # Parameters of each layer, in the order in which its graphs take them.
         self.weights = tuple(tuple(CachedLayer.weights_of(model, index, adapters)) for index in layers)
         # The same memory as plain Tensors, for the graphs that are compiled once for all layers.
@@ -86,7 +90,12 @@ class PromptReader(nn.Cell):
     @ms.jit
     def head(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits of some rows: (N, H), int32 (M,) -> float32 (M, vocab)."""
-        return self.lm.head(self.lm.model.norm(ops.gather(x, rows, 0)))
+        x = self.lm.model.norm(ops.gather(x, rows, 0))
+        if self.plain_head:
+            logits = ops.cast(self.product(x, self.lm.head_matrix(x.dtype), None), ms.float32)
+        else:
+            logits = self.lm.head(x)
+        return self.off_caller(logits, float(logits.size * x.shape[1]))
 
     @ms.jit
     def pick(self, x: Tensor, rows: Tensor) -> Tensor:
