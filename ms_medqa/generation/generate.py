@@ -36,15 +36,15 @@ def load_model(
     """
     model = models.load_model(path, dtype=dtype)
     if adapter is not None:
-        apply_adapter(model, adapter, merge)
+        apply_adapter(model, adapter, merge, fresh=True)
     return model
 
 
-def apply_adapter(model: CausalLM, adapter: str | Path, merge: bool = True) -> None:
-    """Add a LoRA adapter to a loaded model, in place."""
+def apply_adapter(model: CausalLM, adapter: str | Path, merge: bool = True, fresh: bool = False) -> None:
+    """Add a LoRA adapter to a loaded model, in place; `fresh` says that the model has not computed yet."""
     from ms_medqa import peft
 
-    peft.load_adapter(model, adapter_folder(adapter), merge=merge)
+    peft.load_adapter(model, adapter_folder(adapter), merge=merge, fresh=fresh)
 
 
 def adapter_folder(adapter: str | Path) -> Path:

@@ -129,11 +129,17 @@ def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
                 _finish(model, parameter.name, value)
                 assign(parameter, value)
             return model
-        wanted = np.dtype(dtype)
-        arena = Arena(math.prod(shape) * wanted.itemsize for shape in naming.shapes.values())
-        values = {name: arena.take(naming.shapes[name], wanted) for name in sorted(naming.shapes, key=on_disk)}
-        for name, value in values.items():
-            fill(name, value)
+        wanted, values = np.dtype(dtype), {}
+        for name, shape in naming.shapes.items():
+            place = naming.places[name]
+            mapped = files[place.name].map(place.name, place.start, shape, wanted)
+            if mapped is not None:
+                values[name] = mapped
+        others = sorted(set(naming.shapes) - set(values), key=on_disk)
+        arena = Arena(math.prod(naming.shapes[name]) * wanted.itemsize for name in others)
+        for name in others:
+            values[name] = arena.take(naming.shapes[name], wanted)
+            fill(name, values[name])
         # The disk works while the Cells are built, which takes 0.05 s.
         reader.start()
         model = CausalLM(checkpoint.config, dtype, checkpoint.folder)

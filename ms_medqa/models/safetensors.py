@@ -11,7 +11,7 @@ import math
 import mmap
 import resource
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._map = _map_file(path)
+            self._map = _map_file(path, mmap.ACCESS_READ)
         except OSError as error:
             hint = "raise the limit with ulimit -n" if error.errno == errno.EMFILE else None
             raise UserError(f"{path}: {error.strerror}", hint) from None
@@ -104,6 +104,26 @@ class SafetensorsFile:
             self._fetch_ahead(first)
             self.convert(key, np.frombuffer(self._map, stored, part.size, first), part)
             self._drop(first, first + part.size * stored.itemsize)
+
+    def map(self, key: str, start: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+        """A tensor's rows from `start` on as an array over the file's own pages: nothing is read until it is used.
+
+        The array may be written, and then takes memory; the file stays as it is. While it is in use the file may be
+        replaced by another of its name, but must not be written or cut. None where the tensor is stored in another
+        type, or between the places where numbers of its type may begin.
+        """
+        begin = self.offset(key, start)
+        if self.numpy_type(key) != dtype or begin % dtype.itemsize:
+            return None
+        return np.frombuffer(self._private, dtype, math.prod(shape), begin).reshape(shape)
+
+    @cached_property
+    def _private(self) -> mmap.mmap:
+        private = _map_file(self.path, mmap.ACCESS_COPY)
+        if hasattr(private, "madvise"):
+            # What is not in memory yet comes at the disk's pace, not page by page as it is used.
+            private.madvise(mmap.MADV_WILLNEED)
+        return private
 
     def convert(self, key: str, source: np.ndarray, out: np.ndarray) -> None:
         """Numbers of a tensor, as `numpy_type` reads them, in the type of an array of the same length.
@@ -233,15 +253,15 @@ def _half_numbers() -> np.ndarray:
     return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def _map_file(path: Path, access: int) -> mmap.mmap:
     """A file's bytes; the limit of open files is raised where they are too many."""
     try:
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=access)
     except OSError as error:
         if error.errno != errno.EMFILE or not _allow_more_files():
             raise
-        return _map_file(path)
+        return _map_file(path, access)
 
 
 def _allow_more_files() -> bool:

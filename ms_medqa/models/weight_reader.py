@@ -22,9 +22,6 @@ from ms_medqa.models.safetensors import SafetensorsFile
 _BLOCK = 4 * 2**20
 _BLOCKS = 16
 _TOGETHER = 4
-# Bytes, and arrays, that one call reads into where nothing is to be converted.
-_RUN = 32 * 2**20
-_RUN_PARTS = 512
 
 
 class _Part(NamedTuple):
@@ -37,39 +34,26 @@ class _Part(NamedTuple):
 
 
 @dataclass
-class _Stretch:
-    """Neighbours in a file: `size` bytes from `begin` on."""
+class _Block:
+    """What is read in one go: neighbours in a file, `size` bytes from `begin` on."""
 
     path: Path
     begin: int
     size: int = 0
+    parts: list[_Part] = field(default_factory=list)
 
     @property
     def end(self) -> int:
         return self.begin + self.size
 
 
-@dataclass
-class _Block(_Stretch):
-    """What is read in one go to be converted."""
-
-    parts: list[_Part] = field(default_factory=list)
-
-
-@dataclass
-class _Run(_Stretch):
-    """What is read in one go into arrays, whose bytes it holds."""
-
-    parts: list[memoryview] = field(default_factory=list)
-
-
 class WeightReader:
     """`fill` arrays, then `wait` for them.
 
-    Numbers that are stored in the array's type are read into it, by two threads, for most of the time goes into fresh
-    pages. What must be converted the calling thread reads, and two others convert.
+    For numbers that must be converted; `SafetensorsFile.map` gives those that are stored in the wanted type. The
+    calling thread reads, and two others convert.
 
-    There, one thread reads each file from front to back, so the system reads ahead of it, and the pages that take it
+    One thread reads each file from front to back, so the system reads ahead of it, and the pages that take it
     are used over and over. A memory map that two threads read had neither, and the disk waited while they converted.
     Fresh pages for the arrays are what remains, and the system hands them out to each thread by itself: hence two.
 
@@ -86,8 +70,6 @@ class WeightReader:
         for buffer in np.empty((_BLOCKS, _BLOCK), np.uint8):
             self._free.put(buffer)
         self._planned: deque[_Block] = deque()
-        self._runs: list[_Run] = []
-        self._running: list[Future[None]] = []
         self._started: Future[list[tuple[_Block, np.ndarray]]] | None = None
         self._file: FileIO | None = None
 
@@ -108,9 +90,6 @@ class WeightReader:
         """
         stored, target = file.numpy_type(key), out.reshape(-1)
         width, begin, at = stored.itemsize, file.offset(key, start), 0
-        if stored == out.dtype:
-            self._plan_run(file.path, begin, memoryview(target).cast("B"))
-            return
         while at < target.size:
             block = self._planned[-1] if self._planned else None
             if block is None or (block.path, block.end) != (file.path, begin) or block.size + width > _BLOCK:
@@ -123,7 +102,6 @@ class WeightReader:
 
     def start(self) -> None:
         """Read the beginning while the caller does something else; no `fill` may follow before `wait`."""
-        self._start_runs()
         self._started = self._threads.submit(self._read, _BLOCKS)
 
     def wait(self) -> None:
@@ -132,7 +110,6 @@ class WeightReader:
         Raises:
             UserError: a file cannot be read, or a number became infinite in the array's type.
         """
-        self._start_runs()
         read = self._read(_TOGETHER) if self._started is None else self._started.result()
         self._started = None
         running: deque[Future[None]] = deque()
@@ -141,32 +118,8 @@ class WeightReader:
             read = self._read(_TOGETHER)
             while running and running[0].done():
                 running.popleft().result()
-        for task in (*running, *self._running):
+        for task in running:
             task.result()
-        self._running = []
-
-    def _plan_run(self, path: Path, begin: int, out: memoryview) -> None:
-        while out:
-            run = self._runs[-1] if self._runs else None
-            if run is None or (run.path, run.end) != (path, begin) or run.size == _RUN or len(run.parts) == _RUN_PARTS:
-                run = _Run(path, begin)
-                self._runs.append(run)
-            part = out[: _RUN - run.size]
-            run.parts.append(part)
-            run.size += len(part)
-            begin, out = run.end, out[len(part) :]
-
-    def _start_runs(self) -> None:
-        self._running += [self._threads.submit(self._read_run, run) for run in self._runs]
-        self._runs = []
-
-    @staticmethod
-    def _read_run(run: _Run) -> None:
-        try:
-            with FileIO(run.path) as file:
-                _read_all(file, run.path, run.begin, run.parts)
-        except OSError as error:
-            raise UserError(f"{run.path}: {error.strerror}") from None
 
     def _read(self, most: int) -> list[tuple[_Block, np.ndarray]]:
         """The next blocks and the buffers that hold them: at least one, if any is left, and no more than are free."""

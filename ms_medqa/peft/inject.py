@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, nn
 
 from ms_medqa.config.errors import UserError
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import Linear
-from ms_medqa.models.loading import assign, naming_of
+from ms_medqa.models.loading import assign, give, naming_of
 from ms_medqa.models.naming import Naming
 from ms_medqa.peft.delta import Change, LowRank
 from ms_medqa.peft.dropout import DropoutKeys, EmbeddingNoise, KeyedDropout
@@ -145,10 +146,21 @@ def merge(model: CausalLM) -> None:
     model.renew()
 
 
-def change(parameter: Parameter, what: Change) -> None:
-    """Apply a change in place, computed in float32 whatever type the parameter has."""
-    value = parameter.float() if parameter.dtype == ms.bfloat16 else parameter
-    assign(parameter, what.apply(value.asnumpy()))
+def change(parameter: Parameter, what: Change, fresh: bool = False) -> None:
+    """Apply a change in place, computed in float32 whatever type the parameter has.
+
+    Args:
+        fresh: no graph has read the parameter yet, so that it may get other memory: nothing is copied.
+    """
+    if parameter.dtype == ms.bfloat16:
+        assign(parameter, what.apply(parameter.float().asnumpy()))
+        return
+    before = parameter.asnumpy()
+    after = what.apply(before)
+    if fresh:
+        give(parameter, np.ascontiguousarray(after, before.dtype))
+    else:
+        assign(parameter, after)
 
 
 def trainable_parameters(model: nn.Cell) -> list[Parameter]:

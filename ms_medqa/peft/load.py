@@ -25,7 +25,7 @@ def check_adapter(model: CausalLM, folder: str | Path) -> None:
     read_for(model, folder)
 
 
-def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Adapter:
+def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True, fresh: bool = False) -> Adapter:
     """Apply an adapter to a model in place.
 
     Args:
@@ -33,6 +33,7 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
         folder: the adapter.
         merge: fold it into the weights (the Cells stay, so nothing compiles anew); otherwise keep it apart. Modules
             that it holds whole take the place of the base's either way.
+        fresh: the model has not computed yet, so that its weights may get other memory: faster.
 
     Raises:
         UserError: the adapter was made for another model, or the model has one already; nothing has been changed then.
@@ -42,7 +43,7 @@ def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True) -> Ada
     if model.lm_head is None and HEAD in naming.shapes:
         _untie(model)
     whole = replacements(adapter, naming)
-    _change_weights(model, naming, found if merge else whole)
+    _change_weights(model, naming, found if merge else whole, fresh)
     if merge:
         # Nothing else tells that these are no base weights any more, and a second adapter would add to the first.
         model.__dict__["_merged_adapter"] = adapter.folder
@@ -73,12 +74,12 @@ def read_for(model: CausalLM, folder: str | Path) -> tuple[Adapter, Naming, dict
     return adapter, naming, found
 
 
-def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change]) -> None:
+def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change], fresh: bool) -> None:
     parameters = {parameter.name: parameter for parameter in model.get_parameters()}
     for name, what in found.items():
         for part in naming.contents[name]:
             place = naming.places[part]
-            change(parameters[part], what if place.whole else what.rows(place.start, place.stop))
+            change(parameters[part], what if place.whole else what.rows(place.start, place.stop), fresh)
     if model.config.normalized_head and HEAD in found:
         normalize_rows(parameters[HEAD])
 

@@ -102,6 +102,17 @@ def test_what_was_saved_comes_back(base: Path, made: tuple[Path, np.ndarray], me
     assert np.abs(run(model) - expected).max() <= 2e-5
 
 
+def test_an_adapter_is_folded_the_same_into_a_model_that_has_not_computed_yet(base: Path, adapter: Path) -> None:
+    fresh, used = (load_model(base, dtype="float32") for _ in range(2))
+    load_adapter(fresh, adapter, fresh=True)
+    load_adapter(used, adapter)
+    wanted = weights_of(used)
+    plain = weights_of(load_model(base, dtype="float32"))
+    assert not all(np.array_equal(wanted[name], value) for name, value in plain.items())
+    for name, value in weights_of(fresh).items():
+        np.testing.assert_array_equal(value, wanted[name])
+
+
 def keep_tensors(adapter: Path, what: str, **options: Any) -> None:
     """Leave only the tensors of an adapter whose names hold `what`, and set options."""
     path = adapter / "adapter_model.safetensors"
