@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,14 @@ _TEXT = (
     "基于以下医学知识回答问题:\n知识:布洛芬可以退热和止痛。\n问题:布洛芬有什么作用？\n回答:退热和止痛。",
     "What is a normal body temperature? About 36.5 degrees.",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Graphs that tests compile are kept for the session, in a folder that all of its processes share."""
+    if "MS_MEDQA_GRAPHS" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="ms-medqa-graphs-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["MS_MEDQA_GRAPHS"] = folder.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,29 +1,32 @@
-"""Compiled graphs kept on disk, so that the next run of the same training begins sooner.
+"""Compiled graphs kept on disk, so that the next run of the same training, or the next answer, begins sooner.
 
 MindSpore has such a cache, but looks at little before it takes a file of it: whether some source files are the same and
 whether a file is there whose name holds the graph's number in the order of compilation. So it never gets to see the
 user's folder. It works in a private folder of this process, into which one graph's files are put just before that graph
-is compiled: those that are known to be of the same graph under the same number, and whose sha256 is right.
+is compiled, under that number: those that are known to be of the same graph, and whose sha256 is right.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mindspore as ms
 from mindspore import Tensor, nn
 
+import ms_medqa
 from ms_medqa.backend.graphs import return_free_memory, structure
 from ms_medqa.config.console import say
 from ms_medqa.config.scratch import scratch_folder
@@ -35,6 +38,9 @@ except ImportError:  # where MindSpore 2.7 has it
 
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _MARK = "entry.json"
+_NUMBER = re.compile(r"(?<=compile_cache_)\d+")
+_VARIABLES = ("MS_DEV_", "MS_ENABLE_", "MS_JIT", "ASCEND_HOME_PATH")
+Result = TypeVar("Result")
 # `rank_0/graph_cache/compile_cache_0.mindir`; among several processes the name begins with their role, and an Ascend
 # adds files of the back end.
 _GRAPH_FILE = re.compile(r"(?P<role>.*?)(backend_)?compile_cache_(?P<number>\d+)(?!\d).*")
@@ -47,19 +53,25 @@ class CompileCache:
         folder: of all runs; made when absent, and may be deleted at any time. None: nothing is kept.
         key: everything that decides the graphs of the run.
         rank: of this process.
+        quiet: whether nothing is said of what was kept, found or not taken.
+        most: graphs that are kept with this key, the newest; None for all.
     """
 
-    def __init__(self, folder: Path | None, key: dict[str, Any], rank: int) -> None:
+    def __init__(
+        self, folder: Path | None, key: dict[str, Any], rank: int, quiet: bool = False, most: int | None = None
+    ) -> None:
         self._folder: Path | None = None
         self._compiled: set[str] = set()
+        self._say: Callable[[str], None] = _say_nothing if quiet else say
+        self._most = most
         if folder is None:
             return
         if _ENABLE in os.environ:
-            say(f"note: {_ENABLE} is set: MindSpore's own cache is used, and runtime.compile_cache is not")
+            self._say(f"note: {_ENABLE} is set: MindSpore's own cache is used, and runtime.compile_cache is not")
             return
         # Without it there would be no telling in which folder MindSpore looks.
         if not hasattr(api, "entry_script_path"):
-            say("note: runtime.compile_cache does not fit this version of MindSpore and is not used")
+            self._say("note: runtime.compile_cache does not fit this version of MindSpore and is not used")
             return
         digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
         self._folder = folder / digest[:24] / f"rank_{rank}"
@@ -85,26 +97,54 @@ class CompileCache:
             if ms.get_context("mode") == ms.GRAPH_MODE:
                 cell.compile(*inputs)
             return
+        self.first_call(name, _graph_of(cell, inputs), lambda: cell.compile(*inputs))
+
+    def first_call(self, name: str, graph: str, call: Callable[[], Result]) -> Result:
+        """What a call returns that compiles a graph, or loads it where an earlier run has kept it.
+
+        A fault of the cache costs another call.
+
+        Args:
+            name: of the graph.
+            graph: all that decides it beside the key.
+            call: may be called twice.
+        """
+        if self._folder is None:
+            return call()
         entry: _Entry | None = None
         try:
             with _work_folder() as work:
-                entry = _Entry(self._folder, name, work.next_number, _graph_of(cell, inputs))
+                digest = hashlib.sha256(graph.encode()).hexdigest()
+                entry = _Entry(self._folder, name, work.next_number, digest, self._say)
                 found = entry.restore(work)
-                cell.compile(*inputs)
+                result = call()
                 if found and work.is_untouched():
-                    say(f"{name}: compiled by an earlier run, {entry.path}")
+                    self._say(f"{name}: compiled by an earlier run, {entry.path}")
                 else:
                     if found:
-                        say(f"note: MindSpore did not take {entry.path}: compiled anew")
+                        self._say(f"note: MindSpore did not take {entry.path}: compiled anew")
                     entry.keep(work)
-        # Anything: what MindSpore raises over a cache is not documented. A fault of the cell itself comes again below.
+                    self._make_room()
+                return result
+        # Anything: what MindSpore raises over a cache is not documented. A fault of the call itself comes again below.
         except Exception as error:
             self._give_up(entry, error)
-            cell.compile(*inputs)
+            return call()
+
+    def _make_room(self) -> None:
+        """Remove the oldest graphs beyond `most`."""
+        if self._most is None:
+            return
+        with contextlib.suppress(OSError):
+            kept = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
+            if len(kept) > self._most:
+                kept.sort(key=lambda path: path.stat().st_mtime)
+                for path in kept[: len(kept) - self._most]:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _give_up(self, entry: _Entry | None, error: Exception) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        say(f"note: compile cache {self._folder}: {reason}; compiling without it")
+        self._say(f"note: compile cache {self._folder}: {reason}; compiling without it")
         if entry is not None:
             shutil.rmtree(entry.path, ignore_errors=True)
         self._folder = None
@@ -153,9 +193,9 @@ class _WorkFolder:
             shutil.rmtree(folder)
         self._laid_down.clear()
 
-    def put(self, name: str, content: bytes) -> None:
-        """Lay down a file of a graph, and what MindSpore wants beside it."""
-        path = self.path / name
+    def put(self, name: str, content: bytes, number: int) -> None:
+        """Lay down a file of a graph under a number, and what MindSpore wants beside it."""
+        path = self.path / _numbered(name, number)
         match = _GRAPH_FILE.fullmatch(path.name)
         assert match is not None, name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,8 +209,9 @@ class _WorkFolder:
         return all(path.stat().st_mtime == 0 for path in self._laid_down)
 
     def files(self, number: int) -> dict[str, bytes]:
-        """The files of a graph, by their path in this folder."""
-        return {str(path.relative_to(self.path)): path.read_bytes() for path, n in self.graphs() if n == number}
+        """The files of a graph, by their path in this folder, with the number 0."""
+        found = [path for path, n in self.graphs() if n == number]
+        return {_numbered(str(path.relative_to(self.path)), 0): path.read_bytes() for path in found}
 
     def graphs(self) -> list[tuple[Path, int]]:
         matches = [(path, _GRAPH_FILE.fullmatch(path.name)) for path in self.path.glob("rank_*/graph_cache/*")]
@@ -182,19 +223,26 @@ def _work_folder() -> _WorkFolder:
     return _WorkFolder()
 
 
+def _numbered(name: str, number: int) -> str:
+    """A graph file's path with another number, of which nothing is in the file."""
+    return _NUMBER.sub(str(number), name)
+
+
 class _Entry:
-    """One graph in the user's folder, under its number in the order of compilation.
+    """One graph in the user's folder.
 
     Args:
         folder: of the run's graphs.
         name: of the graph.
-        number: its number.
+        number: its number in this process, in the order of compilation.
         graph: digest of the graph.
+        say: takes what a user may want to know.
     """
 
-    def __init__(self, folder: Path, name: str, number: int, graph: str) -> None:
+    def __init__(self, folder: Path, name: str, number: int, graph: str, say: Callable[[str], None]) -> None:
         self.number = number
-        self.path = folder / f"{number}-{name.replace(' ', '-')}-{graph[:24]}"
+        self._say = say
+        self.path = folder / f"{name.replace(' ', '-')}-{graph[:24]}"
 
     def restore(self, work: _WorkFolder) -> bool:
         """Put the files before MindSpore; False where there are none or a fault was found, which is told."""
@@ -209,18 +257,18 @@ class _Entry:
             contents = sums = {}
         whole = sums and all(hashlib.sha256(content).hexdigest() == sums[name] for name, content in contents.items())
         if not whole:
-            say(f"note: {self.path} is damaged: compiling anew")
+            self._say(f"note: {self.path} is damaged: compiling anew")
             shutil.rmtree(self.path, ignore_errors=True)
             return False
         for name, content in contents.items():
-            work.put(name, content)
+            work.put(name, content, self.number)
         return True
 
     def keep(self, work: _WorkFolder) -> None:
         """Take over what MindSpore has written, whole or not at all."""
         contents = work.files(self.number)
         if not contents:
-            say(f"note: MindSpore left no file for {self.path}: the next run compiles as well")
+            self._say(f"note: MindSpore left no file for {self.path}: the next run compiles as well")
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,9 +286,36 @@ class _Entry:
         except OSError as error:
             # Another run may have written the same one meanwhile.
             if not self.path.exists():
-                say(f"note: the compiled graph cannot be kept: {error}")
+                self._say(f"note: the compiled graph cannot be kept: {error}")
 
 
 def _graph_of(cell: nn.Cell, inputs: Sequence[Tensor]) -> str:
     shapes = [(value.shape, str(value.dtype)) for value in inputs]
-    return hashlib.sha256(f"{structure(cell, across_processes=True)} {shapes}".encode()).hexdigest()
+    return f"{structure(cell, across_processes=True)} {shapes}"
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def versions() -> dict[str, str]:
+    """Of what makes graphs."""
+    return {
+        "mindspore": ms.__version__,
+        "python": platform.python_version(),
+        "source": source_digest(Path(ms_medqa.__file__).parent),
+    }
+
+
+def compiler_variables() -> dict[str, str]:
+    """What of the environment switches passes of the compiler."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+
+
+@lru_cache
+def source_digest(package: Path) -> str:
+    """A digest of all Python files of a package."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()

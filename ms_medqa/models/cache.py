@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_medqa.backend.kept_graphs import kept_jit
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import empty_parameter
 from ms_medqa.models.prompt_reader import PromptReader
@@ -40,6 +41,7 @@ class CachedDecoder(nn.Cell):
         super().__init__(auto_prefix=False)
         config = reader.lm.config
         self.reader = reader
+        self.graph_key = f"{reader.graph_key} {batch} {length}"
         self.lm = reader.lm
         self.batch = batch
         self.length = length
@@ -187,7 +189,7 @@ class CachedDecoder(nn.Cell):
         x = self.layers(self.reader.embed(input_ids), positions, *choice)
         return self.reader.head(x, self.all_rows)
 
-    @ms.jit
+    @kept_jit
     def layers(self, x: Tensor, positions: Tensor, *choice: Tensor) -> Tensor:
         """One token a row through all layers, keys and values written on the way: (batch, H), int32 (batch,)."""
         decoder = self.lm.model

@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_medqa.backend import ops as backend_ops
+from ms_medqa.backend.kept_graphs import kept_jit
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.row_adapters import RowAdapters, SideWeights
 
@@ -111,7 +112,7 @@ class CachedLayer(nn.Cell):
         """Multiplications of so many rows with the layer's weights."""
         return float(rows) * sum([weight.size for weight in weights])
 
-    @ms.jit
+    @kept_jit
     def begin(self, x: Tensor, mask: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read the start of a prompt.
 
@@ -130,7 +131,7 @@ class CachedLayer(nn.Cell):
         x = self.off_caller(x, self.work(x.shape[0], weights))
         return x, ops.reshape(key, (-1, self.head_dim)), ops.reshape(value, (-1, self.head_dim))
 
-    @ms.jit
+    @kept_jit
     def go_on(
         self, x: Tensor, mask: Tensor, keys: Tensor, values: Tensor, row: Tensor, *others: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,8 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_medqa.backend import ops as backend_ops
+from ms_medqa.backend.graphs import structure
+from ms_medqa.backend.kept_graphs import kept_jit
 from ms_medqa.models.cached_layer import CachedLayer
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.row_adapters import RowAdapters
@@ -45,8 +47,19 @@ class PromptReader(nn.Cell):
         makes = {cell.places: cell for cell in reversed(cells)}
         self.makes = nn.CellList(list(makes.values()), auto_prefix=False)
         self.make_of = tuple(list(makes).index(cell.places) for cell in cells)
+        self.graph_key = self._graph_key()
+        for number, cell in enumerate(makes.values()):
+            cell.graph_key = f"{self.graph_key} {number}"
         # One layer of each make: all graphs that there are.
         self.of_each_make = tuple(map(self.make_of.index, range(len(self.makes))))
+
+    def _graph_key(self) -> str:
+        """What decides the graphs of all readers and caches, see `kept_jit`; each layer is of a make."""
+        decoder = self.lm.model
+        cells = (*self.makes, decoder.mask, decoder.norm, decoder.embed_tokens, self.lm.lm_head)
+        parts = [structure(cell, across_processes=True) for cell in cells if cell is not None]
+        weights = [(weight.shape, str(weight.dtype)) for own in self.weights for weight in own]
+        return f"{self.lm.config} {self.lm.compute_dtype} {self.lm.normalize_head} {self.make_of} {weights} {parts}"
 
     def layers(
         self,
@@ -82,12 +95,12 @@ class PromptReader(nn.Cell):
             found.append((key, value))
         return x, found
 
-    @ms.jit
+    @kept_jit
     def embed(self, input_ids: Tensor) -> Tensor:
         """int32 (N,) -> (N, H)."""
         return self.lm.model.embed_tokens(input_ids)
 
-    @ms.jit
+    @kept_jit
     def head(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits of some rows: (N, H), int32 (M,) -> float32 (M, vocab)."""
         x = self.lm.model.norm(ops.gather(x, rows, 0))
@@ -97,12 +110,12 @@ class PromptReader(nn.Cell):
             logits = self.lm.head(x)
         return self.off_caller(logits, float(logits.size * x.shape[1]))
 
-    @ms.jit
+    @kept_jit
     def pick(self, x: Tensor, rows: Tensor) -> Tensor:
         """Some rows: (N, H), int32 (M,) -> (M, H)."""
         return ops.gather(x, rows, 0)
 
-    @ms.jit
+    @kept_jit
     def begin(self, input_ids: Tensor, positions: Tensor, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """What the layers need for W tokens that start prompts: states, masks, rotary tables.
 
@@ -115,7 +128,7 @@ class PromptReader(nn.Cell):
         masks = decoder.mask.of_sequences(ops.expand_dims(prompts, 0))
         return (decoder.embed_tokens(input_ids), *masks, *self.rope(positions, lengths))
 
-    @ms.jit
+    @kept_jit
     def go_on(self, input_ids: Tensor, slots: Tensor, start: Tensor, length: Tensor) -> tuple[Tensor, ...]:
         """The same for W tokens that follow others of their prompt; a query sees what the cache holds, then its piece.
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
-
-import ms_medqa
-from ms_medqa.backend.compile_cache import CompileCache
+from ms_medqa.backend.compile_cache import CompileCache, compiler_variables, versions
 from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import Run
 
@@ -27,8 +21,6 @@ _FREE = {
     "generate": True,
     "output_dir": True,
 }
-# They switch passes of the compiler.
-_VARIABLES = ("MS_DEV_", "MS_ENABLE_", "MS_JIT", "ASCEND_HOME_PATH")
 
 
 def compile_cache(run: Run, most_labels: int) -> CompileCache:
@@ -56,23 +48,5 @@ def graph_key(run: Run, most_labels: int) -> dict[str, Any]:
         "device": run.device.name,
         "machine": platform.machine(),
         **versions(),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
+        "environment": compiler_variables(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of what computes a run."""
-    return {
-        "mindspore": ms.__version__,
-        "python": platform.python_version(),
-        "source": source_digest(Path(ms_medqa.__file__).parent),
-    }
-
-
-@lru_cache
-def source_digest(package: Path) -> str:
-    """A digest of all Python files of a package."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    return digest.hexdigest()

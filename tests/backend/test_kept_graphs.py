@@ -1,0 +1,97 @@
+"""Where graphs are kept, and how many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ms_medqa.backend import kept_graphs
+
+pytestmark = pytest.mark.usefixtures("pynative_mode")
+
+
+class Doubled(nn.Cell):
+    """One kept graph for each shape."""
+
+    def __init__(self, graph_key: str = "doubled") -> None:
+        super().__init__(auto_prefix=False)
+        self.graph_key = graph_key
+
+    @kept_graphs.kept_jit
+    def double(self, x: Tensor) -> Tensor:
+        """2 x."""
+        return x + x
+
+
+@pytest.fixture
+def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for this test's graphs."""
+    monkeypatch.setenv(kept_graphs.FOLDER, str(tmp_path))
+    return tmp_path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*/rank_0/*")}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "HOME/.cache/ms_medqa/graphs"),
+        ({"XDG_CACHE_HOME": "/elsewhere"}, "/elsewhere/ms_medqa/graphs"),
+        ({"XDG_CACHE_HOME": "/elsewhere", kept_graphs.FOLDER: "/graphs"}, "/graphs"),
+        ({kept_graphs.FOLDER: "~/graphs"}, "HOME/graphs"),
+        ({kept_graphs.FOLDER: "off"}, None),
+    ],
+)
+def test_the_folder(
+    variables: dict[str, str], expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (kept_graphs.FOLDER, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = kept_graphs.folder()
+    assert found == (None if expected is None else Path(expected.replace("HOME", str(tmp_path))))
+
+
+def test_one_graph_for_each_shape(graphs: Path) -> None:
+    cell = Doubled()
+    for length in (3, 4, 3):
+        x = np.arange(length, dtype=np.float32)
+        np.testing.assert_array_equal(cell.double(Tensor(x)).asnumpy(), 2 * x)
+    assert len(names(graphs)) == 2
+
+
+def test_cells_that_differ_share_nothing(graphs: Path) -> None:
+    x = Tensor(np.ones(5, np.float32))
+    Doubled("one").double(x)
+    Doubled("another").double(x)
+    assert len(names(graphs)) == 2
+
+
+def test_the_oldest_make_room(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_graphs, "_MOST_KEPT", 3)
+    cell, seen = Doubled(), []
+    for length in range(10, 16):
+        cell.double(Tensor(np.ones(length, np.float32)))
+        seen.append(names(graphs))
+    assert [len(some) for some in seen] == [1, 2, 3, 3, 3, 3]
+    assert seen[0] <= seen[2]
+    assert not seen[2] & seen[5]
+
+
+def test_a_call_that_fails_fails_as_without(graphs: Path) -> None:
+    class Broken(Doubled):
+        @kept_graphs.kept_jit
+        def double(self, x: Tensor) -> Tensor:
+            """Of no shape."""
+            return x + self.missing
+
+    with pytest.raises(AttributeError, match="missing"):
+        Broken().double(Tensor(np.ones(3, np.float32)))
+    assert names(graphs) == set()
