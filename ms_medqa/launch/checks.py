@@ -285,6 +285,14 @@ def check_resources(facts: Facts) -> Finding | None:
     )
 
 
+def check_few_rows(facts: Facts) -> Finding | None:
+    """Without the kernel, an answer on a CPU takes half as long again."""
+    if facts.few_rows or facts.probe.devices.keys() - {"CPU"}:
+        return None
+    problem = "the kernel that makes answers on a CPU faster was not compiled"
+    return Finding("warning", problem, "install a C++ compiler with OpenMP (g++), then ms_medqa again")
+
+
 CHECKS: tuple[Check, ...] = tuple(value for name, value in list(globals().items()) if name.startswith("check_"))
 
 

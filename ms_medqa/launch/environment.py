@@ -84,6 +84,7 @@ class Facts:
         memory_gib, disk_gib: main memory; free space in the working folder.
         msrun, path_python: what `msrun` and `python` on PATH are; None where there is none.
         msrun_beside: whether the interpreter's own folder holds msrun.
+        few_rows: whether the kernel for products of few rows was compiled at installation.
     """
 
     python: str = "3.11.0"
@@ -107,6 +108,7 @@ class Facts:
     msrun_beside: bool = True
     path_python: str | None = None
     encoding: str = "utf-8"
+    few_rows: bool = True
 
 
 def gather() -> Facts:
@@ -137,6 +139,8 @@ def gather() -> Facts:
         msrun_beside=(folder / "msrun").exists(),
         path_python=shutil.which("python"),
         encoding=(sys.stdout.encoding or "ascii").lower(),
+        # As `backend.few_rows` does, which needs a MindSpore that works.
+        few_rows=any((Path(__file__).parents[1] / "backend").glob("_few_rows.*so")),
     )
 
 
@@ -154,6 +158,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         ("msrun", facts.msrun or ("beside the interpreter" if facts.msrun_beside else "not found")),
         ("machine", f"{facts.cores} cores, {facts.memory_gib:.0f} GiB memory, {facts.disk_gib:.0f} GiB free here"),
     ]
+    rows.append(("answers on a CPU", "with a compiled kernel" if facts.few_rows else "without a compiled kernel"))
     for mode in ("graph", "pynative"):
         error = facts.probe.modes.get(mode, "did not run")
         rows.append((f"{mode} mode", "works" if error is None else "fails" if mode in facts.probe.modes else error))

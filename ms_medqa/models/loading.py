@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import mindspore as ms
@@ -18,6 +19,9 @@ from ms_medqa.models.checkpoint import HEAD, Checkpoint, load_config, open_check
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.naming import Naming
 from ms_medqa.models.weight_reader import WeightReader
+
+# Of a model: how to give back the pages under each parameter that lies over its file.
+_FORGET = "_forget_file"
 
 
 def load_model(path: str | Path, dtype: str = "auto", init: str = "pretrained", seed: int = 0) -> CausalLM:
@@ -98,6 +102,13 @@ def give(parameter: Parameter, value: np.ndarray) -> None:
     parameter.set_data(Tensor.from_numpy(value))
 
 
+def forget_file(model: CausalLM, name: str) -> None:
+    """Give back the pages of a parameter's file, if it lay over them and now has other memory."""
+    forget = model.__dict__.get(_FORGET, {}).pop(name, None)
+    if forget is not None:
+        forget()
+
+
 def _compute_dtype(dtype: str) -> str:
     return resolve_dtype(dtype, ms.get_context("device_target"))[0]
 
@@ -129,12 +140,13 @@ def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
                 _finish(model, parameter.name, value)
                 assign(parameter, value)
             return model
-        wanted, values = np.dtype(dtype), {}
+        wanted, values, forget = np.dtype(dtype), {}, {}
         for name, shape in naming.shapes.items():
             place = naming.places[name]
             mapped = files[place.name].map(place.name, place.start, shape, wanted)
             if mapped is not None:
                 values[name] = mapped
+                forget[name] = partial(files[place.name].forget, place.name, place.start, shape)
         others = sorted(set(naming.shapes) - set(values), key=on_disk)
         arena = Arena(math.prod(naming.shapes[name]) * wanted.itemsize for name in others)
         for name in others:
@@ -144,6 +156,7 @@ def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
         reader.start()
         model = CausalLM(checkpoint.config, dtype, checkpoint.folder)
         reader.wait()
+    model.__dict__[_FORGET] = forget
     for parameter in model.get_parameters():
         _finish(model, parameter.name, values[parameter.name])
         give(parameter, values[parameter.name])

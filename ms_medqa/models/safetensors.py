@@ -117,6 +117,15 @@ class SafetensorsFile:
             return None
         return np.frombuffer(self._private, dtype, math.prod(shape), begin).reshape(shape)
 
+    def forget(self, key: str, start: int, shape: tuple[int, ...]) -> None:
+        """Give back the pages of an array that `map` made and nobody needs any more, with what was written into it."""
+        begin = self.offset(key, start)
+        end = begin + math.prod(shape) * self.numpy_type(key).itemsize
+        # Whole pages alone: on the others lie its neighbours.
+        begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > begin and hasattr(self._private, "madvise"):
+            self._private.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
     @cached_property
     def _private(self) -> mmap.mmap:
         private = _map_file(self.path, mmap.ACCESS_COPY)

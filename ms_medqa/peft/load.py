@@ -11,7 +11,7 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.models.checkpoint import EMBEDDING, HEAD
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import Linear
-from ms_medqa.models.loading import assign, naming_of, normalize_rows
+from ms_medqa.models.loading import assign, forget_file, naming_of, normalize_rows
 from ms_medqa.models.naming import Naming
 from ms_medqa.peft.adapter import Adapter, read_adapter
 from ms_medqa.peft.base import check_base
@@ -80,6 +80,8 @@ def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change], f
         for part in naming.contents[name]:
             place = naming.places[part]
             change(parameters[part], what if place.whole else what.rows(place.start, place.stop), fresh)
+            if fresh:
+                forget_file(model, part)
     if model.config.normalized_head and HEAD in found:
         normalize_rows(parameters[HEAD])
 

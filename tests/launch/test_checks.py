@@ -59,6 +59,7 @@ TRAPS = [
     (SOUND, {"path_python": "/usr/bin/python"}, "warning", "/usr/bin/python", "activate"),
     (SOUND, {"path_python": None}, "warning", "no `python`", "activate"),
     (SOUND, {"encoding": "ascii"}, "warning", "ascii", "PYTHONUTF8"),
+    (SOUND, {"few_rows": False}, "warning", "not compiled", "g++"),
     (SOUND, {"memory_gib": 2.0}, "warning", "2.0 GiB of memory", "larger"),
     (SOUND, {"disk_gib": 0.2}, "warning", "0.2 GiB of free disk", "folder"),
     (ATLAS, {"npu_smi": None}, "warning", "CANN is installed, but there is no `npu-smi`", "driver"),
