@@ -18,6 +18,8 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +42,10 @@ _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _MARK = "entry.json"
 _NUMBER = re.compile(r"(?<=compile_cache_)\d+")
 _VARIABLES = ("MS_DEV_", "MS_ENABLE_", "MS_JIT", "ASCEND_HOME_PATH")
+# Seconds after which nobody writes an entry any more.
+_UNFINISHED = 3600
 Result = TypeVar("Result")
+_one_at_a_time = threading.RLock()
 # `rank_0/graph_cache/compile_cache_0.mindir`; among several processes the name begins with their role, and an Ascend
 # adds files of the back end.
 _GRAPH_FILE = re.compile(r"(?P<role>.*?)(backend_)?compile_cache_(?P<number>\d+)(?!\d).*")
@@ -54,7 +59,7 @@ class CompileCache:
         key: everything that decides the graphs of the run.
         rank: of this process.
         quiet: whether nothing is said of what was kept, found or not taken.
-        most: graphs that are kept with this key, the newest; None for all.
+        most: graphs that are kept in the folder, those that were used last; None for all.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class CompileCache:
         self._folder: Path | None = None
         self._compiled: set[str] = set()
         self._say: Callable[[str], None] = _say_nothing if quiet else say
-        self._most = most
+        self._most, self._root = most, folder
         if folder is None:
             return
         if _ENABLE in os.environ:
@@ -102,7 +107,7 @@ class CompileCache:
     def first_call(self, name: str, graph: str, call: Callable[[], Result]) -> Result:
         """What a call returns that compiles a graph, or loads it where an earlier run has kept it.
 
-        A fault of the cache costs another call.
+        A fault of the cache costs another call, and ends its use.
 
         Args:
             name: of the graph.
@@ -111,35 +116,50 @@ class CompileCache:
         """
         if self._folder is None:
             return call()
-        entry: _Entry | None = None
-        try:
-            with _work_folder() as work:
-                digest = hashlib.sha256(graph.encode()).hexdigest()
-                entry = _Entry(self._folder, name, work.next_number, digest, self._say)
-                found = entry.restore(work)
+        # MindSpore's cache is on or off for the process as a whole.
+        with _one_at_a_time:
+            try:
+                with _work_folder() as work:
+                    digest = hashlib.sha256(graph.encode()).hexdigest()
+                    entry = _Entry(self._folder, name, work.next_number, digest, self._say)
+                    found = entry.restore(work)
+                    result = call()
+                    self._settle(entry, work, name, found)
+                    return result
+            # Anything: what MindSpore raises over a cache is not documented.
+            except Exception as error:
+                # Where the call itself is at fault, this ends here, and what is kept stays.
                 result = call()
-                if found and work.is_untouched():
-                    self._say(f"{name}: compiled by an earlier run, {entry.path}")
-                else:
-                    if found:
-                        self._say(f"note: MindSpore did not take {entry.path}: compiled anew")
-                    entry.keep(work)
-                    self._make_room()
+                self._give_up(entry if found else None, error)
                 return result
-        # Anything: what MindSpore raises over a cache is not documented. A fault of the call itself comes again below.
-        except Exception as error:
-            self._give_up(entry, error)
-            return call()
+
+    def _settle(self, entry: _Entry, work: _WorkFolder, name: str, found: bool) -> None:
+        """Keep a graph that was compiled, unless others may have been compiled meanwhile."""
+        numbers = {number for _, number in work.graphs()}
+        if found and work.is_untouched() and numbers == {entry.number}:
+            self._say(f"{name}: compiled by an earlier run, {entry.path}")
+            entry.touch()
+            return
+        if found:
+            self._say(f"note: MindSpore did not take {entry.path}: compiled anew")
+        if work.is_untouched():
+            numbers -= {entry.number} if found else set()
+        if len(numbers) > 1:
+            return
+        entry.number = max(numbers, default=entry.number)
+        entry.keep(work)
+        self._make_room()
 
     def _make_room(self) -> None:
-        """Remove the oldest graphs beyond `most`."""
-        if self._most is None:
+        """Remove the graphs beyond `most` that were not used for longest, whatever their key, and unfinished ones."""
+        if self._most is None or self._root is None:
             return
         with contextlib.suppress(OSError):
-            kept = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
-            if len(kept) > self._most:
-                kept.sort(key=lambda path: path.stat().st_mtime)
-                for path in kept[: len(kept) - self._most]:
+            kept = sorted(self._root.glob("*/rank_*/*"), key=lambda path: path.stat().st_mtime)
+            for path in kept[: max(0, len(kept) - self._most)]:
+                shutil.rmtree(path, ignore_errors=True)
+            for path in self._root.glob("*/rank_*/.writing-*"):
+                if time.time() - path.stat().st_mtime > _UNFINISHED:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _give_up(self, entry: _Entry | None, error: Exception) -> None:
@@ -263,6 +283,11 @@ class _Entry:
         for name, content in contents.items():
             work.put(name, content, self.number)
         return True
+
+    def touch(self) -> None:
+        """Note that the graph was used."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
 
     def keep(self, work: _WorkFolder) -> None:
         """Take over what MindSpore has written, whole or not at all."""

@@ -3,8 +3,13 @@
 // A function for MindSpore's operator `Custom` (func_type "aot"). MindSpore's own MatMul reads W at half of that rate for
 // one row (docs/performance.md).
 
+#include <omp.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+
+#define INLINE __attribute__((always_inline)) inline
 
 namespace {
 
@@ -16,9 +21,9 @@ constexpr int64_t kPiece = 32768;
 // A smaller W is not worth waking a second thread.
 constexpr int64_t kAlone = 200000;
 
-inline Lanes load(const float *from) { return *reinterpret_cast<const Lanes *>(from); }
+INLINE Lanes load(const float *from) { return *reinterpret_cast<const Lanes *>(from); }
 
-inline float total(Lanes lanes) {
+INLINE float total(Lanes lanes) {
   typedef float Half __attribute__((vector_size(32)));
   typedef float Quarter __attribute__((vector_size(16)));
   Half halves[2];
@@ -33,7 +38,7 @@ inline float total(Lanes lanes) {
 // A block of the result: R rows of x against M of W, each sum in U parts, so that no addition waits for the one before.
 // All loops over R, M and U must be unrolled, or the sums lie in memory.
 template <int R, int M, int U>
-__attribute__((always_inline)) inline void block(const float *x, const float *w, float *y, int64_t n, int64_t k) {
+INLINE void block(const float *x, const float *w, float *y, int64_t n, int64_t k) {
   Lanes sums[R][M][U] = {};
   int64_t at = 0;
   for (; at + U * kLanes <= k; at += U * kLanes) {
@@ -66,8 +71,7 @@ __attribute__((always_inline)) inline void block(const float *x, const float *w,
 
 // All rows of x against M of W, which the first block leaves in the cache for the others.
 template <int M>
-__attribute__((always_inline)) inline void all_rows(const float *x, const float *w, float *y, int64_t rows, int64_t n,
-                                                    int64_t k) {
+INLINE void all_rows(const float *x, const float *w, float *y, int64_t rows, int64_t n, int64_t k) {
   for (; rows >= 8; rows -= 8, x += 8 * k, y += 8 * n) block<8, M, 1>(x, w, y, n, k);
   for (; rows >= 3; rows -= 3, x += 3 * k, y += 3 * n) block<3, M, 1>(x, w, y, n, k);
   for (; rows >= 1; rows -= 1, x += k, y += n) block<1, M, 4 / M>(x, w, y, n, k);
@@ -75,10 +79,7 @@ __attribute__((always_inline)) inline void all_rows(const float *x, const float 
 
 // `count` rows of W. Up to four rows of x leave time to read one row of W after the other, which memory gives faster than
 // four side by side; more of them need each of their numbers for several rows of W.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#endif
-void piece(const float *x, const float *w, float *y, int64_t rows, int64_t count, int64_t n, int64_t k) {
+INLINE void piece(const float *x, const float *w, float *y, int64_t rows, int64_t count, int64_t n, int64_t k) {
   int64_t first = 0;
   if (rows > 4) {
     for (; first + 4 <= count; first += 4) all_rows<4>(x, w + first * k, y + first, rows, n, k);
@@ -91,6 +92,35 @@ void piece(const float *x, const float *w, float *y, int64_t rows, int64_t count
   }
 }
 
+typedef void (*Piece)(const float *, const float *, float *, int64_t, int64_t, int64_t, int64_t);
+
+void plain(const float *x, const float *w, float *y, int64_t rows, int64_t count, int64_t n, int64_t k) {
+  piece(x, w, y, rows, count, n, k);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) void avx2(const float *x, const float *w, float *y, int64_t rows, int64_t count,
+                                              int64_t n, int64_t k) {
+  piece(x, w, y, rows, count, n, k);
+}
+
+__attribute__((target("avx512f,avx512dq,avx512vl,fma"))) void avx512(const float *x, const float *w, float *y,
+                                                                     int64_t rows, int64_t count, int64_t n, int64_t k) {
+  piece(x, w, y, rows, count, n, k);
+}
+
+// What this processor has, which may be another than that of the machine that compiled this.
+Piece best() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return avx512;
+  }
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2 : plain;
+}
+#else
+Piece best() { return plain; }
+#endif
+
 }  // namespace
 
 // float32 x (rows, k) and W (n, k) -> y (rows, n).
@@ -100,9 +130,12 @@ extern "C" int FewRows(int, void **params, int *, int64_t **shapes, const char *
   float *y = static_cast<float *>(params[2]);
   const int64_t rows = shapes[0][0], k = shapes[0][1], n = shapes[1][0];
   const int64_t step = kPiece / k / 4 * 4 + 4;
-#pragma omp parallel for schedule(dynamic) if (n * k > kAlone)
+  static const Piece run = best();
+  // OpenMP has counted the cores when it was loaded; the process may have been bound to fewer since.
+  const int threads = std::min(omp_get_max_threads(), omp_get_num_procs());
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (n * k > kAlone)
   for (int64_t first = 0; first < n; first += step) {
-    piece(x, w + first * k, y + first, rows, first + step < n ? step : n - first, n, k);
+    run(x, w + first * k, y + first, rows, first + step < n ? step : n - first, n, k);
   }
   return 0;
 }

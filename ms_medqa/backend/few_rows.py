@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import mindspore as ms
 from mindspore import Tensor, ops
 
-# Above, MindSpore's own product is as fast (`benchmarks/one_row.py`).
+from ms_medqa.backend.few_rows_library import library
+
+# Above, MindSpore's own product is as fast (`benchmarks/few_rows.py`).
 MOST_ROWS = 32
-
-
-@lru_cache(maxsize=1)
-def library() -> Path | None:
-    """The compiled kernel, None where the installation found no C++ compiler with OpenMP."""
-    # Nothing in it depends on the version of Python that setuptools writes into its name.
-    return next(iter(sorted(Path(__file__).parent.glob("_few_rows.*so"))), None)
 
 
 @lru_cache(maxsize=1)
@@ -25,12 +19,16 @@ def kernel() -> ops.Custom | None:
     found = library()
     if found is None:
         return None
-    return ops.Custom(f"{found}:FewRows", out_shape=_shape, out_dtype=_dtype, func_type="aot")
+    try:
+        return ops.Custom(f"{found}:FewRows", out_shape=_shape, out_dtype=_dtype, func_type="aot")
+    # Of several types: the environment may allow MindSpore other folders only (MS_CUSTOM_AOT_WHITE_LIST).
+    except Exception:
+        return None
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernel may take these, by their shapes and types."""
-    return x.dtype == ms.float32 and weight.dtype == ms.float32 and 0 < x.shape[0] <= MOST_ROWS
+    return x.dtype == ms.float32 and weight.dtype == ms.float32 and 0 < x.shape[0] <= MOST_ROWS and x.shape[1] > 0
 
 
 def _shape(x: list[int], weight: list[int]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import threading
+import stat
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,32 +15,46 @@ import mindspore as ms
 
 from ms_medqa.backend import few_rows
 from ms_medqa.backend.compile_cache import CompileCache, compiler_variables, versions
+from ms_medqa.backend.ops import on_cpu
 
 FOLDER = "MS_MEDQA_GRAPHS"
 _OFF = "off"
-# Of graphs; the oldest make room. One takes up to 1 MB.
+# Of graphs; those that were not used for longest make room. One takes up to 1 MB.
 _MOST_KEPT = 200
 
 Result = TypeVar("Result")
-# MindSpore's cache is switched on by the environment, for one graph at a time.
-_one_at_a_time = threading.RLock()
 
 
 def folder() -> Path | None:
-    """Where the graphs lie: MS_MEDQA_GRAPHS, else `ms_medqa/graphs` in the user's cache; None where that says `off`."""
+    """Where the graphs lie: MS_MEDQA_GRAPHS, else `ms_medqa/graphs` in the user's cache.
+
+    None where that says `off`, where the user has no home, and where others may write, for a graph can name code.
+    """
     named = os.environ.get(FOLDER)
-    if named:
-        return None if named == _OFF else Path(named).expanduser().absolute()
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home).absolute() / "ms_medqa" / "graphs"
+    if named and named.lower() == _OFF:
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    place = os.path.expanduser(named or os.path.join(home, "ms_medqa", "graphs"))
+    if named and not place.startswith("~"):
+        place = os.path.abspath(place)
+    return Path(place) if os.path.isabs(place) and _is_own(place) else None
+
+
+def _is_own(place: str) -> bool:
+    try:
+        status = os.stat(place)
+    except OSError:
+        # Not there yet.
+        return True
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 @lru_cache(maxsize=4)
 def _cache(place: Path, rank: int) -> CompileCache:
     key = {
-        "device": ms.get_context("device_target"),
+        "device": "CPU",
         "machine": platform.machine(),
-        "few rows": str(few_rows.library()),
+        "few rows": None if few_rows.kernel() is None else str(few_rows.library()),
         "environment": compiler_variables(),
         **versions(),
     }
@@ -48,7 +62,7 @@ def _cache(place: Path, rank: int) -> CompileCache:
 
 
 def kept_jit(method: Callable[..., Result]) -> Callable[..., Result]:
-    """`ms.jit` for a method of a Cell, whose graphs are kept.
+    """`ms.jit` for a method of a Cell, whose graphs are kept on a CPU.
 
     The Cell has a text `graph_key` with all that may differ between two processes in what the method computes, but for
     the shapes and types of its arguments, which are Tensors.
@@ -61,15 +75,14 @@ def kept_jit(method: Callable[..., Result]) -> Callable[..., Result]:
         seen = self.__dict__.setdefault("_graphs_seen", set())
         if (method.__name__, shapes) in seen:
             return compiled(self, *arguments)
-        place = folder()
+        # On an Ascend, what of the machine decides a graph is not known.
+        place = folder() if on_cpu() else None
         if place is None:
             result = compiled(self, *arguments)
         else:
             name = f"{type(self).__name__}.{method.__name__}"
-            with _one_at_a_time:
-                cache = _cache(place, int(os.environ.get("RANK_ID") or 0))
-                graph = f"{self.graph_key} {name} {shapes}"
-                result = cache.first_call(name, graph, lambda: compiled(self, *arguments))
+            cache = _cache(place, int(os.environ.get("RANK_ID") or 0))
+            result = cache.first_call(name, f"{self.graph_key} {name} {shapes}", lambda: compiled(self, *arguments))
         seen.add((method.__name__, shapes))
         return result
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from ms_medqa.backend.few_rows_library import library
+
 _PACKAGES = (
     "ms_medqa",
     "mindspore",
@@ -139,8 +141,7 @@ def gather() -> Facts:
         msrun_beside=(folder / "msrun").exists(),
         path_python=shutil.which("python"),
         encoding=(sys.stdout.encoding or "ascii").lower(),
-        # As `backend.few_rows` does, which needs a MindSpore that works.
-        few_rows=any((Path(__file__).parents[1] / "backend").glob("_few_rows.*so")),
+        few_rows=library() is not None,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import mindspore as ms
@@ -141,12 +141,12 @@ def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
                 assign(parameter, value)
             return model
         wanted, values, forget = np.dtype(dtype), {}, {}
-        for name, shape in naming.shapes.items():
-            place = naming.places[name]
+        for name in _worth_mapping(checkpoint, wanted):
+            place, shape = naming.places[name], naming.shapes[name]
             mapped = files[place.name].map(place.name, place.start, shape, wanted)
             if mapped is not None:
                 values[name] = mapped
-                forget[name] = partial(files[place.name].forget, place.name, place.start, shape)
+                forget[name] = files[place.name].forget(place.name, place.start, shape)
         others = sorted(set(naming.shapes) - set(values), key=on_disk)
         arena = Arena(math.prod(naming.shapes[name]) * wanted.itemsize for name in others)
         for name in others:
@@ -161,6 +161,19 @@ def _load(checkpoint: Checkpoint, dtype: str) -> CausalLM:
         _finish(model, parameter.name, values[parameter.name])
         give(parameter, values[parameter.name])
     return model
+
+
+def _worth_mapping(checkpoint: Checkpoint, wanted: np.dtype) -> list[str]:
+    """Weights that can be mapped and lie in a file of which that is the larger part: a map is of a whole file."""
+    naming, files = checkpoint.naming, checkpoint.files
+    found: dict[Path, list[str]] = defaultdict(list)
+    size: dict[Path, int] = defaultdict(int)
+    for name, place in naming.places.items():
+        file = files[place.name]
+        if file.can_map(place.name, place.start, wanted):
+            found[file.path].append(name)
+            size[file.path] += math.prod(naming.shapes[name]) * wanted.itemsize
+    return [name for path, names in found.items() if 2 * size[path] > path.stat().st_size for name in names]
 
 
 def _finish(model: CausalLM, name: str, value: np.ndarray) -> None:

@@ -58,7 +58,7 @@ class PromptReader(nn.Cell):
         decoder = self.lm.model
         cells = (*self.makes, decoder.mask, decoder.norm, decoder.embed_tokens, self.lm.lm_head)
         parts = [structure(cell, across_processes=True) for cell in cells if cell is not None]
-        weights = [(weight.shape, str(weight.dtype)) for own in self.weights for weight in own]
+        weights = [(weight.name, weight.shape, str(weight.dtype)) for own in self.weights for weight in own]
         return f"{self.lm.config} {self.lm.compute_dtype} {self.lm.normalize_head} {self.make_of} {weights} {parts}"
 
     def layers(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import math
 import mmap
+import os
 import resource
-from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._map = _map_file(path, mmap.ACCESS_READ)
+            self._map, self._identity = _map_file(path, mmap.ACCESS_READ)
         except OSError as error:
             hint = "raise the limit with ulimit -n" if error.errno == errno.EMFILE else None
             raise UserError(f"{path}: {error.strerror}", hint) from None
@@ -112,23 +113,33 @@ class SafetensorsFile:
         replaced by another of its name, but must not be written or cut. None where the tensor is stored in another
         type, or between the places where numbers of its type may begin.
         """
-        begin = self.offset(key, start)
-        if self.numpy_type(key) != dtype or begin % dtype.itemsize:
+        if not self.can_map(key, start, dtype) or self._private is None:
             return None
-        return np.frombuffer(self._private, dtype, math.prod(shape), begin).reshape(shape)
+        return np.frombuffer(self._private, dtype, math.prod(shape), self.offset(key, start)).reshape(shape)
 
-    def forget(self, key: str, start: int, shape: tuple[int, ...]) -> None:
-        """Give back the pages of an array that `map` made and nobody needs any more, with what was written into it."""
+    def can_map(self, key: str, start: int, dtype: np.dtype) -> bool:
+        """Whether a tensor's rows from `start` on are stored as an array of this type has them."""
+        return self.numpy_type(key) == dtype and self.offset(key, start) % dtype.itemsize == 0
+
+    def forget(self, key: str, start: int, shape: tuple[int, ...]) -> Callable[[], None]:
+        """What gives back the pages of an array that `map` made, with all that was written into it; nobody may need it.
+
+        It holds the array's pages, and not this file.
+        """
         begin = self.offset(key, start)
         end = begin + math.prod(shape) * self.numpy_type(key).itemsize
-        # Whole pages alone: on the others lie its neighbours.
-        begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > begin and hasattr(self._private, "madvise"):
-            self._private.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+        return partial(_drop_inside, self._private, begin, end)
 
     @cached_property
-    def _private(self) -> mmap.mmap:
-        private = _map_file(self.path, mmap.ACCESS_COPY)
+    def _private(self) -> mmap.mmap | None:
+        try:
+            private, identity = _map_file(self.path, mmap.ACCESS_COPY)
+        except (OSError, ValueError):
+            # No memory may be promised for so many pages, for example. It can still be read.
+            return None
+        if identity != self._identity:
+            # Another file of the name, in which the tensors may lie elsewhere.
+            return None
         if hasattr(private, "madvise"):
             # What is not in memory yet comes at the disk's pace, not page by page as it is used.
             private.madvise(mmap.MADV_WILLNEED)
@@ -262,11 +273,20 @@ def _half_numbers() -> np.ndarray:
     return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def _map_file(path: Path, access: int) -> mmap.mmap:
-    """A file's bytes; the limit of open files is raised where they are too many."""
+def _drop_inside(pages: mmap.mmap, begin: int, end: int) -> None:
+    """Give back the pages between two places, but for those that go beyond: there lie neighbours."""
+    begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > begin and hasattr(pages, "madvise"):
+        pages.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+def _map_file(path: Path, access: int) -> tuple[mmap.mmap, tuple[int, ...]]:
+    """A file's bytes, and what tells it from another; the limit of open files is raised where they are too many."""
     try:
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=access)
+            status = os.fstat(file.fileno())
+            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            return mmap.mmap(file.fileno(), 0, access=access), identity
     except OSError as error:
         if error.errno != errno.EMFILE or not _allow_more_files():
             raise

@@ -50,8 +50,8 @@ class _Block:
 class WeightReader:
     """`fill` arrays, then `wait` for them.
 
-    For numbers that must be converted; `SafetensorsFile.map` gives those that are stored in the wanted type. The
-    calling thread reads, and two others convert.
+    For numbers that must be converted or cannot be mapped (`SafetensorsFile.map`). The calling thread reads, and two
+    others convert.
 
     One thread reads each file from front to back, so the system reads ahead of it, and the pages that take it
     are used over and over. A memory map that two threads read had neither, and the disk waited while they converted.

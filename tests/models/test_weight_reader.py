@@ -43,7 +43,7 @@ def test_all_numbers_arrive_in_the_wanted_type(stored: str, to: str, tmp_path: P
         np.testing.assert_array_equal(value, file.read(name).astype(to))
 
 
-# float32 is what is stored: it is read straight into its array, and float16 by way of a block.
+# float32 is what is stored: it is copied, and float16 converted.
 @pytest.mark.parametrize("to", ["float32", "float16"])
 @pytest.mark.parametrize("started", [False, True])
 def test_more_than_is_in_memory_at_once_and_many_small_tensors_between(started: bool, to: str, tmp_path: Path) -> None:

@@ -76,14 +76,14 @@ def copy(filled: Path, tmp_path: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The folders of the graphs, in the order of their numbers."""
+    """The folders of the graphs, by their names."""
     return sorted((folder / "cache").glob("*/rank_0/*"), key=lambda path: path.name)
 
 
 @pytest.mark.slow
 def test_a_second_run_loads_both_graphs_and_has_the_same_figures_to_the_bit(filled: Path, copy: Path) -> None:
     assert figures(filled / "first") == figures(filled / "plain")
-    assert [path.name.rsplit("-", 1)[0] for path in entries(copy)] == ["0-training-step", "1-validation"]
+    assert [path.name.rsplit("-", 1)[0] for path in entries(copy)] == ["training-step", "validation"]
     assert about_cache(train(config_of(copy, "second"))) == LOADED
     assert figures(copy / "second") == figures(filled / "plain")
     assert {path.name for path in copy.iterdir()} == {"cache", "second", "second.yaml"}
@@ -133,7 +133,7 @@ def test_two_ranks_load_both_graphs_and_a_resumed_run_of_them_too(tmp_path: Path
     for name in ("first", "resumed"):
         assert figures(tmp_path / name) == figures(tmp_path / "plain"), name
     kept = sorted(path.name for path in (tmp_path / "cache").rglob("*.mindir"))
-    assert kept == ["MS_WORKERcompile_cache_0.mindir"] * 2 + ["MS_WORKERcompile_cache_1.mindir"] * 2
+    assert kept == ["MS_WORKERcompile_cache_0.mindir"] * 4
 
 
 def cut_short(entry: Path) -> None:

@@ -1,12 +1,13 @@
-"""One row times the weights of a decoder: GB/s of each form, beside what the machine reads in a sum.
+"""A few rows times the weights of a decoder: GB/s of each form, beside what the machine reads in a sum.
 
-    python benchmarks/one_row.py [--rounds 7] [--threads 2]
+    python benchmarks/few_rows.py [--rows 1] [--rounds 7] [--threads 2]
 
 A new token of one answer is one row, and each weight is read for it once: this is what decoding waits for. Timed are
 the shapes of Qwen2.5-0.5B in float32, in MindSpore's graphs and in PyTorch, taking turns; of each so many matrices that
 no cache holds them.
 
-- `x W'`: ops.MatMul(transpose_b=True), as the decoder has it.
+- `kernel`: that of `ms_medqa/backend/few_rows.cc`, as the decoder has it where it was compiled.
+- `x W'`: ops.MatMul(transpose_b=True), as the decoder has it without the kernel.
 - `x V`: ops.MatMul() with the matrix stored the other way round.
 - `W x'`: the matrix first, times a column.
 - `PyTorch`: torch.nn.functional.linear.
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_medqa.backend import few_rows
 from ms_medqa.backend.device import setup
 
 SHAPES = {
@@ -42,7 +44,7 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 
 class Products(nn.Cell):
-    """One row times each of some matrices, in one graph; each product waits for the one before, as in a decoder."""
+    """A few rows times each of some matrices, in one graph; each product waits for the one before, as in a decoder."""
 
     def __init__(self, matrices: list[np.ndarray], product: Product) -> None:
         super().__init__(auto_prefix=False)
@@ -53,45 +55,46 @@ class Products(nn.Cell):
 
     @ms.jit
     def construct(self, x: Tensor) -> Tensor:
-        """(1, in) -> (1, out) of the last."""
+        """(rows, in) -> (rows, out) of the last."""
         out = x
         for matrix in self.matrices:
             out = self.product(ops.depend(x, out), matrix)
         return out
 
 
-def row_first(x: Tensor, matrix: Tensor) -> Tensor:
-    """(1, in), (out, in)."""
+def rows_first(x: Tensor, matrix: Tensor) -> Tensor:
+    """(rows, in), (out, in)."""
     return ops.MatMul(transpose_b=True)(x, matrix)
 
 
 def transposed(x: Tensor, matrix: Tensor) -> Tensor:
-    """(1, in), (in, out)."""
+    """(rows, in), (in, out)."""
     return ops.MatMul()(x, matrix)
 
 
 def matrix_first(x: Tensor, matrix: Tensor) -> Tensor:
-    """(1, in), (out, in)."""
-    return ops.MatMul()(matrix, ops.reshape(x, (-1, 1)))
+    """(rows, in), (out, in)."""
+    return ops.MatMul(transpose_b=True)(matrix, x)
 
 
-def forms(rows: int, columns: int) -> tuple[int, dict[str, Callable[[], object]]]:
+def forms(outputs: int, columns: int, rows: int) -> tuple[int, dict[str, Callable[[], object]]]:
     """Bytes of all matrices, and what goes through them once."""
     rng = np.random.default_rng(0)
-    count = max(1, round(AT_LEAST / (4 * rows * columns)))
-    matrices = [rng.standard_normal((rows, columns), np.float32) for _ in range(count)]
-    row = rng.standard_normal((1, columns), np.float32)
-    x, theirs, their_row = Tensor(row), [torch.from_numpy(matrix) for matrix in matrices], torch.from_numpy(row)
+    count = max(1, round(AT_LEAST / (4 * outputs * columns)))
+    matrices = [rng.standard_normal((outputs, columns), np.float32) for _ in range(count)]
+    numbers = rng.standard_normal((rows, columns), np.float32)
+    x, theirs, their_x = Tensor(numbers), [torch.from_numpy(matrix) for matrix in matrices], torch.from_numpy(numbers)
 
     def ours(product: Product, of: list[np.ndarray]) -> Callable[[], object]:
         cell = Products(of, product)
         return lambda: cell(x).asnumpy()
 
     return sum(matrix.nbytes for matrix in matrices), {
-        "x W'": ours(row_first, matrices),
+        "kernel": ours(few_rows.kernel(), matrices),
+        "x W'": ours(rows_first, matrices),
         "x V": ours(transposed, [np.ascontiguousarray(matrix.T) for matrix in matrices]),
         "W x'": ours(matrix_first, matrices),
-        "PyTorch": lambda: [torch.nn.functional.linear(their_row, matrix) for matrix in theirs],
+        "PyTorch": lambda: [torch.nn.functional.linear(their_x, matrix) for matrix in theirs],
         "sum": lambda: [matrix.sum() for matrix in theirs],
     }
 
@@ -99,14 +102,17 @@ def forms(rows: int, columns: int) -> tuple[int, dict[str, Callable[[], object]]
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     setup("CPU", mode="pynative", threads=options.threads)
     torch.set_num_threads(options.threads)
-    print(f"GB/s, float32, {options.threads} threads, {options.rounds} rounds; then x W' as a share of the sum")
+    if few_rows.library() is None:
+        parser.error("the kernel is not compiled: install g++, then `python setup.py build_ext --inplace`")
+    print(f"GB/s, {options.rows} rows, float32, {options.threads} threads, {options.rounds} rounds; kernel over sum")
     for name, shape in SHAPES.items():
-        size, ways = forms(*shape)
+        size, ways = forms(*shape, options.rows)
         for way in ways.values():
             for _ in range(WARM_UP):
                 way()
@@ -116,7 +122,7 @@ def main() -> None:
                 began = time.perf_counter()
                 run()
                 seconds[way].append(time.perf_counter() - began)
-        shares = [read / ours for ours, read in zip(seconds["x W'"], seconds["sum"], strict=True)]
+        shares = [read / ours for ours, read in zip(seconds["kernel"], seconds["sum"], strict=True)]
         rates = "  ".join(f"{way} {size / 1e9 / statistics.median(taken):5.1f}" for way, taken in seconds.items())
         spread = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
         print(f"{name:<20}{rates}   {spread}", flush=True)
