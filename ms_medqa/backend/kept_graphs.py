@@ -81,7 +81,8 @@ def kept_jit(method: Callable[..., Result]) -> Callable[..., Result]:
             result = compiled(self, *arguments)
         else:
             name = f"{type(self).__name__}.{method.__name__}"
-            cache = _cache(place, int(os.environ.get("RANK_ID") or 0))
+            rank = os.environ.get("RANK_ID", "")
+            cache = _cache(place, int(rank) if rank.isdecimal() else 0)
             result = cache.first_call(name, f"{self.graph_key} {name} {shapes}", lambda: compiled(self, *arguments))
         seen.add((method.__name__, shapes))
         return result

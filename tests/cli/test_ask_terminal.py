@@ -23,7 +23,11 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "ms_medqa.cli.main", "ask", "--model", str(tiny.folder()), *arguments]
         self._here, there = pty.openpty()
-        self.process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there, preexec_fn=_take_terminal)
+        # Without kept graphs, whose answers may be done before a key is pressed.
+        environment = os.environ | {"MS_MEDQA_GRAPHS": "off"}
+        self.process = subprocess.Popen(
+            command, stdin=there, stdout=there, stderr=there, env=environment, preexec_fn=_take_terminal
+        )
         os.close(there)
         self._read = ""
 

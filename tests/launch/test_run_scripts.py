@@ -31,10 +31,10 @@ class Project:
         self.bin = folder / "bin"
         self.elsewhere = folder / "else where"
         self.log = folder / "calls"
-        for path in (self.root / "ms_medqa", self.bin, self.elsewhere):
+        for path in (self.root / "ms_medqa/backend", self.bin, self.elsewhere):
             path.mkdir(parents=True)
         shutil.copytree(ROOT / "run", self.root / "run")
-        for name in ("setup.py", "pyproject.toml", "ms_medqa/__init__.py"):
+        for name in ("setup.py", "pyproject.toml", "ms_medqa/__init__.py", "ms_medqa/backend/few_rows.cc"):
             shutil.copy(ROOT / name, self.root / name)
         for name in ("bash", "basename", "dirname", "cat", "cksum", "mkdir", "cp", "chmod", "env", "ls"):
             (self.bin / name).symlink_to(shutil.which(name))
@@ -85,6 +85,16 @@ def test_quickstart_makes_a_venv_installs_once_and_runs_the_demo_where_the_user_
 
     with (project.root / "setup.py").open("a") as file:
         file.write("# another requirement\n")
+    project.run("quickstart.sh")
+    assert "<install>" in project.calls
+
+
+def test_a_compiler_that_has_come_is_made_use_of(project):
+    project.python("python3")
+    project.run("quickstart.sh")
+    project.run("quickstart.sh")
+    assert "<install>" not in project.calls
+    project.python("g++")
     project.run("quickstart.sh")
     assert "<install>" in project.calls
 
