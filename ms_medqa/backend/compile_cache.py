@@ -118,6 +118,7 @@ class CompileCache:
             return call()
         # MindSpore's cache is on or off for the process as a whole.
         with _one_at_a_time:
+            entry, found = None, False
             try:
                 with _work_folder() as work:
                     digest = hashlib.sha256(graph.encode()).hexdigest()
@@ -136,14 +137,14 @@ class CompileCache:
     def _settle(self, entry: _Entry, work: _WorkFolder, name: str, found: bool) -> None:
         """Keep a graph that was compiled, unless others may have been compiled meanwhile."""
         numbers = {number for _, number in work.graphs()}
-        if found and work.is_untouched() and numbers == {entry.number}:
-            self._say(f"{name}: compiled by an earlier run, {entry.path}")
-            entry.touch()
-            return
+        if found and work.is_untouched():
+            numbers.discard(entry.number)
+            if not numbers:
+                self._say(f"{name}: compiled by an earlier run, {entry.path}")
+                entry.touch()
+                return
         if found:
             self._say(f"note: MindSpore did not take {entry.path}: compiled anew")
-        if work.is_untouched():
-            numbers -= {entry.number} if found else set()
         if len(numbers) > 1:
             return
         entry.number = max(numbers, default=entry.number)
@@ -155,7 +156,8 @@ class CompileCache:
         if self._most is None or self._root is None:
             return
         with contextlib.suppress(OSError):
-            kept = sorted(self._root.glob("*/rank_*/*"), key=lambda path: path.stat().st_mtime)
+            kept = [path for path in self._root.glob("*/rank_*/*") if not path.name.startswith(".")]
+            kept.sort(key=lambda path: path.stat().st_mtime)
             for path in kept[: max(0, len(kept) - self._most)]:
                 shutil.rmtree(path, ignore_errors=True)
             for path in self._root.glob("*/rank_*/.writing-*"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 
 import mindspore as ms
@@ -22,7 +23,9 @@ def kernel() -> ops.Custom | None:
     try:
         return ops.Custom(f"{found}:FewRows", out_shape=_shape, out_dtype=_dtype, func_type="aot")
     # Of several types: the environment may allow MindSpore other folders only (MS_CUSTOM_AOT_WHITE_LIST).
-    except Exception:
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"note: MindSpore does not take {found}: {reason}; answers are slower", file=sys.stderr)
         return None
 
 

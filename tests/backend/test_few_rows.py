@@ -100,6 +100,22 @@ def test_without_a_compiled_kernel_there_is_none(monkeypatch: pytest.MonkeyPatch
         few_rows.kernel.cache_clear()
 
 
+@compiled
+def test_a_kernel_that_mindspore_does_not_take_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise TypeError("not in the list")
+
+    monkeypatch.setattr(few_rows.ops, "Custom", refused)
+    few_rows.kernel.cache_clear()
+    try:
+        assert few_rows.kernel() is None
+        assert "not in the list" in capsys.readouterr().err
+    finally:
+        few_rows.kernel.cache_clear()
+
+
 @pytest.mark.parametrize("work", [1.0, 1e12])
 def test_a_graph_that_leaves_its_caller_gives_what_it_gave(work: float) -> None:
     class Doubled(nn.Cell):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ms_medqa.backend import kept_graphs
+from ms_medqa.backend import compile_cache, kept_graphs
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -83,6 +83,16 @@ def test_the_oldest_make_room(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [len(some) for some in seen] == [1, 2, 3, 3, 3, 3]
     assert seen[0] <= seen[2]
     assert not seen[2] & seen[5]
+
+
+def test_a_scratch_folder_that_cannot_be_made_costs_no_answer(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compile_cache, "_work_folder", full)
+    x = np.ones(7, np.float32)
+    np.testing.assert_array_equal(Doubled().double(Tensor(x)).asnumpy(), 2 * x)
+    assert names(graphs) == set()
 
 
 def test_a_call_that_fails_fails_as_without(graphs: Path) -> None:
