@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with many slow tests come first: begun last, one of them would keep a core busy while the others idle."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """The device is named before the first test computes; MindSpore refuses it afterwards, whichever test was first."""
+    if "mindspore" in sys.modules:
+        sys.modules["mindspore"].set_device("CPU")
 
 
 @pytest.fixture(scope="session")

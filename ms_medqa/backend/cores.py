@@ -47,6 +47,11 @@ def cores_of(allowed: tuple[int, ...], count: int | None, place: int, processes:
     return tuple(sorted(allowed[(place * count + number) % len(allowed)] for number in range(count)))
 
 
+def cores_here() -> int:
+    """How many cores this process may compute on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processes_here() -> tuple[int, int]:
     """(number of this process on its host, processes of its run there), as its launcher told them."""
     processes = os.environ.get("MS_MEDQA_LOCAL_PROCESSES") or os.environ.get("RANK_SIZE") or "1"

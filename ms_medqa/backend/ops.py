@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from ms_medqa.backend import few_rows
+from ms_medqa.backend.cores import cores_here
 
 _MATMUL = ops.MatMul(transpose_b=True)
 
@@ -58,8 +59,9 @@ class ForwardLinear(nn.Cell):
 # thread that calls it. That thread hands each kernel to the two that compute, and until they are done it asks over and
 # over, which takes a quarter of the two cores from them. A longer graph runs on one of the two.
 _KERNELS_ON_CALLER = 100
-# Multiplications; for fewer, the kernels below take longer than what they save.
-_MUCH_WORK = 1e9
+# Multiplications, for one core; for fewer, the kernels below take longer than what they save. With n cores the graph
+# takes an n-th of the time, and the thread that asks takes an n-th of that: they are worth it from n² times the work.
+_MUCH_WORK = 2.5e8
 
 
 class OffCaller(nn.Cell):
@@ -71,10 +73,11 @@ class OffCaller(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.in_use = on_cpu()
+        self.much = _MUCH_WORK * cores_here() ** 2
 
     def construct(self, x: Tensor, work: float) -> Tensor:
         """x as it is; `work` counts the multiplications in the graph's products."""
-        if not self.in_use or work < _MUCH_WORK:
+        if not self.in_use or work < self.much:
             return x
         # As many kernels, each of one number and some 3 us.
         filler = ops.reshape(x, (-1,))[:1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ms_medqa.backend.cores import cores_here
 from ms_medqa.config.errors import UserError
 from ms_medqa.data.packing import pack
 from ms_medqa.data.records import TokenRecords
@@ -362,10 +362,6 @@ def _generator_dataset(source: _MicroBatches, columns: list[str], num_workers: i
         source,
         column_names=columns,
         shuffle=False,
-        num_parallel_workers=max(1, min(num_workers, _cores())),
+        num_parallel_workers=max(1, min(num_workers, cores_here())),
         python_multiprocessing=False,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
+from ms_medqa.backend.cores import cores_here
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.data.augment import Augmenter
 from ms_medqa.data.clean import Cleaner
@@ -20,7 +21,6 @@ from ms_medqa.data.judge import Judge, Judged, Task
 from ms_medqa.data.preloaded import start_server
 from ms_medqa.data.processes import (
     collect_seldom,
-    cores,
     end_quickly,
     few_collections,
     fresh_processes,
@@ -154,7 +154,7 @@ def judges(task: Task, size: int, workers: int | None, meanwhile: Callable[[], o
         UserError: as `Worker`.
         RunError: no process can be started.
     """
-    count = workers or (1 if size < _SMALL else min(cores(), _MOST))
+    count = workers or (1 if size < _SMALL else min(cores_here(), _MOST))
     if count == 1:
         yield Judges(Worker(task), None, 1)
         return

@@ -25,11 +25,6 @@ _PATIENCE = 10
 _PIPE = 1 << 20
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def fresh_processes(count: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
     """Processes that begin to start now, end with the block, and do not outlive this one.

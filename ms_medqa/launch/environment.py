@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from ms_medqa.backend.cores import cores_here
 from ms_medqa.backend.few_rows_library import library
 
 _PACKAGES = (
@@ -134,7 +135,7 @@ def gather() -> Facts:
         npu_info=None if npu_smi is None else _output([npu_smi, "info"]),
         cards={str(p): os.access(p, os.R_OK | os.W_OK) for p in sorted(Path("/dev").glob("davinci[0-9]*"))},
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores_here(),
         memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         disk_gib=shutil.disk_usage(Path.cwd()).free / 2**30,
         msrun=shutil.which("msrun"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -114,18 +113,3 @@ def test_a_kernel_that_mindspore_does_not_take_is_told(
         assert "not in the list" in capsys.readouterr().err
     finally:
         few_rows.kernel.cache_clear()
-
-
-@pytest.mark.parametrize("work", [1.0, 1e12])
-def test_a_graph_that_leaves_its_caller_gives_what_it_gave(work: float) -> None:
-    class Doubled(nn.Cell):
-        def __init__(self) -> None:
-            super().__init__()
-            self.off_caller = backend_ops.OffCaller()
-
-        def construct(self, x: Tensor) -> Tensor:
-            return self.off_caller(x + x, work)
-
-    x = numbers(3, 4)
-    np.testing.assert_array_equal(Doubled()(Tensor(x)).asnumpy(), x + x)
-    assert ms.get_context("mode") == ms.GRAPH_MODE
