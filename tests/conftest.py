@@ -26,6 +26,8 @@ _TEXT = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Graphs that tests compile are kept for the session, in a folder that all of its processes share."""
+    # As `quiet_environment` has it; most tests import MindSpore before they call that.
+    os.environ.setdefault("MS_SUBMODULE_LOG_v", "{CORE:4}")
     if "MS_MEDQA_GRAPHS" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="ms-medqa-graphs-")
         config.add_cleanup(folder.cleanup)

@@ -42,6 +42,8 @@ _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _MARK = "entry.json"
 _NUMBER = re.compile(r"(?<=compile_cache_)\d+")
 _VARIABLES = ("MS_DEV_", "MS_ENABLE_", "MS_JIT", "ASCEND_HOME_PATH")
+# Graphs that were compiled without this cache since the last one with it, at most, for later ones to be found.
+_UNNUMBERED = 32
 # Seconds after which nobody writes an entry any more.
 _UNFINISHED = 3600
 Result = TypeVar("Result")
@@ -60,15 +62,24 @@ class CompileCache:
         rank: of this process.
         quiet: whether nothing is said of what was kept, found or not taken.
         most: graphs that are kept in the folder, those that were used last; None for all.
+        patient: whether graphs are still looked for behind one that was not there. MindSpore by itself takes none any
+            more in this process. Known to work on a CPU.
     """
 
     def __init__(
-        self, folder: Path | None, key: dict[str, Any], rank: int, quiet: bool = False, most: int | None = None
+        self,
+        folder: Path | None,
+        key: dict[str, Any],
+        rank: int,
+        *,
+        quiet: bool = False,
+        most: int | None = None,
+        patient: bool = False,
     ) -> None:
         self._folder: Path | None = None
         self._compiled: set[str] = set()
         self._say: Callable[[str], None] = _say_nothing if quiet else say
-        self._most, self._root = most, folder
+        self._most, self._root, self._patient = most, folder, patient
         if folder is None:
             return
         if _ENABLE in os.environ:
@@ -124,6 +135,8 @@ class CompileCache:
                     digest = hashlib.sha256(graph.encode()).hexdigest()
                     entry = _Entry(self._folder, name, work.next_number, digest, self._say)
                     found = entry.restore(work)
+                    if self._patient:
+                        work.put_blanks()
                     result = call()
                     self._settle(entry, work, name, found)
                     return result
@@ -194,6 +207,7 @@ class _WorkFolder:
         inner = hashlib.sha256(self._script.read_bytes()).hexdigest()
         self._digest = hashlib.sha256(inner.encode()).hexdigest()
         self._laid_down: list[Path] = []
+        self._blanks: list[Path] = []
 
     def __enter__(self) -> _WorkFolder:
         self._before = os.environ.get(_PATH), api.entry_script_path
@@ -214,6 +228,7 @@ class _WorkFolder:
         for folder in self.path.glob("rank_*"):
             shutil.rmtree(folder)
         self._laid_down.clear()
+        self._blanks.clear()
 
     def put(self, name: str, content: bytes, number: int) -> None:
         """Lay down a file of a graph under a number, and what MindSpore wants beside it."""
@@ -224,7 +239,25 @@ class _WorkFolder:
         path.write_bytes(content)
         os.utime(path, (0, 0))
         self._laid_down.append(path)
-        path.with_name(f"{match['role']}compile_dependency.hash").write_text(self._digest, encoding="ascii")
+        self._lay_digest(path.with_name(f"{match['role']}compile_dependency.hash"))
+
+    def put_blanks(self) -> None:
+        """Lay down empty files under the numbers that may come next and have no graph.
+
+        Where MindSpore finds no file it gives up its cache for the rest of the process; where it cannot read one, it
+        compiles that graph and goes on looking for others.
+        """
+        folder = self.path / "rank_0" / "graph_cache"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lay_digest(folder / "compile_dependency.hash")
+        for number in range(self.next_number, self.next_number + _UNNUMBERED):
+            path = folder / f"compile_cache_{number}.mindir"
+            if not path.exists():
+                path.touch()
+                self._blanks.append(path)
+
+    def _lay_digest(self, path: Path) -> None:
+        path.write_text(self._digest, encoding="ascii")
 
     def is_untouched(self) -> bool:
         """Whether MindSpore has left alone what was laid down: what it does not take, it writes anew."""
@@ -236,7 +269,8 @@ class _WorkFolder:
         return {_numbered(str(path.relative_to(self.path)), 0): path.read_bytes() for path in found}
 
     def graphs(self) -> list[tuple[Path, int]]:
-        matches = [(path, _GRAPH_FILE.fullmatch(path.name)) for path in self.path.glob("rank_*/graph_cache/*")]
+        found = set(self.path.glob("rank_*/graph_cache/*")) - {path for path in self._blanks if not path.stat().st_size}
+        matches = [(path, _GRAPH_FILE.fullmatch(path.name)) for path in found]
         return [(path, int(match["number"])) for path, match in matches if match is not None]
 
 

@@ -20,6 +20,10 @@ from ms_medqa.config.scratch import redirect_droppings
 # What the drivers of Ascend and NVIDIA put under /dev.
 _DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
 
+# Of the part of MindSpore that reads graphs: what raises no error is not said. On a machine with a CPU alone, where
+# graphs are looked for that may not be there.
+_CORE_LEVEL = ("MS_SUBMODULE_LOG_v", "{CORE:4}")
+
 _threads: int | None = None
 
 
@@ -43,8 +47,20 @@ def quiet_environment() -> None:
 
     Must run before the first import of MindSpore: its C++ log level is read once.
     """
+    if "GLOG_v" not in os.environ and "mindspore" not in sys.modules and not any(map(_has_driver, _DEVICE_FILES)):
+        os.environ.setdefault(*_CORE_LEVEL)
     os.environ.setdefault("GLOG_v", "3")
     redirect_droppings()
+
+
+def blanks_are_silent() -> bool:
+    """Whether MindSpore says nothing of an empty file among its graphs, see `compile_cache`; else two errors."""
+    name, level = _CORE_LEVEL
+    return os.environ.get(name) == level
+
+
+def _has_driver(name: str) -> bool:
+    return any(Path(file).exists() for file in _DEVICE_FILES[name])
 
 
 @lru_cache(maxsize=1)
@@ -54,9 +70,9 @@ def available_devices() -> tuple[str, ...]:
     import mindspore as ms
 
     found = []
-    for name, files in _DEVICE_FILES.items():
+    for name in _DEVICE_FILES:
         # MindSpore answers "no" with a page of warnings, so it is asked only where the driver shows a device.
-        if not any(Path(file).exists() for file in files):
+        if not _has_driver(name):
             continue
         # Asking for a back end that is not installed raises, and which error differs between versions.
         with contextlib.suppress(RuntimeError, ValueError, AttributeError):

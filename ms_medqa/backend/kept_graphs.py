@@ -15,6 +15,7 @@ import mindspore as ms
 
 from ms_medqa.backend import few_rows
 from ms_medqa.backend.compile_cache import CompileCache, compiler_variables, versions
+from ms_medqa.backend.device import blanks_are_silent
 from ms_medqa.backend.ops import on_cpu
 
 FOLDER = "MS_MEDQA_GRAPHS"
@@ -58,7 +59,7 @@ def _cache(place: Path, rank: int) -> CompileCache:
         "environment": compiler_variables(),
         **versions(),
     }
-    return CompileCache(place, key, rank, quiet=True, most=_MOST_KEPT)
+    return CompileCache(place, key, rank, quiet=True, most=_MOST_KEPT, patient=blanks_are_silent())
 
 
 def kept_jit(method: Callable[..., Result]) -> Callable[..., Result]:

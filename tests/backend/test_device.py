@@ -141,19 +141,36 @@ import ms_medqa
 class Spy:
     def find_spec(self, name, path=None, target=None):
         if name == "mindspore":
-            print(os.environ["GLOG_v"], os.path.isdir(os.environ["MS_OM_PATH"]))
+            print(os.environ["GLOG_v"], os.path.isdir(os.environ["MS_OM_PATH"]), os.environ["MS_SUBMODULE_LOG_v"])
             sys.exit()
 
 sys.meta_path.insert(0, Spy())
 ms_medqa.load_model
 """
-    ours = ("GLOG_v", "MS_OM_PATH", "MS_COMPILER_CACHE_PATH", "ASCEND_WORK_PATH")
+    ours = ("GLOG_v", "MS_SUBMODULE_LOG_v", "MS_OM_PATH", "MS_COMPILER_CACHE_PATH", "ASCEND_WORK_PATH")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     root = Path(device_module.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env=environment, check=False, capture_output=True, text=True
     )
-    assert done.stdout == "3 True\n", done.stderr
+    assert done.stdout == "3 True {CORE:4}\n", done.stderr
+
+
+def test_nothing_is_silenced_for_a_caller_who_imported_mindspore_or_has_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GLOG_v", "MS_SUBMODULE_LOG_v"):
+        monkeypatch.delenv(name, raising=False)
+    quiet_environment()
+    assert not device_module.blanks_are_silent()
+    monkeypatch.delenv("GLOG_v")
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "mindspore")
+        patch.setattr(device_module, "_has_driver", lambda name: name == "Ascend")
+        quiet_environment()
+        assert not device_module.blanks_are_silent()
+        patch.delenv("GLOG_v")
+        patch.setattr(device_module, "_has_driver", lambda name: False)
+        quiet_environment()
+        assert device_module.blanks_are_silent()
 
 
 def test_the_log_level_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,32 @@ def test_the_oldest_make_room(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [len(some) for some in seen] == [1, 2, 3, 3, 3, 3]
     assert seen[0] <= seen[2]
     assert not seen[2] & seen[5]
+
+
+def cut_short(entry: Path) -> None:
+    path = next(entry.glob("*.mindir"))
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def without_mark(entry: Path) -> None:
+    (entry / "entry.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_short, without_mark])
+def test_a_damaged_graph_is_compiled_anew_and_kept(graphs: Path, damage: Callable[[Path], None]) -> None:
+    x = np.ones(9, np.float32)
+    written = []
+    for harm in (damage, lambda entry: None, lambda entry: None):
+        # Each cell asks for its graph once.
+        np.testing.assert_array_equal(Doubled(damage.__name__).double(Tensor(x)).asnumpy(), 2 * x)
+        [entry] = graphs.glob("*/rank_0/*")
+        written.append(next(entry.glob("*.mindir")).stat().st_mtime_ns)
+        assert (
+            hashlib.sha256(next(entry.glob("*.mindir")).read_bytes()).hexdigest() in (entry / "entry.json").read_text()
+        )
+        harm(entry)
+    assert written[0] < written[1] == written[2]
 
 
 def test_a_scratch_folder_that_cannot_be_made_costs_no_answer(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ def test_a_graph_gives_what_it_gave(work: float) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or cores_here() != 2, reason="known for two cores of Linux")
+@pytest.mark.skipif(ms.__version__ < "2.8", reason="MindSpore 2.7 has a third thread that is busy at times")
 def test_no_thread_but_those_that_compute_is_busy() -> None:
     cell, x = Powers(1e12), Tensor(np.zeros((WIDTH, WIDTH), np.float32))
     for _ in range(2):

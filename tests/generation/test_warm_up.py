@@ -69,7 +69,7 @@ def test_no_request_waits_for_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = np.random.default_rng(limit)
-    lengths = [limit - 3, *rng.integers(1, limit - 10, 20).tolist()]
+    lengths = [limit - 3, *rng.integers(1, limit - 10, 12).tolist()]
     # Every other one has a start in common with others; those at the end are longer together than the cache.
     prompts = [prompt(size, SHARED if size > len(SHARED) and number % 2 else ()) for number, size in enumerate(lengths)]
     prompts += [[*prompts[0][:-2], 9, 9], *(prompt(limit - 20) for _ in range(most))]

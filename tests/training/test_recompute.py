@@ -24,7 +24,6 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 LAYERS = 2
 # Layers that are recomputed, and the model.
 SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
-    "adapters with dropout": (LAYERS, {}),
     "adapters in some layers": (LAYERS, {"layers_to_transform": [1]}),
     "adapters, a head and noise": (LAYERS, {"modules_to_save": ["lm_head"], "noise": True}),
     "all weights, tied": (1, {"tie_word_embeddings": True, "all": True}),
@@ -97,7 +96,7 @@ def test_a_run_takes_less_memory_and_ends_with_the_same_adapter(tmp_path: Path) 
             output,
             model={"path": "medqa-tiny"},
             data={"path": str(tmp_path / "data"), "max_length": 256, "packing": True},
-            train={"batch_size": 32, "gradient_accumulation_steps": 1, "max_steps": 2, "recompute": recompute},
+            train={"batch_size": 16, "gradient_accumulation_steps": 1, "max_steps": 1, "recompute": recompute},
         )
         if not (tmp_path / "data").exists():
             records = trainable.ROOT / "ms_medqa" / "assets" / "medqa-mini" / "records.jsonl"
