@@ -28,7 +28,7 @@ class Side:
         self.log = (place / f"{spec['side']}.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
             [sys.executable, str(script), argument, str(path)],
-            env={**os.environ, **count, "GLOG_v": "3"},
+            env={**os.environ, **count},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -42,10 +42,12 @@ _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _MARK = "entry.json"
 _NUMBER = re.compile(r"(?<=compile_cache_)\d+")
 _VARIABLES = ("MS_DEV_", "MS_ENABLE_", "MS_JIT", "ASCEND_HOME_PATH")
-# Graphs that were compiled without this cache since the last one with it, at most, for later ones to be found.
-_UNNUMBERED = 32
+# A compilation that fails takes a number and leaves no file. As many may have failed, one after the other, for the next
+# graphs to be found all the same.
+_BLANKS = 8
 # Seconds after which nobody writes an entry any more.
 _UNFINISHED = 3600
+_ABANDONED = 24 * 3600
 Result = TypeVar("Result")
 _one_at_a_time = threading.RLock()
 # `rank_0/graph_cache/compile_cache_0.mindir`; among several processes the name begins with their role, and an Ascend
@@ -63,7 +65,9 @@ class CompileCache:
         quiet: whether nothing is said of what was kept, found or not taken.
         most: graphs that are kept in the folder, those that were used last; None for all.
         patient: whether graphs are still looked for behind one that was not there. MindSpore by itself takes none any
-            more in this process. Known to work on a CPU.
+            more in this process. Known to work on a CPU; without effect in workers of msrun.
+
+    While a graph is compiled here no other thread may compile one past this class: it could get this one's number.
     """
 
     def __init__(
@@ -134,9 +138,9 @@ class CompileCache:
                 with _work_folder() as work:
                     digest = hashlib.sha256(graph.encode()).hexdigest()
                     entry = _Entry(self._folder, name, work.next_number, digest, self._say)
-                    found = entry.restore(work)
                     if self._patient:
                         work.put_blanks()
+                    found = entry.restore(work)
                     result = call()
                     self._settle(entry, work, name, found)
                     return result
@@ -198,7 +202,8 @@ class _WorkFolder:
     """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="graphs-", dir=scratch_folder()))
+        _remove_abandoned()
+        self.path = Path(tempfile.mkdtemp(prefix=f"graphs-{os.getpid()}-", dir=scratch_folder()))
         atexit.register(shutil.rmtree, self.path, ignore_errors=True)
         self.next_number = 0
         self._script = self.path / "process.py"
@@ -223,12 +228,14 @@ class _WorkFolder:
             del os.environ[_PATH]
         else:
             os.environ[_PATH] = path
-        self.next_number = max([self.next_number, *(number + 1 for _, number in self.graphs())])
-        # What lies here must not be taken for a later graph.
-        for folder in self.path.glob("rank_*"):
-            shutil.rmtree(folder)
-        self._laid_down.clear()
-        self._blanks.clear()
+        try:
+            self.next_number = max([self.next_number, *(number + 1 for _, number in self.graphs())])
+        finally:
+            # What lies here must not be taken for a later graph.
+            for folder in self.path.glob("rank_*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            self._laid_down.clear()
+            self._blanks.clear()
 
     def put(self, name: str, content: bytes, number: int) -> None:
         """Lay down a file of a graph under a number, and what MindSpore wants beside it."""
@@ -242,17 +249,21 @@ class _WorkFolder:
         self._lay_digest(path.with_name(f"{match['role']}compile_dependency.hash"))
 
     def put_blanks(self) -> None:
-        """Lay down empty files under the numbers that may come next and have no graph.
+        """Lay down empty files under the numbers that may come next.
 
         Where MindSpore finds no file it gives up its cache for the rest of the process; where it cannot read one, it
         compiles that graph and goes on looking for others.
         """
+        # A worker's files have other names.
+        if "MS_ROLE" in os.environ:
+            return
         folder = self.path / "rank_0" / "graph_cache"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lay_digest(folder / "compile_dependency.hash")
-        for number in range(self.next_number, self.next_number + _UNNUMBERED):
-            path = folder / f"compile_cache_{number}.mindir"
-            if not path.exists():
+        # Without them the cache does less, but nothing wrong.
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lay_digest(folder / "compile_dependency.hash")
+            for number in range(self.next_number, self.next_number + _BLANKS):
+                path = folder / f"compile_cache_{number}.mindir"
                 path.touch()
                 self._blanks.append(path)
 
@@ -269,7 +280,7 @@ class _WorkFolder:
         return {_numbered(str(path.relative_to(self.path)), 0): path.read_bytes() for path in found}
 
     def graphs(self) -> list[tuple[Path, int]]:
-        found = set(self.path.glob("rank_*/graph_cache/*")) - {path for path in self._blanks if not path.stat().st_size}
+        found = set(self.path.glob("rank_*/graph_cache/*")) - set(filter(_is_empty, self._blanks))
         matches = [(path, _GRAPH_FILE.fullmatch(path.name)) for path in found]
         return [(path, int(match["number"])) for path, match in matches if match is not None]
 
@@ -277,6 +288,22 @@ class _WorkFolder:
 @lru_cache(maxsize=1)
 def _work_folder() -> _WorkFolder:
     return _WorkFolder()
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return True
+
+
+def _remove_abandoned() -> None:
+    """Delete the work folders of processes that were killed. One that is a day old may be of a process elsewhere."""
+    for path in scratch_folder().glob("graphs-*-*"):
+        number = path.name.split("-")[1]
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED and not Path(f"/proc/{number}").exists():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _numbered(name: str, number: int) -> str:

@@ -20,8 +20,9 @@ from ms_medqa.config.scratch import redirect_droppings
 # What the drivers of Ascend and NVIDIA put under /dev.
 _DEVICE_FILES = {"Ascend": ("/dev/davinci_manager",), "GPU": ("/dev/nvidiactl", "/dev/dxg")}
 
-# Of the part of MindSpore that reads graphs: what raises no error is not said. On a machine with a CPU alone, where
-# graphs are looked for that may not be there.
+_ERRORS = "3"
+# The part of MindSpore that reads graphs logs no errors any more; those that stop it are raised as before. Not on a
+# machine with an Ascend, where no graph is looked for that may not be there.
 _CORE_LEVEL = ("MS_SUBMODULE_LOG_v", "{CORE:4}")
 
 _threads: int | None = None
@@ -47,9 +48,9 @@ def quiet_environment() -> None:
 
     Must run before the first import of MindSpore: its C++ log level is read once.
     """
-    if "GLOG_v" not in os.environ and "mindspore" not in sys.modules and not any(map(_has_driver, _DEVICE_FILES)):
+    level = os.environ.setdefault("GLOG_v", _ERRORS)
+    if level == _ERRORS and "mindspore" not in sys.modules and not _has_driver("Ascend"):
         os.environ.setdefault(*_CORE_LEVEL)
-    os.environ.setdefault("GLOG_v", "3")
     redirect_droppings()
 
 

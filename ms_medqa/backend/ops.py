@@ -60,7 +60,7 @@ class ForwardLinear(nn.Cell):
 # over, which takes a quarter of the two cores from them. A longer graph runs on one of the two.
 _KERNELS_ON_CALLER = 100
 # Multiplications, for one core; for fewer, the kernels below take longer than what they save. With n cores the graph
-# takes an n-th of the time, and the thread that asks takes an n-th of that: they are worth it from n² times the work.
+# takes an n-th of the time, and the share of it that the thread takes falls with n as well: so the limit grows with n².
 _MUCH_WORK = 2.5e8
 
 

@@ -161,14 +161,20 @@ def test_nothing_is_silenced_for_a_caller_who_imported_mindspore_or_has_a_card(m
         monkeypatch.delenv(name, raising=False)
     quiet_environment()
     assert not device_module.blanks_are_silent()
-    monkeypatch.delenv("GLOG_v")
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "mindspore")
         patch.setattr(device_module, "_has_driver", lambda name: name == "Ascend")
         quiet_environment()
         assert not device_module.blanks_are_silent()
-        patch.delenv("GLOG_v")
         patch.setattr(device_module, "_has_driver", lambda name: False)
+        patch.setenv("GLOG_v", "1")
+        quiet_environment()
+        assert "MS_SUBMODULE_LOG_v" not in os.environ
+        patch.setenv("GLOG_v", "3")
+        patch.setenv("MS_SUBMODULE_LOG_v", "{ANALYZER:1}")
+        quiet_environment()
+        assert not device_module.blanks_are_silent()
+        patch.delenv("MS_SUBMODULE_LOG_v")
         quiet_environment()
         assert device_module.blanks_are_silent()
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -28,11 +33,29 @@ class Doubled(nn.Cell):
         return x + x
 
 
+class Plain(nn.Cell):
+    """Compiled, and kept by whoever calls it."""
+
+    @ms.jit
+    def double(self, x: Tensor) -> Tensor:
+        """2 x."""
+        return x + x
+
+
 @pytest.fixture
 def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for this test's graphs."""
     monkeypatch.setenv(kept_graphs.FOLDER, str(tmp_path))
     return tmp_path
+
+
+class Tripled(Doubled):
+    """Another function of the same shapes."""
+
+    @kept_graphs.kept_jit
+    def double(self, x: Tensor) -> Tensor:
+        """3 x."""
+        return x + x + x
 
 
 def names(folder: Path) -> set[str]:
@@ -93,11 +116,21 @@ def cut_short(entry: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+def of_another_function(entry: Path) -> None:
+    """A graph that MindSpore would take."""
+    Tripled(entry.name).double(Tensor(np.ones(9, np.float32)))
+    [other] = entry.parent.glob("Tripled*")
+    path = next(entry.glob("*.mindir"))
+    path.chmod(0o600)
+    path.write_bytes(next(other.glob("*.mindir")).read_bytes())
+    shutil.rmtree(other)
+
+
 def without_mark(entry: Path) -> None:
     (entry / "entry.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [cut_short, without_mark])
+@pytest.mark.parametrize("damage", [cut_short, of_another_function, without_mark])
 def test_a_damaged_graph_is_compiled_anew_and_kept(graphs: Path, damage: Callable[[Path], None]) -> None:
     x = np.ones(9, np.float32)
     written = []
@@ -111,6 +144,51 @@ def test_a_damaged_graph_is_compiled_anew_and_kept(graphs: Path, damage: Callabl
         )
         harm(entry)
     assert written[0] < written[1] == written[2]
+
+
+def test_damage_is_told_where_it_is_wished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def compiled() -> np.ndarray:
+        cell = Plain()
+        cache = compile_cache.CompileCache(tmp_path, {}, 0, patient=True)
+        return cache.first_call("plain", "its graph", lambda: cell.double(Tensor(np.ones(11, np.float32)))).asnumpy()
+
+    compiled()
+    [entry] = tmp_path.glob("*/rank_0/*")
+    cut_short(entry)
+    capsys.readouterr()
+    np.testing.assert_array_equal(compiled(), np.full(11, 2))
+    assert f"note: {entry} is damaged: compiling anew" in capsys.readouterr().out
+
+
+def test_graphs_are_found_behind_a_compilation_that_failed(graphs: Path) -> None:
+    class Broken(Doubled):
+        @kept_graphs.kept_jit
+        def double(self, x: Tensor) -> Tensor:
+            """Of no shape."""
+            return x + self.missing
+
+    x = Tensor(np.ones(12, np.float32))
+    Doubled().double(x)
+    with pytest.raises(AttributeError):
+        Broken().double(x)
+    # This one finds another number than it expects.
+    Doubled("another").double(x)
+    written = {path: path.stat().st_mtime_ns for path in graphs.rglob("*.mindir")}
+    assert len(written) == 2
+    np.testing.assert_array_equal(Doubled().double(x).asnumpy(), np.full(12, 2))
+    assert {path: path.stat().st_mtime_ns for path in graphs.rglob("*.mindir")} == written
+
+
+def test_work_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_cache, "scratch_folder", lambda: tmp_path)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
+    old, new, alive = f"graphs-{int(gone.stdout)}-a", f"graphs-{int(gone.stdout)}-b", f"graphs-{os.getpid()}-c"
+    for name in (old, new, alive):
+        (tmp_path / name).mkdir()
+    for name in (old, alive):
+        os.utime(tmp_path / name, (0, 0))
+    work = compile_cache._WorkFolder()
+    assert {path.name for path in tmp_path.iterdir()} == {new, alive, work.path.name}
 
 
 def test_a_scratch_folder_that_cannot_be_made_costs_no_answer(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ from ms_medqa.backend.cores import cores_here
 
 WIDTH = 1024
 PRODUCTS = 4
+MINDSPORE = tuple(map(int, ms.__version__.split(".")[:2]))
 
 
 class Powers(nn.Cell):
@@ -34,7 +36,7 @@ class Powers(nn.Cell):
         return self.off_caller(x, self.work)
 
 
-@pytest.mark.parametrize("work", [1.0, 1e12])
+@pytest.mark.parametrize("work", [1.0, math.inf])
 def test_a_graph_gives_what_it_gave(work: float) -> None:
     x = np.random.default_rng(5).standard_normal((3, 4)).astype(np.float32)
     turn = np.roll(np.eye(4, dtype=np.float32), 1, 0)
@@ -43,9 +45,9 @@ def test_a_graph_gives_what_it_gave(work: float) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or cores_here() != 2, reason="known for two cores of Linux")
-@pytest.mark.skipif(ms.__version__ < "2.8", reason="MindSpore 2.7 has a third thread that is busy at times")
+@pytest.mark.skipif(MINDSPORE < (2, 8), reason="MindSpore 2.7 has a third thread that is busy at times")
 def test_no_thread_but_those_that_compute_is_busy() -> None:
-    cell, x = Powers(1e12), Tensor(np.zeros((WIDTH, WIDTH), np.float32))
+    cell, x = Powers(math.inf), Tensor(np.zeros((WIDTH, WIDTH), np.float32))
     for _ in range(2):
         cell.run(x, x).asnumpy()
     before = ticks()
@@ -55,6 +57,14 @@ def test_no_thread_but_those_that_compute_is_busy() -> None:
     spent = sorted((after[task] - before.get(task, 0) for task in after), reverse=True)
     assert spent[1] > 20
     assert spent[2] < 0.05 * spent[1], spent[:4]
+
+
+@pytest.mark.parametrize(("cores", "work"), [(1, 2.5e8), (2, 1e9), (4, 4e9)])
+def test_the_work_from_which_it_pays_grows_with_the_square_of_the_cores(
+    cores: int, work: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_ops, "cores_here", lambda: cores)
+    assert backend_ops.OffCaller().much == work
 
 
 def ticks() -> dict[str, int]:

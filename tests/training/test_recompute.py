@@ -96,7 +96,7 @@ def test_a_run_takes_less_memory_and_ends_with_the_same_adapter(tmp_path: Path) 
             output,
             model={"path": "medqa-tiny"},
             data={"path": str(tmp_path / "data"), "max_length": 256, "packing": True},
-            train={"batch_size": 16, "gradient_accumulation_steps": 1, "max_steps": 1, "recompute": recompute},
+            train={"batch_size": 24, "gradient_accumulation_steps": 1, "max_steps": 2, "recompute": recompute},
         )
         if not (tmp_path / "data").exists():
             records = trainable.ROOT / "ms_medqa" / "assets" / "medqa-mini" / "records.jsonl"
