@@ -33,7 +33,9 @@ class Engine:
         self.model = model
         self.adapters = adapters
         self._idle: list[_Compiled] = []
-        self._lock = threading.Lock()
+        # An answer that nobody takes any more gives its scheduler back when the garbage collector finds it, which may
+        # be in this thread and while it holds the lock.
+        self._lock = threading.RLock()
 
     @classmethod
     def of(cls, model: CausalLM) -> Engine:
@@ -87,11 +89,12 @@ class Engine:
         """A scheduler for up to `max_rows` requests at a time, which remembers nothing of earlier callers."""
         rows = bucket(max_rows)
         with self._lock:
-            self._idle = [one for one in self._idle if unchanged(self.model, one.weights)]
-            found = [one for one in self._idle if one.rows == rows]
+            # What comes back meanwhile comes into the new list.
+            idle, self._idle = self._idle, []
+            idle = [one for one in idle if unchanged(self.model, one.weights)]
+            found = [one for one in idle if one.rows == rows]
             taken = found[-1] if found else None
-            if taken is not None:
-                self._idle.remove(taken)
+            self._idle = [*(one for one in idle if one is not taken), *self._idle]
         if taken is None:
             taken = _Compiled(Scheduler(self.model, rows, self.adapters), rows)
         taken.scheduler.max_rows = max_rows

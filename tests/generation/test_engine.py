@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from sampled_rows import SampledRows
 
 from ms_medqa.config import RunError, UserError
-from ms_medqa.generation import SamplingParams, generate, load_model, rows
+from ms_medqa.generation import SamplingParams, engine, generate, load_model, rows
 from ms_medqa.generation.engine import Engine
 from ms_medqa.generation.generate import apply_adapter
 from ms_medqa.generation.many import decode_many
@@ -155,6 +157,35 @@ def test_answers_streamed_side_by_side_do_not_mix(greedy: list[list[int]]) -> No
     pairs = list(zip(*streams, strict=True))
     assert [first.choice.token for first, _ in pairs] == greedy[0][:5]
     assert [second.choice.token for _, second in pairs] == greedy[1][:5]
+
+
+def test_an_answer_that_is_collected_while_another_begins_gives_its_scheduler_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody takes the rest of it, and the garbage collector may run at any line."""
+    own = Engine(tiny.model())
+    with own.scheduler(4):
+        pass
+    answer: list[Any] = [own.stream(Request(PROMPTS[0], GREEDY, NEW))]
+    next(answer[0])
+    answer.append(answer)
+    real, done = engine.unchanged, list[bool]()
+
+    def collecting(*arguments: Any) -> bool:
+        gc.collect()
+        return real(*arguments)
+
+    def begin() -> None:
+        with own.scheduler(2):
+            done.append(True)
+
+    monkeypatch.setattr(engine, "unchanged", collecting)
+    del answer
+    thread = threading.Thread(target=begin, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert done
+    assert sorted(one.rows for one in own._idle) == [1, 2, 4]
 
 
 def test_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
