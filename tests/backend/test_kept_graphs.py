@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ms_medqa.backend import compile_cache, kept_graphs
+from ms_medqa.backend import compile_cache, graph_folder, kept_graphs
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -180,14 +180,14 @@ def test_graphs_are_found_behind_a_compilation_that_failed(graphs: Path) -> None
 
 
 def test_work_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile_cache, "scratch_folder", lambda: tmp_path)
+    monkeypatch.setattr(graph_folder, "scratch_folder", lambda: tmp_path)
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
     old, new, alive = f"graphs-{int(gone.stdout)}-a", f"graphs-{int(gone.stdout)}-b", f"graphs-{os.getpid()}-c"
     for name in (old, new, alive):
         (tmp_path / name).mkdir()
     for name in (old, alive):
         os.utime(tmp_path / name, (0, 0))
-    work = compile_cache._WorkFolder()
+    work = graph_folder.WorkFolder()
     assert {path.name for path in tmp_path.iterdir()} == {new, alive, work.path.name}
 
 
@@ -195,7 +195,7 @@ def test_a_scratch_folder_that_cannot_be_made_costs_no_answer(graphs: Path, monk
     def full() -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compile_cache, "_work_folder", full)
+    monkeypatch.setattr(compile_cache, "work_folder", full)
     x = np.ones(7, np.float32)
     np.testing.assert_array_equal(Doubled().double(Tensor(x)).asnumpy(), 2 * x)
     assert names(graphs) == set()
