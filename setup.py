@@ -64,10 +64,12 @@ EXTRAS = {
     "web": WEB,
 }
 
-# Not a module of Python: a function that MindSpore calls. Without a C++ compiler that knows OpenMP all works, slower.
+# Not a module of Python: functions that MindSpore calls. Without a C++ compiler that knows OpenMP all works, slower.
+KERNELS = "ms_medqa/backend/kernels"
 FEW_ROWS = Extension(
     "ms_medqa.backend._few_rows",
-    ["ms_medqa/backend/few_rows.cc"],
+    [f"{KERNELS}/few_rows.cc", f"{KERNELS}/decoder_step.cc"],
+    depends=[f"{KERNELS}/few_rows.h", f"{KERNELS}/lanes.h"],
     extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],
     language="c++",

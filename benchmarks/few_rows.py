@@ -6,7 +6,7 @@ A new token of one answer is one row, and each weight is read for it once: this 
 the shapes of Qwen2.5-0.5B in float32, in MindSpore's graphs and in PyTorch, taking turns; of each so many matrices that
 no cache holds them.
 
-- `kernel`: that of `ms_medqa/backend/few_rows.cc`, as the decoder has it where it was compiled.
+- `kernel`: that of `ms_medqa/backend/kernels/few_rows.cc`, as the decoder has it where it was compiled.
 - `x W'`: ops.MatMul(transpose_b=True), as the decoder has it without the kernel.
 - `x V`: ops.MatMul() with the matrix stored the other way round.
 - `W x'`: the matrix first, times a column.

@@ -39,7 +39,7 @@ install_into_venv() {
   local extras="$1" base stamp wanted usable=false quiet=""
   stamp="$VENV/.installed$extras"
   wanted="$(cat "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/ms_medqa/__init__.py" \
-    "$ROOT/ms_medqa/backend/few_rows.cc" | cksum) $(command -v g++ || echo "no g++") $ROOT"
+    "$ROOT"/ms_medqa/backend/kernels/* | cksum) $(command -v g++ || echo "no g++") $ROOT"
   if "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     usable=true
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then

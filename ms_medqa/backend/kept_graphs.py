@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import mindspore as ms
 
-from ms_medqa.backend import few_rows
+from ms_medqa.backend import few_rows, few_rows_library
 from ms_medqa.backend.compile_cache import CompileCache, compiler_variables, versions
 from ms_medqa.backend.device import blanks_are_silent
 from ms_medqa.backend.ops import on_cpu
@@ -55,7 +55,7 @@ def _cache(place: Path, rank: int) -> CompileCache:
     key = {
         "device": "CPU",
         "machine": platform.machine(),
-        "few rows": None if few_rows.kernel() is None else str(few_rows.library()),
+        "few rows": None if few_rows.kernel() is None else few_rows_library.identity(),
         "environment": compiler_variables(),
         **versions(),
     }

@@ -87,7 +87,7 @@ class Facts:
         memory_gib, disk_gib: main memory; free space in the working folder.
         msrun, path_python: what `msrun` and `python` on PATH are; None where there is none.
         msrun_beside: whether the interpreter's own folder holds msrun.
-        few_rows: whether the kernel for products of few rows was compiled at installation.
+        few_rows: whether the kernels for answers on a CPU were compiled at installation.
     """
 
     python: str = "3.11.0"
@@ -160,7 +160,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         ("msrun", facts.msrun or ("beside the interpreter" if facts.msrun_beside else "not found")),
         ("machine", f"{facts.cores} cores, {facts.memory_gib:.0f} GiB memory, {facts.disk_gib:.0f} GiB free here"),
     ]
-    rows.append(("answers on a CPU", "with a compiled kernel" if facts.few_rows else "without a compiled kernel"))
+    rows.append(("answers on a CPU", "with compiled kernels" if facts.few_rows else "without compiled kernels"))
     for mode in ("graph", "pynative"):
         error = facts.probe.modes.get(mode, "did not run")
         rows.append((f"{mode} mode", "works" if error is None else "fails" if mode in facts.probe.modes else error))

@@ -9,10 +9,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_medqa.backend.graphs import structure
 from ms_medqa.backend.kept_graphs import kept_jit
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import empty_parameter
 from ms_medqa.models.prompt_reader import PromptReader
+from ms_medqa.models.step_kernel import StepKernel
 
 
 def position_bytes(model: CausalLM) -> int:
@@ -29,7 +31,8 @@ class CachedDecoder(nn.Cell):
     before is overwritten before it can be seen.
 
     Three graphs make a step: the embedding, the layers, the head. In one graph, MindSpore copies a vocabulary matrix
-    that serves as both ends before each of its uses, since the graph also writes to the caches: 52 of 125 ms.
+    that serves as both ends before each of its uses, since the graph also writes to the caches: 52 of 125 ms. (With the
+    kernel it knows of no such write.)
 
     Args:
         reader: of the model; decoders of other sizes may have the same.
@@ -41,7 +44,6 @@ class CachedDecoder(nn.Cell):
         super().__init__(auto_prefix=False)
         config = reader.lm.config
         self.reader = reader
-        self.graph_key = f"{reader.graph_key} {batch} {length}"
         self.lm = reader.lm
         self.batch = batch
         self.length = length
@@ -51,6 +53,8 @@ class CachedDecoder(nn.Cell):
         self.keys = ParameterTuple(self._caches("key", shape, config.num_hidden_layers))
         self.values = ParameterTuple(self._caches("value", shape, config.num_hidden_layers))
         self.write = ops.ScatterUpdate()
+        self.kernel = StepKernel(reader)
+        self.graph_key = f"{reader.graph_key} {batch} {length} {structure(self.kernel, across_processes=True)}"
         starts = np.arange(batch * self.kv_heads, dtype=np.int32).reshape(batch, self.kv_heads) * length
         self.starts = Tensor(starts)
         self.slots = Tensor(np.arange(length, dtype=np.int32)[None])
@@ -193,21 +197,18 @@ class CachedDecoder(nn.Cell):
     def layers(self, x: Tensor, positions: Tensor, *choice: Tensor) -> Tensor:
         """One token a row through all layers, keys and values written on the way: (batch, H), int32 (batch,)."""
         decoder = self.lm.model
-        before = (*self.reader.rope(positions, ops.expand_dims(positions, 1) + 1), *choice)
+        rope = self.reader.rope(positions, ops.expand_dims(positions, 1) + 1)
         masks = decoder.mask.of_step(positions, self.slots)
-        rows = ops.reshape(self.starts + ops.expand_dims(positions, 1), (-1,))
+        slots = ops.reshape(self.starts + ops.expand_dims(positions, 1), (-1,))
+        if self.kernel.suits(x):
+            return self.kernel(x, slots, masks, rope, self.keys, self.values, self.weights)
+        before = (*rope, *choice)
         for index, make in enumerate(self.reader.make_of):
             layer = self.reader.makes[make]
             # A slice: weights that are put together one by one make compiling a third longer.
             weights = self.weights[self.places[index][0] : self.places[index][1]]
-            query, key, value = layer.project(x, before, weights)
-            shape = (self.batch * self.kv_heads, -1)
-            key = self.write(self.keys[index], rows, ops.reshape(key, shape))
-            value = self.write(self.values[index], rows, ops.reshape(value, shape))
-            shape = (self.batch * self.kv_heads, self.length, -1)
             mask = masks[decoder.mask.of_layer[index]]
-            out = layer.attention.attend_step(query, ops.reshape(key, shape), ops.reshape(value, shape), mask)
-            x = layer.finish(x, out, before, weights)
+            x = layer.step(x, slots, mask, self.keys[index], self.values[index], before, weights)
         return x
 
     def take_over(self, other: CachedDecoder, rows: Sequence[int]) -> None:

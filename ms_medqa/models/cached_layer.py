@@ -1,4 +1,7 @@
-"""A decoder layer whose weights are arguments: one compiled graph reads a prompt through all layers of a model."""
+"""A decoder layer whose weights are arguments: one compiled graph reads a prompt through all layers of a model.
+
+Steps of one token, where no kernel of our own makes them (`step_kernel.py`), go through the same parts.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ class CachedLayer(nn.Cell):
         self.norm = layer.input_layernorm.norm
         self.activation = layer.mlp.activation
         self.matmul = ops.MatMul()
+        self.write = ops.ScatterUpdate()
         self.product = backend_ops.ForwardLinear()
         self.off_caller = backend_ops.OffCaller()
         self.qk_norm = config.qk_norm
@@ -107,6 +111,35 @@ class CachedLayer(nn.Cell):
         inner = self.norm(x, weights[1], self.eps)
         gate, up = self.linear(4, inner, before, weights), self.linear(5, inner, before, weights)
         return x + self.linear(6, self.activation(gate, up), before, weights)
+
+    def step(
+        self,
+        x: Tensor,
+        slots: Tensor,
+        mask: Tensor,
+        keys: Parameter,
+        values: Parameter,
+        before: tuple[Tensor, ...],
+        weights: tuple[Tensor, ...],
+    ) -> Tensor:
+        """One more token a row, its keys and values written on the way.
+
+        Args:
+            x: (N, H).
+            slots: int32 (N * kv_heads,), where keys and values go.
+            mask: added to the scores, float32 (N, 1 or kv_heads, 1 or group, T).
+            keys, values: the layer's caches (N * kv_heads * T, D).
+            before, weights: as for `begin`.
+
+        Returns:
+            The layer's output (N, H).
+        """
+        query, key, value = self.project(x, before, weights)
+        key = self.write(keys, slots, ops.reshape(key, (-1, self.head_dim)))
+        value = self.write(values, slots, ops.reshape(value, (-1, self.head_dim)))
+        shape = (x.shape[0] * self.kv_heads, -1, self.head_dim)
+        out = self.attention.attend_step(query, ops.reshape(key, shape), ops.reshape(value, shape), mask)
+        return self.finish(x, out, before, weights)
 
     def work(self, rows: int, weights: tuple[Tensor, ...]) -> float:
         """Multiplications of so many rows with the layer's weights."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ms_medqa.backend import few_rows
+from ms_medqa.backend import few_rows, few_rows_library
 from ms_medqa.backend import ops as backend_ops
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -100,7 +100,17 @@ def test_without_a_compiled_kernel_there_is_none(monkeypatch: pytest.MonkeyPatch
 
 
 @compiled
-def test_a_kernel_that_mindspore_does_not_take_is_told(
+def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_rows_library, "INTERFACE", few_rows_library.INTERFACE + 1)
+    few_rows_library.library.cache_clear()
+    try:
+        assert few_rows_library.library() is None
+    finally:
+        few_rows_library.library.cache_clear()
+
+
+@compiled
+def test_kernels_that_mindspore_does_not_take_are_told_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*_: object, **__: object) -> None:
@@ -109,7 +119,10 @@ def test_a_kernel_that_mindspore_does_not_take_is_told(
     monkeypatch.setattr(few_rows.ops, "Custom", refused)
     few_rows.kernel.cache_clear()
     try:
+        few_rows.step_kernel.cache_clear()
         assert few_rows.kernel() is None
-        assert "not in the list" in capsys.readouterr().err
+        assert few_rows.step_kernel() is None
+        assert capsys.readouterr().err.count("not in the list") == 1
     finally:
         few_rows.kernel.cache_clear()
+        few_rows.step_kernel.cache_clear()

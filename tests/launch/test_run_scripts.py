@@ -31,10 +31,11 @@ class Project:
         self.bin = folder / "bin"
         self.elsewhere = folder / "else where"
         self.log = folder / "calls"
-        for path in (self.root / "ms_medqa/backend", self.bin, self.elsewhere):
+        for path in (self.bin, self.elsewhere):
             path.mkdir(parents=True)
-        shutil.copytree(ROOT / "run", self.root / "run")
-        for name in ("setup.py", "pyproject.toml", "ms_medqa/__init__.py", "ms_medqa/backend/few_rows.cc"):
+        for name in ("run", "ms_medqa/backend/kernels"):
+            shutil.copytree(ROOT / name, self.root / name)
+        for name in ("setup.py", "pyproject.toml", "ms_medqa/__init__.py"):
             shutil.copy(ROOT / name, self.root / name)
         for name in ("bash", "basename", "dirname", "cat", "cksum", "mkdir", "cp", "chmod", "env", "ls"):
             (self.bin / name).symlink_to(shutil.which(name))
@@ -83,10 +84,11 @@ def test_quickstart_makes_a_venv_installs_once_and_runs_the_demo_where_the_user_
     again = project.run("quickstart.sh")
     assert "install" not in again.stdout + project.calls.replace("<pip> <--version>", "")
 
-    with (project.root / "setup.py").open("a") as file:
-        file.write("# another requirement\n")
-    project.run("quickstart.sh")
-    assert "<install>" in project.calls
+    for name in ("setup.py", "ms_medqa/backend/kernels/lanes.h"):
+        with (project.root / name).open("a") as file:
+            file.write("# something else\n")
+        project.run("quickstart.sh")
+        assert "<install>" in project.calls
 
 
 def test_a_compiler_that_has_come_is_made_use_of(project):

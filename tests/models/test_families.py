@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from ms_medqa.backend import few_rows
+from ms_medqa.backend.few_rows_library import library
 from ms_medqa.config import UserError
 from ms_medqa.generation import MedicalQA, generate
 from ms_medqa.models import load_model, loading
@@ -73,15 +75,17 @@ SHAPES: dict[str, dict[str, Any]] = {
     "baichuan2-13b": decoders.baichuan_config("2-13B", hidden_size=40, num_attention_heads=5),
 }
 
-# The others differ from these in nothing that a cache sees: names, biases, the head, how fast a pair turns.
+# The others differ from these in nothing that a cache sees: names, the head, how fast a pair turns.
 CACHED = [
     "llama",
+    "llama with biases, a key head for each query head",
     "llama with one key head for all and wide heads",
     "llama with dynamic scaling, longer from the start",
     "llama with dynamic scaling, longer while it answers",
     "mistral with a window",
     "qwen2 with a window where layer_types says",
     "qwen3 with biases and a window",
+    "qwen with all biases",
     "baichuan-13b with six heads",
     "baichuan2-13b",
 ]
@@ -112,8 +116,19 @@ def test_logits(made: Made, side: str) -> None:
         close(out[row][mask[row] == 1], decoders.logits(weights, config, prompt, [11] * len(prompt)))
 
 
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        pytest.param(True, marks=pytest.mark.skipif(library() is None, reason="no C++ compiler at the installation")),
+        False,
+    ],
+    ids=["with kernels of our own", "with operators of MindSpore"],
+)
 @pytest.mark.parametrize("made", CACHED, indirect=True)
-def test_logits_with_a_cache(made: Made) -> None:
+def test_logits_with_a_cache(made: Made, kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels:
+        monkeypatch.setattr(few_rows, "kernel", lambda: None)
+        monkeypatch.setattr(few_rows, "step_kernel", lambda: None)
     model, config, weights = made
     cached = CachedDecoder(PromptReader(model), batch=3, length=20)
     # The first prompt in pieces, as one that is longer than a graph takes or that shares its start with another.
