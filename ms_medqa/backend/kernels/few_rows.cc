@@ -111,31 +111,33 @@ FOR_THIS_PROCESSOR(gated, (float *gate, const float *up, int64_t rows, int64_t c
 // Rows of W in a piece of work.
 int64_t piece_rows(int64_t k) { return kPiece / k / 4 * 4 + 4; }
 
-void add_bias(const float *bias, float *y, int64_t rows, int64_t count, int64_t row) {
-  if (bias == nullptr) return;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t at = 0; at < count; ++at) y[r * row + at] += bias[at];
-  }
-}
-
-const float *behind(const float *numbers, int64_t count) { return numbers == nullptr ? nullptr : numbers + count; }
-
 }  // namespace
 
 FOR_THIS_PROCESSOR(piece,
                    (const float *x, const float *w, float *y, int64_t rows, int64_t count, int64_t n, int64_t k),
                    (x, w, y, rows, count, n, k))
 
+namespace {
+
+// x against `count` rows of a layer's matrix, with the bias, in rows of `row` numbers.
+void part(const Linear &linear, int64_t first, int64_t count, const float *x, float *y, int64_t rows, int64_t row) {
+  best_piece(x, linear.weight + first * linear.k, y, rows, count, row, linear.k);
+  for (int64_t r = 0; linear.bias != nullptr && r < rows; ++r) {
+    for (int64_t at = 0; at < count; ++at) y[r * row + at] += linear.bias[first + at];
+  }
+}
+
+}  // namespace
+
 // OpenMP has counted the cores when it was loaded; the process may have been bound to fewer since.
 int threads() { return std::min(omp_get_max_threads(), omp_get_num_procs()); }
 
 void product(const Linear &linear, const float *x, const float *residual, float *y, int64_t rows) {
-  const int64_t n = linear.n, k = linear.k, step = piece_rows(k);
+  const int64_t n = linear.n, step = piece_rows(linear.k);
 #pragma omp for schedule(guided) nowait
   for (int64_t first = 0; first < n; first += step) {
     const int64_t count = std::min(step, n - first);
-    best_piece(x, linear.weight + first * k, y + first, rows, count, n, k);
-    add_bias(behind(linear.bias, first), y + first, rows, count, n);
+    part(linear, first, count, x, y + first, rows, n);
     for (int64_t r = 0; residual != nullptr && r < rows; ++r) {
       for (int64_t at = r * n + first; at < r * n + first + count; ++at) y[at] += residual[at];
     }
@@ -143,14 +145,12 @@ void product(const Linear &linear, const float *x, const float *residual, float 
 }
 
 void gated_product(const Linear &gate, const Linear &up, const float *x, float *y, int64_t rows, float *scratch) {
-  const int64_t n = gate.n, k = gate.k, step = piece_rows(k);
+  const int64_t n = gate.n, step = piece_rows(gate.k);
 #pragma omp for schedule(guided) nowait
   for (int64_t first = 0; first < n; first += step) {
     const int64_t count = std::min(step, n - first);
-    best_piece(x, gate.weight + first * k, y + first, rows, count, n, k);
-    add_bias(behind(gate.bias, first), y + first, rows, count, n);
-    best_piece(x, up.weight + first * k, scratch, rows, count, count, k);
-    add_bias(behind(up.bias, first), scratch, rows, count, count);
+    part(gate, first, count, x, y + first, rows, n);
+    part(up, first, count, x, scratch, rows, count);
     best_gated(y + first, scratch, rows, count, n, count);
   }
 }
