@@ -12,17 +12,14 @@ import numpy as np
 from ms_medqa.config.console import progress
 from ms_medqa.config.errors import RunError, UserError
 from ms_medqa.generation import reading
-from ms_medqa.generation.held import Held
-from ms_medqa.generation.reading import bucket, piece_width
+from ms_medqa.generation.prompts import Prompts
+from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.rows import CacheRows, cache_length
 from ms_medqa.generation.sampling import TokenSampler, is_finite
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
 from ms_medqa.models.row_adapters import RowAdapters
-
-# Steps that a prompt waits at most to be read with others, where all rows are taken.
-READ_PATIENCE = 4
 
 
 class Scheduler:
@@ -35,6 +32,9 @@ class Scheduler:
         model: its weights must not change while requests run; call `forget` after they have.
         max_rows: requests at a time.
         adapters: of which each request may take one.
+
+    Attributes:
+        prompts: those that wait.
     """
 
     def __init__(self, model: CausalLM, max_rows: int, adapters: RowAdapters | None = None) -> None:
@@ -42,8 +42,8 @@ class Scheduler:
         self.adapters = adapters
         self.max_rows = max_rows
         self._rows = CacheRows(PromptReader(model, adapters))
+        self.prompts = Prompts(model, self._rows, max_rows, self.choice)
         self._numbers = itertools.count()
-        self._put_off = 0
 
     @property
     def free(self) -> int:
@@ -134,7 +134,7 @@ class Scheduler:
         raised, all requests and caches are dropped.
         """
         with self._dropped_on_failure():
-            outputs = [*self._decode(), *self._read()]
+            outputs = [*self._decode(), *self._begin()]
             if any(output.error for output in outputs):
                 self._rows.clear_failed()
             for output in outputs:
@@ -174,101 +174,9 @@ class Scheduler:
             if not is_finite(logits[row]):
                 yield self._choose(row, logits[row])
 
-    def _read(self) -> Iterator[Output]:
-        taken = enumerate(self._rows.taken)
-        waiting = [(row, one) for row, one in taken if one is not None and not one.tokens and not one.error]
-        waiting.sort(key=lambda pair: pair[1].number)
-        budget = 0 if self._may_wait([one for _, one in waiting]) else reading.LARGEST_PIECE
-        while waiting and budget > 0:
-            row, running = waiting[0]
-            prompt = running.request.prompt
-            if not running.read:
-                self._rows.hold_all()
-                together = self._together(waiting, budget)
-                if len(together) > 1:
-                    logits = self._read_together(together)
-                    if logits is None:
-                        continue
-                    del waiting[: len(together)]
-                    budget -= sum(len(one.request.prompt) for _, one in together)
-                    yield from (self._choose(row, logits[place]) for place, (row, _) in enumerate(together))
-                    continue
-                running.read = running.shared = self._rows.share(row, prompt, running.request.adapter)
-            logits, count = self.read_piece(prompt, running.read, row, running.request.adapter)
-            running.read += count
-            budget -= count
-            # Where the model has failed already, the rest need not be read: `_choose` finds it out.
-            if running.read == len(prompt) or not is_finite(logits):
-                del waiting[0]
-                yield self._choose(row, logits)
-
-    def _may_wait(self, waiting: Sequence[Running]) -> bool:
-        """Whether prompts should be read later, with those that come in the next steps.
-
-        All answers pause while prompts are read, for one short prompt as long as for several. So where all rows are
-        taken, and more requests are likely to wait for one, it is done for a quarter of the rows at a time.
-        """
-        few = len(waiting) < max(1, self.max_rows // 4) and len(waiting) < self.running
-        wait = not self.free and few and self._put_off < READ_PATIENCE and not any(one.read for one in waiting)
-        self._put_off = self._put_off + 1 if wait and waiting else 0
-        return wait
-
-    def _together(self, waiting: Sequence[tuple[int, Running]], budget: int) -> list[tuple[int, Running]]:
-        """Of the requests that wait, in their order, the first few whose whole prompts one piece may hold."""
-        most = min(budget, piece_width(self.model, reading.LARGEST_PIECE, 0, reading.LARGEST_PIECE))
-        found, best, used, apart = list[Held](), 0, 0, 0
-        for _, running in waiting:
-            request = running.request
-            wanted = Held.of(request.prompt, request.adapter)
-            # Of a start that is shorter than any piece, reading it again costs less than a piece of one's own.
-            shared = self._rows.common(wanted, found)
-            used += len(request.prompt)
-            if running.read or running.apart or shared >= reading.SMALLEST_PIECE or used > most:
-                break
-            found.append(wanted)
-            apart += bucket(len(request.prompt), reading.SMALLEST_PIECE)
-            # One piece may be padded by more than several are.
-            if bucket(used, reading.SMALLEST_PIECE) <= apart:
-                best = len(found)
-        return list(waiting[:best])
-
-    def _read_together(self, together: Sequence[tuple[int, Running]]) -> np.ndarray | None:
-        """Read whole prompts in one piece; float32 (batch, V) logits, those after the prompts first.
-
-        None where the model fails at one: no mask hides a NaN of that from the others, so each is to be read apart.
-        """
-        prompts = [running.request.prompt for _, running in together]
-        adapters = [running.request.adapter for _, running in together for _ in running.request.prompt]
-        width = bucket(len(adapters), reading.SMALLEST_PIECE)
-        choice = self.choice([*adapters, *[None] * (width - len(adapters))])
-        rows = [row for row, _ in together]
-        logits = self._rows.decoder.read_together(prompts, rows, width, choice).asnumpy()
-        self._rows.overwrite(rows)
-        if not is_finite(logits[: len(rows)]):
-            self._rows.clear(rows)
-            for _, running in together:
-                running.apart = True
-            return None
-        for _, running in together:
-            running.read = len(running.request.prompt)
-        return logits
-
-    def read_piece(self, prompt: Sequence[int], start: int, row: int, adapter: str | None) -> tuple[np.ndarray, int]:
-        """Read the next piece of a prompt into a row of the decoder that is in use.
-
-        Args:
-            prompt: token ids.
-            start: how many of them the row holds.
-            row: of the decoder.
-            adapter: through which the prompt is read.
-
-        Returns:
-            float32 (V,) logits after the piece, and its number of tokens.
-        """
-        width = piece_width(self.model, len(prompt) - start, start, self._rows.decoder.length)
-        tokens = prompt[start : start + width]
-        logits = self._rows.decoder.read(tokens, row, start, width, len(prompt), self.choice([adapter] * width))
-        return logits.asnumpy()[0], len(tokens)
+    def _begin(self) -> Iterator[Output]:
+        for row, logits in self.prompts.read():
+            yield self._choose(row, logits)
 
     def choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:
         """What `CachedDecoder` takes to know the adapter of each row."""

@@ -104,7 +104,7 @@ class _Rows:
         """Read a prompt into a row; float32 (1, V) logits after it."""
         start = self.cache.share(row, prompt, self.adapter)
         while start < len(prompt):
-            logits, count = self.scheduler.read_piece(prompt, start, row, self.adapter)
+            logits, count = self.scheduler.prompts.read_piece(prompt, start, row, self.adapter)
             start += count
         # Whatever beginnings of an answer come to lie there, all are of this prompt.
         self.cache.hold(row, prompt, self.adapter)

@@ -11,7 +11,8 @@ import tiny
 from scheduling import GREEDY, SHARED, alone, prompt, request, run, spoil
 
 from ms_medqa.config import UserError
-from ms_medqa.generation import reading, scheduler
+from ms_medqa.generation import reading
+from ms_medqa.generation.prompts import READ_PATIENCE
 from ms_medqa.generation.request import Request, Running
 from ms_medqa.generation.scheduler import Scheduler
 from ms_medqa.models.cache import CachedDecoder
@@ -226,7 +227,7 @@ def test_prompts_wait_for_each_other_where_all_rows_are_taken(together: list[lis
     # One that no other joins does not wait for long, nor does one that comes where a row is free.
     batch.remove(long[0])
     waits = batch.add(request(prompt(10)))
-    for _ in range(scheduler.READ_PATIENCE):
+    for _ in range(READ_PATIENCE):
         batch.step()
         assert not waits.tokens
     batch.step()
