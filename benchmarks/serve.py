@@ -31,12 +31,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 from hostile_exchange import Outcome, Unread, exchange
 from hostile_wire import Wire, bearer, request, wires
-from serve_load import Asker, Question, Tally, alone, connect, telling, together
+from serve_connections import Connections
+from serve_load import Asker, Question, Tally, alone, telling, together
 from serve_process import Server, State, Watch
 from sides import show
 
@@ -88,8 +90,8 @@ def load(args: argparse.Namespace, place: Path, rules: Rules) -> None:
 async def _load(args: argparse.Namespace, server: Server, rules: Rules) -> None:
     one, many = Tally(), Tally()
     rates, ones, other_words, same = [], [], 0, True
-    async with connect(server, args.clients) as client:
-        asker = Asker(client, args.tokens)
+    with closing(Connections(server.port, server.headers)) as connections:
+        asker = Asker(connections, args.tokens)
         asked = telling((await alone(asker, questions(args.questions), one))[0])
         rules.must(len(asked) > args.rounds, f"questions whose answers tell them apart: {len(asked)}")
         if len(asked) <= args.rounds:
@@ -168,8 +170,8 @@ async def _hostile(args: argparse.Namespace, server: Server, rules: Rules, key: 
             if outcome.fault and server.alive:
                 faults.append(f"{wire.kind}: {outcome.fault}")
 
-    async with connect(server, 1) as http:
-        asker, tally = Asker(http, args.tokens), Tally()
+    with closing(Connections(server.port, server.headers)) as connections:
+        asker, tally = Asker(connections, args.tokens), Tally()
         (known, *_), _ = await alone(asker, questions(1), tally)
         unread = Unread(server.port, [_unread(key)] * args.unread)
         watch = Watch(server)

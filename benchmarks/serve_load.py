@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import httpx
-from serve_process import Server
+from serve_connections import Connections, Response
 
 _ANSWER_SECONDS = 300.0
 _RETRY_SECONDS = 0.2
@@ -67,12 +67,12 @@ class Asker:
     """Asks a server greedily, in streams.
 
     Args:
-        client: of the server's address.
+        connections: to the server.
         new_tokens: longest answer.
     """
 
-    def __init__(self, client: httpx.AsyncClient, new_tokens: int) -> None:
-        self._client, self._new_tokens = client, new_tokens
+    def __init__(self, connections: Connections, new_tokens: int) -> None:
+        self._connections, self._new_tokens = connections, new_tokens
 
     async def ask(self, question: str, tally: Tally) -> str | None:
         """The answer; None where it failed, or the queue was full, which the tally knows."""
@@ -84,36 +84,45 @@ class Asker:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        began = time.monotonic()
         try:
-            async with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
-                if response.status_code == 429:
-                    tally.refused += 1
-                    await asyncio.sleep(_RETRY_SECONDS)
-                    return None
-                if response.status_code != 200:
-                    raise _Failed(f"status {response.status_code}")
-                return await self._read(response, began, tally)
+            return await asyncio.wait_for(self._ask(body, tally), _ANSWER_SECONDS)
         except _Failed as error:
             tally.faults[str(error)] += 1
-        except httpx.HTTPError as error:
+        except (OSError, EOFError, ValueError, TimeoutError, asyncio.TimeoutError, asyncio.LimitOverrunError) as error:
             tally.faults[type(error).__name__] += 1
+        return None
+
+    async def _ask(self, body: dict[str, Any], tally: Tally) -> str | None:
+        began = time.monotonic()
+        async with self._connections.ask("POST", "/v1/chat/completions", body) as response:
+            if response.status == 200:
+                return await self._read(response, began, tally)
+            async for _ in response.parts():
+                pass
+        if response.status != 429:
+            raise _Failed(f"status {response.status}")
+        tally.refused += 1
+        await asyncio.sleep(_RETRY_SECONDS)
         return None
 
     async def generated(self) -> int:
         """Tokens that the server has made so far."""
-        found = _GENERATED.search((await self._client.get("/metrics")).text)
+        found = _GENERATED.search(await asyncio.wait_for(self._metrics(), _ANSWER_SECONDS))
         assert found
         return int(found[1])
 
-    async def _read(self, response: httpx.Response, began: float, tally: Tally) -> str:
+    async def _metrics(self) -> str:
+        async with self._connections.ask("GET", "/metrics") as response:
+            return b"".join([part async for part in response.parts()]).decode()
+
+    async def _read(self, response: Response, began: float, tally: Tally) -> str:
         parts: list[str] = []
         ids, finish, usage, last, over = set(), None, None, began, False
-        async for line in response.aiter_lines():
-            if line == "data: [DONE]":
+        async for data in response.events():
+            if data == b"[DONE]":
                 over = True
-            elif line:
-                event = json.loads(line.removeprefix("data: "))
+            else:
+                event = json.loads(data)
                 if "error" in event:
                     raise _Failed(f"error {event['error']['code']}")
                 ids.add(event["id"])
@@ -204,9 +213,3 @@ def _walk(number: int, clients: int, size: int) -> Iterator[int]:
     while True:
         yield place % size
         place += 1
-
-
-def connect(server: Server, clients: int) -> httpx.AsyncClient:
-    """A client with as many connections, and one for questions of its own."""
-    limits = httpx.Limits(max_connections=clients + 1, max_keepalive_connections=clients + 1)
-    return httpx.AsyncClient(base_url=server.address, headers=server.headers, timeout=_ANSWER_SECONDS, limits=limits)
