@@ -13,13 +13,14 @@ from ms_medqa.generation.reading import bucket, piece_width
 from ms_medqa.generation.request import Running
 from ms_medqa.generation.rows import CacheRows
 from ms_medqa.generation.sampling import is_finite
+from ms_medqa.models.cache import Piece
 from ms_medqa.models.decoder import CausalLM
 
 # Steps that a prompt waits at most to be read with others, where all rows are taken.
 READ_PATIENCE = 4
 
 # Requests, each with its row.
-Waiting = Sequence[tuple[int, Running]]
+Waiting = list[tuple[int, Running]]
 
 
 class Prompts:
@@ -28,7 +29,6 @@ class Prompts:
     Args:
         model: reads.
         rows: of the cache.
-        max_rows: requests at a time.
         choice: of adapters, as `CachedDecoder` takes it, one for each token.
     """
 
@@ -36,23 +36,26 @@ class Prompts:
         self,
         model: CausalLM,
         rows: CacheRows,
-        max_rows: int,
         choice: Callable[[Sequence[str | None]], tuple[ms.Tensor, ...]],
     ) -> None:
-        self._model, self._rows, self._max_rows, self._choice = model, rows, max_rows, choice
+        self._model, self._rows, self._choice = model, rows, choice
         self._put_off = 0
+        # Those that the kernel reads in the next step, and operators need not read in this one.
+        self._later: list[Running] = []
 
-    def read(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Read what may be read between two steps.
+    def read(self, max_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Read by operators what may be read between two steps.
+
+        Args:
+            max_rows: requests at a time.
 
         Yields:
             A row whose prompt has been read to its end, and float32 (V,) logits after it. Where the model has failed
             at a piece, those are not finite, and the rest of that prompt is not read.
         """
-        taken = enumerate(self._rows.taken)
-        waiting = [(row, one) for row, one in taken if one is not None and not one.tokens and not one.error]
-        waiting.sort(key=lambda pair: pair[1].number)
-        budget = 0 if self._may_wait([one for _, one in waiting]) else reading.LARGEST_PIECE
+        later, self._later = self._later, []
+        waiting = [(row, one) for row, one in self._waiting() if one not in later]
+        budget = 0 if self._may_wait([one for _, one in waiting], max_rows) else reading.LARGEST_PIECE
         while waiting and budget > 0:
             row, running = waiting[0]
             prompt = running.request.prompt
@@ -75,15 +78,63 @@ class Prompts:
                 del waiting[0]
                 yield row, last
 
-    def _may_wait(self, waiting: Sequence[Running]) -> bool:
+    def short_ones(self) -> list[Piece]:
+        """Prompts that the kernel reads, or what is left of them: the first, and others for which there is room.
+
+        They are to be read now, and count as read. The rest waits for the next step: to read them apart takes no longer
+        where layers are small. Where they are not, all are left to `read` if there is not room for all.
+        """
+        waiting, few = self._waiting(), self._rows.few
+        if not waiting:
+            return []
+        self._rows.hold_all()
+        left = [self._left(row, one) for row, one in waiting]
+        short = [(row, one, count) for (row, one), count in zip(waiting, left, strict=True) if count <= few]
+        if not self._rows.decoder.reader.kernel.small and sum(count for _, _, count in short) > few:
+            return []
+        chosen, found, used = list[Piece](), list[Held](), 0
+        for row, running, count in short:
+            request = running.request
+            wanted = Held.of(request.prompt, request.adapter)
+            # What is read now need not be read again.
+            soon = self._rows.common_with(found, wanted) >= len(request.prompt) - count + reading.SMALLEST_PIECE
+            if used + count > few or (soon and not running.read):
+                self._later.append(running)
+                continue
+            if not running.read:
+                running.read = running.shared = self._rows.share(row, request.prompt, request.adapter, least=1)
+            rest = request.prompt[running.read :]
+            # It is more than it was if the row that held its start is one that is read into now.
+            if used + len(rest) > few:
+                self._later.append(running)
+                continue
+            used += len(rest)
+            found.append(wanted)
+            chosen.append(Piece(rest, row, running.read, len(request.prompt)))
+            running.read = len(request.prompt)
+        return chosen
+
+    def _waiting(self) -> Waiting:
+        """Requests whose prompts have not been read to the end, in the order in which they came."""
+        taken = enumerate(self._rows.taken)
+        waiting = [(row, one) for row, one in taken if one is not None and not (one.tokens or one.error or one.finish)]
+        return sorted(waiting, key=lambda pair: pair[1].number)
+
+    def _left(self, row: int, running: Running) -> int:
+        """Tokens of a prompt that are to be read, beside those that some row holds."""
+        request = running.request
+        wanted = Held.of(request.prompt, request.adapter)
+        return len(request.prompt) - (running.read or self._rows.source(row, wanted, least=1)[1])
+
+    def _may_wait(self, waiting: Sequence[Running], max_rows: int) -> bool:
         """Whether prompts should be read later, with those that come in the next steps.
 
         All answers pause while prompts are read, for one short prompt as long as for several. So where all rows are
         taken, and more requests are likely to wait for one, it is done for a quarter of the rows at a time.
         """
         running = self._rows.running
-        few = len(waiting) < max(1, self._max_rows // 4) and len(waiting) < running
-        full = running >= self._max_rows
+        few = len(waiting) < max(1, max_rows // 4) and len(waiting) < running
+        full = running >= max_rows
         wait = full and few and self._put_off < READ_PATIENCE and not any(one.read for one in waiting)
         self._put_off = self._put_off + 1 if wait and waiting else 0
         return wait

@@ -37,12 +37,13 @@ class CacheRows:
         reader: of the model that decodes.
 
     Attributes:
+        reader: as given.
         taken: the request of each row, None where it is free.
         least_length: positions that each row of any decoder has at least.
     """
 
     def __init__(self, reader: PromptReader) -> None:
-        self._reader = reader
+        self.reader = reader
         # With "dynamic" scaling a key's angle depends on the length of the whole prompt that it was read in.
         self._may_share = reader.lm.config.rope_scaling.kind != "dynamic"
         self.taken: list[Running | None] = []
@@ -59,6 +60,16 @@ class CacheRows:
         """The one in use; only after `make_room`."""
         assert self._decoder is not None
         return self._decoder
+
+    @property
+    def batch(self) -> int:
+        """Rows of the decoder in use; 0 before there is one."""
+        return self._decoder.batch if self._decoder is not None else 0
+
+    @property
+    def few(self) -> int:
+        """`CachedDecoder.few` of the one in use; 0 before there is one."""
+        return self._decoder.few if self._decoder is not None else 0
 
     @property
     def running(self) -> int:
@@ -134,17 +145,32 @@ class CacheRows:
 
     def common(self, wanted: Held, others: Sequence[Held] = ()) -> int:
         """How many tokens from the start some row holds already, or will once it holds one of `others`."""
-        return max((held.common(wanted) for held in (*self._held, *others)), default=0) if self._may_share else 0
+        return self.common_with([*self._held, *others], wanted)
 
-    def share(self, row: int, prompt: Sequence[int], adapter: str | None) -> int:
-        """Take over what some row holds of a prompt's start, and say how many tokens that is.
+    def common_with(self, others: Sequence[Held], wanted: Held) -> int:
+        """The same of these alone."""
+        return max((held.common(wanted) for held in others), default=0) if self._may_share else 0
+
+    def source(self, row: int, wanted: Held, least: int) -> tuple[int, int]:
+        """The row whose start a prompt's row had best take over, and how many tokens that is: none, or `least`.
 
         The last token is always read, for its logits.
         """
+        own = self._held[row].common(wanted)
+        own = own if own >= least else 0
+        found = max(range(len(self._held)), key=lambda other: self._held[other].common(wanted))
+        common = self._held[found].common(wanted)
+        # Copying costs as much as reading a few.
+        if common < own + SHORTEST_SHARED:
+            found, common = row, own
+        common = min(common, len(wanted.tokens) - 1)
+        return found, common if common >= least else 0
+
+    def share(self, row: int, prompt: Sequence[int], adapter: str | None, least: int = SHORTEST_SHARED) -> int:
+        """Take over what some row holds of a prompt's start, and say how many tokens that is: none, or `least`."""
         wanted = Held.of(prompt, adapter)
-        source = max(range(len(self._held)), key=lambda other: (self._held[other].common(wanted), other == row))
-        common = min(self._held[source].common(wanted), len(wanted.tokens) - 1)
-        if common < SHORTEST_SHARED:
+        source, common = self.source(row, wanted, least)
+        if not common:
             self._held[row] = NOTHING
             return 0
         if source != row:
@@ -175,7 +201,7 @@ class CacheRows:
         if now is not None and rows <= now.batch and length <= now.length:
             return
         rows = bucket(max(rows, now.batch if now and self.running else 1))
-        length = max(cache_length(self._reader.lm, length), self.least_length)
+        length = max(cache_length(self.reader.lm, length), self.least_length)
         self.move(rows, max(length, now.length) if now and self.running else length)
 
     def shrink(self) -> None:
@@ -202,7 +228,7 @@ class CacheRows:
         if decoder is None:
             # Before there is one more.
             self._drop_idle(rows * length)
-            decoder = CachedDecoder(self._reader, rows, length)
+            decoder = CachedDecoder(self.reader, rows, length)
         else:
             self._idle.remove(decoder)
         kept = sorted(range(len(self.taken)), key=lambda row: (self.taken[row] is None, -len(self._held[row].tokens)))

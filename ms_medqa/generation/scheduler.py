@@ -17,6 +17,7 @@ from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Output, Request, Running
 from ms_medqa.generation.rows import CacheRows, cache_length
 from ms_medqa.generation.sampling import TokenSampler, is_finite
+from ms_medqa.models.cache import Piece
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
 from ms_medqa.models.row_adapters import RowAdapters
@@ -42,7 +43,7 @@ class Scheduler:
         self.adapters = adapters
         self.max_rows = max_rows
         self._rows = CacheRows(PromptReader(model, adapters))
-        self.prompts = Prompts(model, self._rows, max_rows, self.choice)
+        self.prompts = Prompts(model, self._rows, self.choice)
         self._numbers = itertools.count()
 
     @property
@@ -78,23 +79,35 @@ class Scheduler:
         # Several prompts in one piece may be longer than the cache, which holds each by itself.
         first = reading.widths(self.model, False, reading.LARGEST_PIECE, length)
         later = reading.widths(self.model, True, size, length)
-        total = len(first) + len(sizes) * (len(first) + len(later) + 1)
-        with self._dropped_on_failure(), progress(total=total, desc="compiling", unit="graph") as bar:
-            for rows in sizes:
-                self._rows.move(rows, size)
-                decoder, zeros = self._rows.decoder, ms.Tensor(np.zeros(rows, np.int32))
-                for width in first:
-                    if rows == sizes[0]:
-                        decoder.compile_read(width, False, self.choice([None] * width))
-                        bar.update()
-                    decoder.compile_together(width)
-                    bar.update()
-                for width in later:
-                    decoder.compile_read(width, True, self.choice([None] * width))
-                    bar.update()
-                # What it writes is in the place of the next prompt's first token.
-                decoder.step(zeros, zeros, self.choice([None] * rows)).asnumpy()
+        reader = self._rows.reader
+        work = list[tuple[int, str, int]]()
+        for rows in sizes:
+            fed, few = reader.feed_widths(rows), reader.few(rows)
+            work += [(rows, "feed", width) for width in fed] or [(rows, "step", 1)]
+            # What the kernel reads is no wider.
+            work += [(rows, "first", width) for width in first if rows == sizes[0] and width > few]
+            work += [(rows, "together", width) for width in first if width > few]
+            work += [(rows, "later", width) for width in later if width > few]
+        with self._dropped_on_failure(), progress(total=len(work), desc="compiling", unit="graph") as bar:
+            for rows, kind, width in work:
+                if rows != self._rows.batch:
+                    self._rows.move(rows, size)
+                self._compile(kind, width)
                 bar.update()
+
+    def _compile(self, kind: str, width: int) -> None:
+        """One graph, or those that belong together, for the decoder in use."""
+        decoder = self._rows.decoder
+        if kind == "feed":
+            decoder.compile_feed(width)
+        elif kind == "together":
+            decoder.compile_together(width)
+        elif kind == "step":
+            # What it writes is in the place of the next prompt's first token.
+            zeros = ms.Tensor(np.zeros(decoder.batch, np.int32))
+            decoder.step(zeros, zeros, self.choice([None] * decoder.batch)).asnumpy()
+        else:
+            decoder.compile_read(width, kind == "later", self.choice([None] * width))
 
     @contextmanager
     def lend(self, rows: int, length: int) -> Iterator[CacheRows]:
@@ -128,13 +141,13 @@ class Scheduler:
         self._rows.forget()
 
     def step(self) -> list[Output]:
-        """One token for each request whose prompt has been read, then some of the prompts that wait.
+        """One token for each request whose prompt has been read, and the first of some whose prompts wait.
 
         A request whose logits are not finite ends with an error, and costs the others nothing. Where anything else is
         raised, all requests and caches are dropped.
         """
         with self._dropped_on_failure():
-            outputs = [*self._decode(), *self._begin()]
+            outputs = [*(self._feed() if self._rows.few else self._decode()), *self._begin()]
             if any(output.error for output in outputs):
                 self._rows.clear_failed()
             for output in outputs:
@@ -152,7 +165,18 @@ class Scheduler:
             self._rows.drop()
             raise
 
+    def _feed(self) -> Iterator[Output]:
+        """One token for each answer, and some of the prompts that wait, by the kernel at once."""
+        answering = [(row, one) for row, one in enumerate(self._rows.taken) if one is not None and one.tokens]
+        pieces = [Piece(one.tokens[-1:], row, one.cached, 0) for row, one in answering]
+        pieces += self.prompts.short_ones()
+        if pieces:
+            logits = self._rows.decoder.feed(pieces).asnumpy()
+            for place, piece in enumerate(pieces):
+                yield self._choose(piece.row, logits[place])
+
     def _decode(self) -> Iterator[Output]:
+        """One token for each answer, in a step of all rows."""
         taken = self._rows.taken
         answering = {row: one for row, one in enumerate(taken) if one is not None and one.tokens}
         if not answering:
@@ -175,7 +199,7 @@ class Scheduler:
                 yield self._choose(row, logits[row])
 
     def _begin(self) -> Iterator[Output]:
-        for row, logits in self.prompts.read():
+        for row, logits in self.prompts.read(self.max_rows):
             yield self._choose(row, logits)
 
     def choice(self, adapters: Sequence[str | None]) -> tuple[ms.Tensor, ...]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_medqa.backend.graphs import structure
 from ms_medqa.backend.kept_graphs import kept_jit
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import empty_parameter
 from ms_medqa.models.prompt_reader import PromptReader
-from ms_medqa.models.step_kernel import StepKernel
 
 
 def position_bytes(model: CausalLM) -> int:
@@ -24,15 +23,32 @@ def position_bytes(model: CausalLM) -> int:
     return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of a prompt that follow those that a row holds, or the newest of an answer.
+
+    Attributes:
+        tokens: ids, at least 1.
+        row: from 0.
+        start: tokens that the row holds.
+        length: tokens of the whole prompt; 0 for an answer.
+    """
+
+    tokens: Sequence[int]
+    row: int
+    start: int
+    length: int
+
+
 class CachedDecoder(nn.Cell):
     """A model with the keys and values of up to `length` positions in each of `batch` rows.
 
     Rows are independent: each is read (`read`) when its prompt comes, and `step` adds one token to all. What a row held
     before is overwritten before it can be seen.
 
-    Three graphs make a step: the embedding, the layers, the head. In one graph, MindSpore copies a vocabulary matrix
-    that serves as both ends before each of its uses, since the graph also writes to the caches: 52 of 125 ms. (With the
-    kernel it knows of no such write.)
+    With the kernel, one graph makes a step (`tokens`). Without it there are three: the embedding, the layers, the head.
+    In one graph, MindSpore copies a vocabulary matrix that serves as both ends before each of its uses, since the graph
+    also writes to the caches: 52 of 125 ms. (Of what the kernel writes it knows nothing.)
 
     Args:
         reader: of the model; decoders of other sizes may have the same.
@@ -53,11 +69,14 @@ class CachedDecoder(nn.Cell):
         self.keys = ParameterTuple(self._caches("key", shape, config.num_hidden_layers))
         self.values = ParameterTuple(self._caches("value", shape, config.num_hidden_layers))
         self.write = ops.ScatterUpdate()
-        self.kernel = StepKernel(reader)
-        self.graph_key = f"{reader.graph_key} {batch} {length} {structure(self.kernel, across_processes=True)}"
+        # Tokens of prompts that `feed` takes beside one for each row; 0 where steps are made of operators.
+        self.few, self.feed_widths = reader.few(batch), reader.feed_widths(batch)
+        self.graph_key = f"{reader.graph_key} {batch} {length}"
         starts = np.arange(batch * self.kv_heads, dtype=np.int32).reshape(batch, self.kv_heads) * length
         self.starts = Tensor(starts)
+        self.heads = Tensor(np.arange(self.kv_heads, dtype=np.int32)[None])
         self.slots = Tensor(np.arange(length, dtype=np.int32)[None])
+        self.no_lengths = Tensor(np.zeros((batch, 1), np.int32))
         self.all_rows = Tensor(np.arange(batch, dtype=np.int32))
         self.weights = ParameterTuple([parameter for own in reader.weights for parameter in own])
         ends = np.cumsum([0, *map(len, reader.weights)]).tolist()
@@ -88,9 +107,11 @@ class CachedDecoder(nn.Cell):
             choice: with adapters, one Tensor: float32 (width, adapters), see `RowAdapters.choice`.
 
         Returns:
-            float32 (1, vocab): logits after the last token of the piece.
+            float32 (M, vocab): first the logits after the last token of the piece; the rest means nothing.
         """
         assert 0 < len(tokens) <= width <= self.length - start
+        if len(tokens) <= self.few:
+            return self.feed([Piece(tokens, row, start, length)])
         ids = np.zeros(width, np.int32)
         ids[: len(tokens)] = tokens
         x, found = self._piece(ids, row, start, length, choice)
@@ -123,6 +144,57 @@ class CachedDecoder(nn.Cell):
         """Compile what `read` takes for pieces of a width, the first of their prompts or later ones; reads nothing."""
         x, _ = self._piece(np.zeros(width, np.int32), 0, int(later), width + 1, choice, self.reader.of_each_make)
         self.reader.head(x, Tensor(np.zeros(1, np.int32)))
+
+    def feed(self, pieces: Sequence[Piece]) -> Tensor:
+        """Feed tokens to some rows by the kernel: pieces of prompts, and the newest tokens of answers.
+
+        Args:
+            pieces: at least 1, each of another row, with at most `few` tokens more than there are rows.
+
+        Returns:
+            float32 (batch, vocab): logits after the last token of each piece, in their order; the rest means nothing.
+        """
+        counts = [len(piece.tokens) for piece in pieces]
+        used = sum(counts)
+        assert min(counts) > 0
+        assert len({piece.row for piece in pieces}) == len(pieces)
+        width = next(width for width in self.feed_widths if width >= used)
+        ids, rows, positions = np.zeros(width, np.int32), np.full(width, -1, np.int32), np.zeros(width, np.int32)
+        lengths, last = np.zeros((width, 1), np.int32), np.zeros(self.batch, np.int32)
+        ids[:used] = np.concatenate([piece.tokens for piece in pieces])
+        rows[:used] = np.repeat([piece.row for piece in pieces], counts)
+        positions[:used] = np.concatenate([piece.start + np.arange(len(piece.tokens)) for piece in pieces])
+        lengths[:used, 0] = np.repeat([piece.length for piece in pieces], counts)
+        last[: len(pieces)] = np.cumsum(counts) - 1
+        assert positions.max() < self.length
+        return self.tokens(*map(Tensor, (ids, rows, positions, lengths, last)))
+
+    def compile_feed(self, width: int) -> None:
+        """Compile what `feed` takes for one of `feed_widths`; reads nothing."""
+        nothing = (np.zeros(width), np.full(width, -1), np.zeros(width), np.zeros((width, 1)), np.zeros(self.batch))
+        self.tokens(*(Tensor(value.astype(np.int32)) for value in nothing))
+
+    @kept_jit
+    def tokens(self, input_ids: Tensor, rows: Tensor, positions: Tensor, lengths: Tensor, last: Tensor) -> Tensor:
+        """Few tokens through the model by the kernel, keys and values written on the way.
+
+        Args:
+            input_ids: int32 (N,).
+            rows: int32 (N,), of the cache; below 0 for those behind the last token.
+            positions: int32 (N,).
+            lengths: int32 (N, 1), of the prompt that a token is part of; 0 for one of an answer.
+            last: int32 (M,), the tokens whose logits are wanted.
+
+        Returns:
+            float32 (M, vocab).
+        """
+        x = self.lm.model.embed_tokens(input_ids)
+        masks = self.lm.model.mask.of_step(positions, self.slots)
+        heads = ops.expand_dims(rows, 1) * self.kv_heads + self.heads
+        slots = ops.reshape(heads * self.length + ops.expand_dims(positions, 1), (-1,))
+        rope = self.reader.rope(positions, ops.maximum(lengths, ops.expand_dims(positions, 1) + 1))
+        x = self.reader.kernel(x, slots, masks, rope, self.keys, self.values, self.weights)
+        return self.reader.logits(x, last)
 
     def compile_together(self, width: int) -> None:
         """Compile what `read_together` takes for a width beside what `read` takes for first pieces."""
@@ -190,18 +262,20 @@ class CachedDecoder(nn.Cell):
         Returns:
             float32 (batch, vocab): logits of the next token.
         """
+        if self.few:
+            # The kernel would take it for one of the next row.
+            assert positions.asnumpy().max() < self.length
+            return self.tokens(input_ids, self.all_rows, positions, self.no_lengths, self.all_rows)
         x = self.layers(self.reader.embed(input_ids), positions, *choice)
         return self.reader.head(x, self.all_rows)
 
     @kept_jit
     def layers(self, x: Tensor, positions: Tensor, *choice: Tensor) -> Tensor:
-        """One token a row through all layers, keys and values written on the way: (batch, H), int32 (batch,)."""
+        """One token a row through all layers by operators, keys and values written: (batch, H), int32 (batch,)."""
         decoder = self.lm.model
         rope = self.reader.rope(positions, ops.expand_dims(positions, 1) + 1)
         masks = decoder.mask.of_step(positions, self.slots)
         slots = ops.reshape(self.starts + ops.expand_dims(positions, 1), (-1,))
-        if self.kernel.suits(x):
-            return self.kernel(x, slots, masks, rope, self.keys, self.values, self.weights)
         before = (*rope, *choice)
         for index, make in enumerate(self.reader.make_of):
             layer = self.reader.makes[make]

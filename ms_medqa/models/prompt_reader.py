@@ -13,7 +13,10 @@ from ms_medqa.backend.kept_graphs import kept_jit
 from ms_medqa.models.cached_layer import CachedLayer
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.row_adapters import RowAdapters
+from ms_medqa.models.step_kernel import StepKernel
 
+# Tokens of prompts in the narrower of two graphs with the kernel: operators around it are of the padded width.
+_FED = 32
 # A slot that holds nothing stands behind every query.
 _FAR = 2**24
 
@@ -24,6 +27,9 @@ class PromptReader(nn.Cell):
     Args:
         model: its weights are used as they are; a later change of them takes effect at once.
         adapters: of which each token's row takes one, if any.
+
+    Attributes:
+        kernel: reads few tokens by itself, where there is one.
     """
 
     def __init__(self, model: CausalLM, adapters: RowAdapters | None = None) -> None:
@@ -47,17 +53,27 @@ class PromptReader(nn.Cell):
         makes = {cell.places: cell for cell in reversed(cells)}
         self.makes = nn.CellList(list(makes.values()), auto_prefix=False)
         self.make_of = tuple(list(makes).index(cell.places) for cell in cells)
+        self.kernel = StepKernel(self)
         self.graph_key = self._graph_key()
         for number, cell in enumerate(makes.values()):
             cell.graph_key = f"{self.graph_key} {number}"
         # One layer of each make: all graphs that there are.
         self.of_each_make = tuple(map(self.make_of.index, range(len(self.makes))))
 
+    def few(self, rows: int) -> int:
+        """Tokens of prompts that the kernel reads at once beside so many rows; 0 where it is not used."""
+        return self.kernel.most_tokens if rows <= self.kernel.most_tokens else 0
+
+    def feed_widths(self, rows: int) -> list[int]:
+        """Tokens that the graphs of `CachedDecoder.feed` take, ascending: one for each row, and some of prompts."""
+        few = self.few(rows)
+        return sorted({rows + fed for fed in (0, min(few, _FED), few)}) if few else []
+
     def _graph_key(self) -> str:
         """What decides the graphs of all readers and caches, see `kept_jit`; each layer is of a make."""
         decoder = self.lm.model
         cells = (*self.makes, decoder.mask, decoder.norm, decoder.embed_tokens, self.lm.lm_head)
-        parts = [structure(cell, across_processes=True) for cell in cells if cell is not None]
+        parts = [structure(cell, across_processes=True) for cell in (*cells, self.kernel) if cell is not None]
         weights = [(weight.name, weight.shape, str(weight.dtype)) for own in self.weights for weight in own]
         return f"{self.lm.config} {self.lm.compute_dtype} {self.lm.normalize_head} {self.make_of} {weights} {parts}"
 
@@ -103,6 +119,10 @@ class PromptReader(nn.Cell):
     @kept_jit
     def head(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits of some rows: (N, H), int32 (M,) -> float32 (M, vocab)."""
+        return self.logits(x, rows)
+
+    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The same, for a graph that does more."""
         x = self.lm.model.norm(ops.gather(x, rows, 0))
         if self.plain_head:
             logits = ops.cast(self.product(x, self.lm.head_matrix(x.dtype), None), ms.float32)

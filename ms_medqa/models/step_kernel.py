@@ -1,18 +1,26 @@
-"""A step of one token a row through all layers by a kernel of our own."""
+"""Few tokens through all layers by a kernel of our own: the next one of each row, or some of prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from ms_medqa.backend import few_rows
 from ms_medqa.backend.ops import on_cpu
-from ms_medqa.models.prompt_reader import PromptReader
+
+if TYPE_CHECKING:
+    from ms_medqa.models.prompt_reader import PromptReader
 
 # What the kernel takes first: places, the norms' epsilon, x, slots.
 _FIRST = 4
+# Numbers of a layer below which an operator costs more than its work, for more than few tokens as well; `kSmall` in
+# backend/kernels/decoder_step.cc.
+SMALL_LAYER = 1_000_000
+MOST_TOKENS_OF_SMALL = 128
 
 
 class StepKernel(nn.Cell):
@@ -23,20 +31,22 @@ class StepKernel(nn.Cell):
 
     Attributes:
         kernel: None where there is none, and where a layer has adapters that are not folded in.
+        most_tokens: of prompts, and of rows, above which operators are as fast; 0 where it cannot be used at all.
+        small: the layers are such that operators cost more than their work.
     """
 
     def __init__(self, reader: PromptReader) -> None:
         super().__init__(auto_prefix=False)
         config = reader.lm.config
         plain = all(not (lora or side) for make in reader.makes for _, _, lora, _, side in make.places)
-        self.kernel = few_rows.step_kernel() if plain and on_cpu() else None
+        suits = plain and on_cpu() and reader.lm.compute_dtype == ms.float32
+        self.kernel = few_rows.step_kernel() if suits else None
+        self.most_tokens, self.small = 0, False
         if self.kernel is not None:
+            self.small = sum(weight.size for weight in reader.weights[0]) < SMALL_LAYER
+            self.most_tokens = MOST_TOKENS_OF_SMALL if self.small else few_rows.MOST_ROWS
             self.epsilon = Tensor(np.array([config.rms_norm_eps], np.float32))
             self.places = Tensor(np.array(_places(reader), np.int32))
-
-    def suits(self, x: Tensor) -> bool:
-        """Whether it may take hidden states (N, H) of a model whose weights have their type."""
-        return self.kernel is not None and few_rows.rows_suit(x)
 
     def construct(
         self,
@@ -54,11 +64,11 @@ class StepKernel(nn.Cell):
         this, nothing else may read or write them.
 
         Args:
-            x: float32 (N, H).
-            slots: int32 (N * kv_heads,), where keys and values go.
+            x: float32 (N, H), of one token or several of a row.
+            slots: int32 (N * kv_heads,), where keys and values go; below 0 for those behind the last token.
             masks: for each size of window, added to the scores, float32 (N, 1 or kv_heads, 1 or group, T).
             rope: rotary tables of queries and keys, if any.
-            keys, values: of each layer (N * kv_heads * T, D).
+            keys, values: of each layer (rows * kv_heads * T, D).
             weights: of all layers, in the order of `PromptReader.weights`.
         """
         return self.kernel(self.places, self.epsilon, x, slots, *masks, *rope, *keys, *values, *weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import tiny
 from ms_medqa.config import UserError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.session import Session
-from ms_medqa.models.cache import CachedDecoder
 
 GREEDY = GenerateSection(temperature=0, max_new_tokens=8)
 LONG = "旧" * 15
@@ -40,15 +38,8 @@ def test_the_second_question_is_asked_with_the_first_turn() -> None:
     assert notes == []
 
 
-def test_what_was_read_in_earlier_turns_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[tuple[int, int]] = []
-    original = CachedDecoder.read
-
-    def counted(self: CachedDecoder, tokens: Sequence[int], row: int, start: int, *others: Any) -> Any:
-        read.append((start, len(tokens)))
-        return original(self, tokens, row, start, *others)
-
-    monkeypatch.setattr(CachedDecoder, "read", counted)
+@pytest.mark.usefixtures("way")
+def test_what_was_read_in_earlier_turns_is_not_read_again(read: list[tuple[int, int, int]]) -> None:
     session, _ = start()
     with session:
         say(session, "头痛怎么办")
@@ -56,8 +47,8 @@ def test_what_was_read_in_earlier_turns_is_not_read_again(monkeypatch: pytest.Mo
         read.clear()
         say(session, "还有呢")
         # The answer may be told apart from the next prompt's tokens where the two meet; the rest is there already.
-        assert all(begin >= first for begin, _ in read)
-        assert read[-1][0] + read[-1][1] == len(session.turns[1].prepared.prompt)
+        assert all(begin >= first for _, begin, _ in read)
+        assert read[-1][1] + read[-1][2] == len(session.turns[1].prepared.prompt)
 
 
 def test_a_cut_is_told_again_after_a_reset() -> None:

@@ -67,6 +67,7 @@ def test_no_request_waits_for_a_graph(
     compiled: list[str],
     widths: set[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
+    way: str,
 ) -> None:
     rng = np.random.default_rng(limit)
     lengths = [limit - 3, *rng.integers(1, limit - 10, 12).tolist()]
@@ -85,7 +86,9 @@ def test_no_request_waits_for_a_graph(
     monkeypatch.setattr(rows, "CachedDecoder", Counted)
     batch = Scheduler(tiny.model(), most)
     batch.warm_up(limit)
-    assert set(compiled) >= {"begin", "go_on", "layers", "head", "pick", "embed"}
+    # Where the kernel reads, longer prompts alone are for operators.
+    graphs = {"begin", "go_on", "layers", "head", "pick", "embed"}
+    assert set(compiled) >= (graphs if way == "operators" else {"tokens"})
     length = rows.cache_length(batch.model, limit)
     sizes = [(size, length) for size in (4, 2, 1) if size < 2 * most]
     assert made == sizes
@@ -103,8 +106,9 @@ def test_no_request_waits_for_a_graph(
     running += map(batch.add, waiting[::-1])
     run(batch)
     assert [one.tokens for one in running] == expected
-    assert ("together", widest) in widths
-    assert {kind for kind, _ in widths} == {"first", "later", "together"}
+    if way == "operators":
+        assert ("together", widest) in widths
+        assert {kind for kind, _ in widths} == {"first", "later", "together"}
     assert compiled == []
     assert made == sizes
 
@@ -123,6 +127,7 @@ def test_with_adapters_as_well(tmp_path: Path, compiled: list[str]) -> None:
     assert compiled == []
 
 
+@pytest.mark.usefixtures("operators")
 def test_after_a_failure_the_sizes_are_the_same(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache that failed is gone; one of another length would bring graphs of its own for all widths."""
 

@@ -14,11 +14,10 @@ from mindspore import Parameter, Tensor
 
 from ms_medqa.backend import few_rows
 from ms_medqa.backend.few_rows_library import library
-from ms_medqa.models.cache import CachedDecoder
+from ms_medqa.models.cache import CachedDecoder, Piece
 from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
-from ms_medqa.models.step_kernel import StepKernel
 from ms_medqa.peft.inject import inject_lora
 
 pytestmark = [
@@ -88,9 +87,8 @@ class Step:
         reader = PromptReader(self.model)
         x = Tensor(self.x)
         if by_kernel:
-            kernel = StepKernel(reader)
-            assert kernel.suits(x)
-            x = kernel(x, slots, masks, rope, keys, values, [one for own in reader.weights for one in own])
+            assert reader.kernel.most_tokens
+            x = reader.kernel(x, slots, masks, rope, keys, values, [one for own in reader.weights for one in own])
         else:
             for index, make in enumerate(reader.make_of):
                 mask = masks[decoder.mask.of_layer[index]]
@@ -153,14 +151,13 @@ def test_numbers_far_from_one(size: float) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_other_types_go_another_way(dtype: str) -> None:
-    kernel = StepKernel(PromptReader(CausalLM(ALIBI, dtype)))
-    assert not kernel.suits(Tensor(np.zeros((1, 64)), getattr(ms, dtype)))
+    assert PromptReader(CausalLM(ALIBI, dtype)).kernel.most_tokens == 0
 
 
-def test_more_rows_go_another_way() -> None:
-    kernel = StepKernel(PromptReader(CausalLM(ALIBI)))
-    assert kernel.suits(Tensor(np.zeros((few_rows.MOST_ROWS, 64), np.float32)))
-    assert not kernel.suits(Tensor(np.zeros((few_rows.MOST_ROWS + 1, 64), np.float32)))
+@pytest.mark.parametrize(("config", "most"), [(ALIBI, 128), (ODD, few_rows.MOST_ROWS)], ids=["small", "large"])
+def test_more_rows_go_another_way(config: ModelConfig, most: int) -> None:
+    reader = PromptReader(CausalLM(config))
+    assert [CachedDecoder(reader, batch, 8).few for batch in (1, most, most + 1)] == [most, most, 0]
 
 
 def test_a_slot_of_another_row_is_refused() -> None:
@@ -173,7 +170,7 @@ def test_a_slot_of_another_row_is_refused() -> None:
 def test_an_adapter_that_is_not_folded_in_goes_another_way() -> None:
     model = CausalLM(replace(ALIBI, family="llama"))
     inject_lora(model, r=2, alpha=4, target_modules=["q_proj"])
-    assert StepKernel(PromptReader(model)).kernel is None
+    assert PromptReader(model).kernel.most_tokens == 0
 
 
 def test_a_graph_with_the_kernel_is_not_taken_for_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +178,55 @@ def test_a_graph_with_the_kernel_is_not_taken_for_one_without(monkeypatch: pytes
     with_kernel = CachedDecoder(PromptReader(model), 1, 32).graph_key
     monkeypatch.setattr(few_rows, "step_kernel", lambda: None)
     assert CachedDecoder(PromptReader(model), 1, 32).graph_key != with_kernel
+
+
+SMALL = replace(ODD, hidden_size=60, intermediate_size=90, num_attention_heads=6, head_dim=14)
+
+
+# Small enough for each thread to take tokens of its own, and too large for that.
+@pytest.mark.parametrize("config", [SMALL, ALIBI, ODD], ids=["small", "small, alibi", "large"])
+def test_prompts_and_answers_side_by_side(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of one row see each other, and those that the row holds already; other rows see nothing of them."""
+    rng = np.random.default_rng(0)
+    model = Step(config, 1).model
+    prompts = [rng.integers(0, config.vocab_size, size).tolist() for size in (9, 1, 12, 3, LENGTH - 1, 5)]
+    fed = CachedDecoder(PromptReader(model), 8, LENGTH)
+    monkeypatch.setattr(few_rows, "step_kernel", lambda: None)
+    by_operators = CachedDecoder(PromptReader(model), 8, LENGTH)
+    assert fed.few > by_operators.few == 0
+
+    def read(piece: Piece) -> np.ndarray:
+        return by_operators.read(piece.tokens, piece.row, piece.start, len(piece.tokens), piece.length).asnumpy()
+
+    # In an order of their own, each from another row on.
+    rows = (3, 0, 7, 4, 2, 5)
+    for start, stop in ((0, 4), (4, 9), (9, LENGTH - 1)):
+        pieces = [
+            Piece(prompt[start:stop], row, start, len(prompt))
+            for prompt, row in zip(prompts, rows, strict=True)
+            if len(prompt) > start
+        ]
+        wanted = np.concatenate([read(piece) for piece in pieces])
+        np.testing.assert_allclose(fed.feed(pieces).asnumpy()[: len(pieces)], wanted, atol=1e-4)
+    # Each answer's next token, beside a new prompt in a row that held another.
+    answers = [(row, len(prompt)) for prompt, row in zip(prompts, rows, strict=True)][:-1]
+    newest, positions = np.zeros(8, np.int32), np.zeros(8, np.int32)
+    for row, place in answers:
+        newest[row], positions[row] = row, place
+    stepped = by_operators.step(Tensor(newest), Tensor(positions)).asnumpy()
+    new = Piece(prompts[0], 5, 0, len(prompts[0]))
+    wanted = np.concatenate([stepped[[row for row, _ in answers]], read(new)])
+    found = fed.feed([*(Piece([row], row, place, 0) for row, place in answers), new]).asnumpy()
+    np.testing.assert_allclose(found[: len(wanted)], wanted, atol=1e-4)
+
+
+def test_nothing_is_written_for_what_is_no_token() -> None:
+    decoder = CachedDecoder(PromptReader(Step(ALIBI, 1).model), 2, LENGTH)
+    before = [cache.asnumpy().copy() for cache in (*decoder.keys, *decoder.values)]
+    for width in decoder.feed_widths:
+        decoder.compile_feed(width)
+    for cache, was in zip((*decoder.keys, *decoder.values), before, strict=True):
+        np.testing.assert_array_equal(cache.asnumpy(), was)
 
 
 @pytest.mark.parametrize("most", [4, 8])

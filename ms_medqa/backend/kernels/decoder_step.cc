@@ -1,4 +1,4 @@
-// All layers of a decoder for the newest token of few rows, with a cache of keys and values.
+// All layers of a decoder for few tokens, with a cache of keys and values: the newest of each row, or some of prompts.
 //
 // `DecoderStep` is a function for MindSpore's operator `Custom` (func_type "aot"). Some 40 operators a layer instead
 // take 13 ms a token beside their work, this takes 2: the operators cost up to 12 us each, and threads that are woken
@@ -12,6 +12,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <vector>
 
 #include "few_rows.h"
 #include "lanes.h"
@@ -19,10 +20,15 @@
 namespace ms_medqa {
 namespace {
 
-// A layer of fewer numbers is not worth a second thread: seven times in each, all threads wait for the last. One row of
-// a model of 6 million parameters takes 0.67 ms instead of 0.85, and 32 rows 4.7 instead of 3.3; but where the clients
-// of a server are at work on the same two cores as well, all of them together get no fewer tokens, or more.
-constexpr int64_t kAlone = 1000000;
+// With small matrices, a layer of fewer multiplications is not worth a second thread: seven times in each, all threads
+// wait for the last. One token of a model of 6 million parameters takes 0.67 ms instead of 0.85.
+constexpr int64_t kAlone = 8000000;
+
+// Matrices of fewer numbers come from a cache, and each thread takes tokens of its own through all layers. So no thread
+// waits for another, which may have to share its core: 64 clients of a server on two cores get 8 % more tokens.
+// (`SMALL_LAYER` in models/step_kernel.py.)
+constexpr int64_t kSmall = 1000000;
+constexpr int64_t kLeastTokens = 8;
 
 // Numbers in a line of the cache.
 constexpr int64_t kLine = 16;
@@ -34,16 +40,16 @@ constexpr float kUnseen = -1e29f;
 enum Argument {
   kPlaces,   // int32 (layers, kPlacesOfLayer): for each layer and each `Place` the number of an argument, -1 for none
   kEpsilon,  // (1,), of the norms
-  kX,        // (rows, hidden)
-  kSlots,    // int32 (rows * kv_heads,), where keys and values of the new tokens go
+  kX,        // (tokens, hidden)
+  kSlots,    // int32 (tokens * kv_heads,), where keys and values of the tokens go; below 0 for those behind the last
 };
 enum Place {
-  kMask,        // (rows, kv_heads or 1, group or 1, T), added to the scores
+  kMask,        // (tokens, kv_heads or 1, group or 1, T), added to the scores
   kKeys,        // (rows * kv_heads * T, width)
   kValues,      // the same
-  kQueryCos,    // (rows, heads * width)
+  kQueryCos,    // (tokens, heads * width)
   kQuerySin,    // the same
-  kKeyCos,      // (rows, kv_heads * width)
+  kKeyCos,      // (tokens, kv_heads * width)
   kKeySin,      // the same
   kFirstNorm,   // (hidden)
   kSecondNorm,  // (hidden)
@@ -174,39 +180,82 @@ FOR_THIS_PROCESSOR(attend,
 // The sizes that all layers have, and room for what lies between their products.
 struct Sizes {
   explicit Sizes(const Arguments &arguments)
-      : rows(arguments.shape(kX)[0]),
+      : tokens(used(arguments)),
         hidden(arguments.shape(kX)[1]),
         width(arguments.shape(arguments.place(0, kKeys))[1]),
         heads(arguments.linear(0, kQuery).n / width),
         kv_heads(arguments.linear(0, kKey).n / width),
         inner(arguments.linear(0, kGate).n),
         length(arguments.shape(arguments.place(0, kMask))[3]),
-        of_thread(kLine + std::max(gated_scratch(arguments.linear(0, kGate), rows), heads / kv_heads * length)),
         epsilon(*arguments.at<const float>(kEpsilon)) {}
+
+  // How many tokens there are, before those that are none.
+  static int64_t used(const Arguments &arguments) {
+    const int64_t heads = arguments.shape(kSlots)[0] / arguments.shape(kX)[0];
+    const int32_t *slots = arguments.at<const int32_t>(kSlots);
+    int64_t tokens = 0;
+    while (tokens < arguments.shape(kX)[0] && slots[tokens * heads] >= 0) ++tokens;
+    return tokens;
+  }
 
   // Numbers in the matrices of a layer.
   int64_t weights() const { return hidden * (2 * (heads + kv_heads) * width + 3 * inner); }
 
-  const int64_t rows, hidden, width, heads, kv_heads, inner, length;
-  // Numbers of scratch that each thread needs, with a line of the cache between it and the next.
-  const int64_t of_thread;
+  const int64_t tokens, hidden, width, heads, kv_heads, inner, length;
   const float epsilon;
 };
 
-struct Scratch {
-  Scratch(const Sizes &sizes, int threads)
-      : numbers(new float[sizes.rows * (2 * sizes.hidden + 2 * (sizes.heads + sizes.kv_heads) * sizes.width +
-                                        sizes.inner) +
-                          threads * sizes.of_thread]),
-        normed(numbers.get()),
-        between(normed + sizes.rows * sizes.hidden),
-        queries(between + sizes.rows * sizes.hidden),
-        attended(queries + sizes.rows * sizes.heads * sizes.width),
-        keys(attended + sizes.rows * sizes.heads * sizes.width),
-        values(keys + sizes.rows * sizes.kv_heads * sizes.width),
-        inner(values + sizes.rows * sizes.kv_heads * sizes.width),
-        of_threads(inner + sizes.rows * sizes.inner) {}
+// Tokens that go through the layers together.
+struct Part {
+  int64_t first, tokens;
+};
 
+// The tokens in as many parts as there are threads, or in one on which all threads work together. Those of one row stay
+// together, for they see each other.
+std::vector<Part> parts(const Arguments &arguments, const Sizes &sizes, int threads) {
+  const std::vector<Part> one{{0, sizes.tokens}};
+  const int64_t many = std::min<int64_t>(threads, sizes.tokens / kLeastTokens);
+  if (many < 2 || sizes.weights() > kSmall) return one;
+  const int32_t *slots = arguments.at<const int32_t>(kSlots);
+  const auto row = [&](int64_t token) { return slots[token * sizes.kv_heads] / sizes.length; };
+  std::vector<Part> found;
+  int64_t first = 0, before = 0;
+  for (int64_t end = 1; end <= sizes.tokens; ++end) {
+    if (end < sizes.tokens && row(end) == row(end - 1)) continue;
+    // A part ends with the row that ends nearest to where it should.
+    const int64_t wanted = sizes.tokens * (found.size() + 1) / many;
+    if (end >= wanted) {
+      const int64_t nearest = before > first && wanted - before < end - wanted ? before : end;
+      found.push_back({first, nearest - first});
+      first = nearest;
+    }
+    before = end;
+  }
+  if (first < sizes.tokens) found.push_back({first, sizes.tokens - first});
+  // A long prompt is shared better among all.
+  for (const Part &part : found) {
+    if (2 * part.tokens * many > 3 * sizes.tokens) return one;
+  }
+  return found;
+}
+
+struct Scratch {
+  Scratch(const Arguments &arguments, const Sizes &sizes, int64_t tokens, int threads)
+      : of_thread(kLine + std::max(gated_scratch(arguments.linear(0, kGate), tokens),
+                                   sizes.heads / sizes.kv_heads * sizes.length)),
+        numbers(new float[tokens * (2 * sizes.hidden + 2 * (sizes.heads + sizes.kv_heads) * sizes.width + sizes.inner) +
+                          threads * of_thread]),
+        normed(numbers.get()),
+        between(normed + tokens * sizes.hidden),
+        queries(between + tokens * sizes.hidden),
+        attended(queries + tokens * sizes.heads * sizes.width),
+        keys(attended + tokens * sizes.heads * sizes.width),
+        values(keys + tokens * sizes.kv_heads * sizes.width),
+        inner(values + tokens * sizes.kv_heads * sizes.width),
+        of_threads(inner + tokens * sizes.inner) {}
+
+  // Numbers that each thread needs by itself, with a line of the cache between it and the next.
+  const int64_t of_thread;
   std::unique_ptr<float[]> numbers;
   float *const normed, *const between, *const queries, *const attended, *const keys, *const values, *const inner;
   float *const of_threads;
@@ -215,29 +264,34 @@ struct Scratch {
 // A layer, for one of the threads that share its work.
 class Layer {
  public:
-  Layer(const Arguments &arguments, int64_t number, const Sizes &sizes, const Scratch &scratch)
+  Layer(const Arguments &arguments, int64_t number, const Sizes &sizes, Part part, const Scratch &scratch)
       : given_(arguments),
         number_(number),
         sizes_(sizes),
+        part_(part),
+        slots_(arguments.at<const int32_t>(kSlots) + part.first * sizes.kv_heads),
         scratch_(scratch),
-        own_(scratch.of_threads + omp_get_thread_num() * sizes.of_thread) {}
+        own_(scratch.of_threads + omp_get_thread_num() * scratch.of_thread) {}
 
-  // x (rows, hidden) -> y, which may be x.
+  // x (tokens, hidden) -> y, which may be x.
   void run(const float *x, float *y) const {
-    const int64_t rows = sizes_.rows;
+    const int64_t tokens = part_.tokens;
     norm_rows(x, kFirstNorm);
-    product(linear(kQuery), scratch_.normed, nullptr, scratch_.queries, rows);
-    product(linear(kKey), scratch_.normed, nullptr, scratch_.keys, rows);
-    product(linear(kValue), scratch_.normed, nullptr, scratch_.values, rows);
+    product(linear(kQuery), scratch_.normed, nullptr, scratch_.queries, tokens);
+    product(linear(kKey), scratch_.normed, nullptr, scratch_.keys, tokens);
+    product(linear(kValue), scratch_.normed, nullptr, scratch_.values, tokens);
 #pragma omp barrier
+    // All before any query, for tokens of one row see each other.
+#pragma omp for
+    for (int64_t head = 0; head < tokens * sizes_.kv_heads; ++head) write(head);
 #pragma omp for schedule(dynamic)
-    for (int64_t head = 0; head < rows * sizes_.kv_heads; ++head) attention(head);
-    product(linear(kOut), scratch_.attended, x, scratch_.between, rows);
+    for (int64_t head = 0; head < tokens * sizes_.kv_heads; ++head) attention(head);
+    product(linear(kOut), scratch_.attended, x, scratch_.between, tokens);
 #pragma omp barrier
     norm_rows(scratch_.between, kSecondNorm);
-    gated_product(linear(kGate), linear(kUp), scratch_.normed, scratch_.inner, rows, own_);
+    gated_product(linear(kGate), linear(kUp), scratch_.normed, scratch_.inner, tokens, own_);
 #pragma omp barrier
-    product(linear(kDown), scratch_.inner, scratch_.between, y, rows);
+    product(linear(kDown), scratch_.inner, scratch_.between, y, tokens);
 #pragma omp barrier
   }
 
@@ -248,36 +302,41 @@ class Layer {
   void norm_rows(const float *x, Place weight) const {
     const int64_t hidden = sizes_.hidden;
 #pragma omp for
-    for (int64_t at = 0; at < sizes_.rows * hidden; at += hidden) {
+    for (int64_t at = 0; at < part_.tokens * hidden; at += hidden) {
       best_norm(x + at, find(weight), scratch_.normed + at, hidden, sizes_.epsilon);
     }
   }
 
-  // A head of keys and values of one row, and the queries that share it.
+  // A token's key and value of one head, into the cache.
+  void write(int64_t head) const {
+    const int64_t width = sizes_.width, slot = slots_[head];
+    float *key = scratch_.keys + head * width;
+    place_head(key, kKeyNorm, kKeyCos, kKeySin, (part_.first * sizes_.kv_heads + head) * width);
+    std::copy_n(key, width, given_.at<float>(given_.place(number_, kKeys)) + slot * width);
+    std::copy_n(scratch_.values + head * width, width, given_.at<float>(given_.place(number_, kValues)) + slot * width);
+  }
+
+  // The queries of a token that share a head of keys and values.
   void attention(int64_t head) const {
     const int64_t width = sizes_.width, length = sizes_.length, group = sizes_.heads / sizes_.kv_heads;
-    float *queries = scratch_.queries + head * group * width, *key = scratch_.keys + head * width;
+    float *queries = scratch_.queries + head * group * width;
     for (int64_t at = 0; at < group * width; at += width) {
-      place_head(queries + at, kQueryNorm, kQueryCos, kQuerySin, head * group * width + at);
+      const int64_t place = (part_.first * sizes_.kv_heads + head) * group * width + at;
+      place_head(queries + at, kQueryNorm, kQueryCos, kQuerySin, place);
     }
-    place_head(key, kKeyNorm, kKeyCos, kKeySin, head * width);
-    float *keys = given_.at<float>(given_.place(number_, kKeys));
-    float *values = given_.at<float>(given_.place(number_, kValues));
-    const int64_t slot = given_.at<const int32_t>(kSlots)[head];
-    std::copy_n(key, width, keys + slot * width);
-    std::copy_n(scratch_.values + head * width, width, values + slot * width);
-
     const int64_t *mask_shape = given_.shape(given_.place(number_, kMask));
     const int64_t mask_head = mask_shape[1] == 1 ? 0 : head % sizes_.kv_heads;
-    const float *mask = find(kMask) + (head / sizes_.kv_heads * mask_shape[1] + mask_head) * mask_shape[2] * length;
+    const int64_t token = part_.first + head / sizes_.kv_heads;
+    const float *mask = find(kMask) + (token * mask_shape[1] + mask_head) * mask_shape[2] * length;
     // What is masked at either end for one query of the group is so for all.
     int64_t first = 0, end = length;
     while (end > 1 && mask[end - 1] < kUnseen) --end;
     while (first < end - 1 && mask[first] < kUnseen) ++first;
-    const int64_t seen = end - first, at = (head * length + first) * width;
-    best_piece(queries, keys + at, own_, group, seen, seen, width);
+    const int64_t seen = end - first, at = (slots_[head] / length * length + first) * width;
+    const float *keys = find(kKeys) + at, *values = find(kValues) + at;
+    best_piece(queries, keys, own_, group, seen, seen, width);
     for (int64_t g = 0; g < group; ++g) {
-      best_attend(own_ + g * seen, mask + (mask_shape[2] == 1 ? 0 : g * length) + first, values + at,
+      best_attend(own_ + g * seen, mask + (mask_shape[2] == 1 ? 0 : g * length) + first, values,
                   scratch_.attended + (head * group + g) * width, seen, width);
     }
   }
@@ -291,32 +350,59 @@ class Layer {
   const Arguments &given_;
   const int64_t number_;
   const Sizes &sizes_;
+  const Part part_;
+  const int32_t *const slots_;
   const Scratch &scratch_;
   float *const own_;
 };
 
+// A part through all layers.
+void run(const Arguments &arguments, const Sizes &sizes, Part part, int threads, float *y) {
+  const Scratch scratch(arguments, sizes, part.tokens, threads);
+  const float *x = arguments.at<const float>(kX) + part.first * sizes.hidden;
+  y += part.first * sizes.hidden;
+#pragma omp parallel num_threads(threads) if (sizes.weights() > kSmall || sizes.weights() * part.tokens > kAlone)
+  for (int64_t layer = 0; layer < arguments.shape(kPlaces)[0]; ++layer) {
+    Layer(arguments, layer, sizes, part, scratch).run(layer == 0 ? x : y, y);
+  }
+}
+
 }  // namespace
 }  // namespace ms_medqa
 
-// See `Argument` and `Place` -> what the layers make of x, (rows, hidden). Writes to the caches. Returns 1 where a slot
-// is none of its row and head, with nothing written, 2 without memory, and 3 for places that another version has made.
+// See `Argument` and `Place` -> what the layers make of x, (tokens, hidden), with zeros behind the last. Writes to the
+// caches. Returns 1 where a slot is in none of its head's rows, with nothing written, 2 without memory, and 3 for
+// places that another version has made.
 extern "C" int DecoderStep(int count, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   using namespace ms_medqa;
   if (shapes[kPlaces][1] != kPlacesOfLayer) return 3;
   try {
     const Arguments arguments(params, shapes);
     const Sizes sizes(arguments);
-    for (int64_t head = 0; head < sizes.rows * sizes.kv_heads; ++head) {
+    const int64_t slots = arguments.shape(arguments.place(0, kKeys))[0];
+    for (int64_t head = 0; head < sizes.tokens * sizes.kv_heads; ++head) {
       const int64_t slot = arguments.at<const int32_t>(kSlots)[head];
-      if (slot < head * sizes.length || slot >= (head + 1) * sizes.length) return 1;
+      if (slot < 0 || slot >= slots || (slot / sizes.length - head) % sizes.kv_heads != 0) return 1;
     }
-    const int many = threads();
-    const Scratch scratch(sizes, many);
     float *y = static_cast<float *>(params[count - 1]);
-#pragma omp parallel num_threads(many) if (sizes.weights() > kAlone)
-    for (int64_t layer = 0; layer < shapes[kPlaces][0]; ++layer) {
-      Layer(arguments, layer, sizes, scratch).run(layer == 0 ? arguments.at<const float>(kX) : y, y);
+    std::fill(y + sizes.tokens * sizes.hidden, y + arguments.shape(kX)[0] * sizes.hidden, 0.0f);
+    const int many = threads();
+    const std::vector<Part> all = parts(arguments, sizes, many);
+    if (all.size() == 1) {
+      run(arguments, sizes, all[0], many, y);
+      return 0;
     }
+    bool failed = false;
+#pragma omp parallel for num_threads(many) schedule(dynamic) reduction(|| : failed)
+    for (size_t number = 0; number < all.size(); ++number) {
+      // No exception may leave the loop.
+      try {
+        run(arguments, sizes, all[number], 1, y);
+      } catch (const std::exception &) {
+        failed = true;
+      }
+    }
+    if (failed) return 2;
   } catch (const std::exception &) {
     return 2;
   }
