@@ -43,10 +43,10 @@ def visit(fixture: Fixture) -> Iterator[Open]:
 
 
 def test_an_answer_grows_while_it_is_made(visit: Open, fixture: Fixture) -> None:
-    told = visit().ask(QUESTION * 8)
+    told = visit().ask(QUESTION * 20)
     shown = texts(told)
     answers = [messages[-1] for messages in shown]
-    assert {messages[0] for messages in shown} == {QUESTION * 8}
+    assert {messages[0] for messages in shown} == {QUESTION * 20}
     assert len(set(answers)) > 5
     assert all(later.startswith(earlier) for earlier, later in pairwise(answers[1:]))
     assert QUESTION in answers[-1]
