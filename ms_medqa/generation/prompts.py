@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 
 import mindspore as ms
 import numpy as np
@@ -82,7 +83,8 @@ class Prompts:
         """Prompts that the kernel reads, or what is left of them: the first, and others for which there is room.
 
         They are to be read now, and count as read. The rest waits for the next step: to read them apart takes no longer
-        where layers are small. Where they are not, all are left to `read` if there is not room for all.
+        where layers are small. Where they are not, those that operators can read in one piece are left to `read`, if
+        there is not room for all.
         """
         waiting, few = self._waiting(), self._rows.few
         if not waiting:
@@ -90,8 +92,12 @@ class Prompts:
         self._rows.hold_all()
         left = [self._left(row, one) for row, one in waiting]
         short = [(row, one, count) for (row, one), count in zip(waiting, left, strict=True) if count <= few]
-        if not self._rows.decoder.reader.kernel.small and sum(count for _, _, count in short) > few:
-            return []
+        if not self._rows.decoder.reader.kernel.small:
+            fresh = [
+                not one.read and len(one.request.prompt) - count < reading.SMALLEST_PIECE for _, one, count in short
+            ]
+            if sum(count for _, _, count in compress(short, fresh)) > few:
+                short = [one for one, is_fresh in zip(short, fresh, strict=True) if not is_fresh]
         chosen, found, used = list[Piece](), list[Held](), 0
         for row, running, count in short:
             request = running.request
@@ -164,11 +170,16 @@ class Prompts:
         None where the model fails at one: no mask hides a NaN of that from the others, so each is to be read apart.
         """
         prompts = [running.request.prompt for _, running in together]
-        adapters = [running.request.adapter for _, running in together for _ in running.request.prompt]
-        width = bucket(len(adapters), reading.SMALLEST_PIECE)
-        choice = self._choice([*adapters, *[None] * (width - len(adapters))])
         rows = [row for row, _ in together]
-        logits = self._rows.decoder.read_together(prompts, rows, width, choice).asnumpy()
+        if sum(map(len, prompts)) <= self._rows.few:
+            # As few tokens as this have no other graph.
+            pieces = [Piece(prompt, row, 0, len(prompt)) for prompt, row in zip(prompts, rows, strict=True)]
+            logits = self._rows.decoder.feed(pieces).asnumpy()
+        else:
+            adapters = [running.request.adapter for _, running in together for _ in running.request.prompt]
+            width = bucket(len(adapters), reading.SMALLEST_PIECE)
+            choice = self._choice([*adapters, *[None] * (width - len(adapters))])
+            logits = self._rows.decoder.read_together(prompts, rows, width, choice).asnumpy()
         self._rows.overwrite(rows)
         if not is_finite(logits[: len(rows)]):
             self._rows.clear(rows)

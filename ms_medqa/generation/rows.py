@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ms_medqa.backend.graph_memory import free_graphs
 from ms_medqa.generation.held import NOTHING, SHORTEST_SHARED, Held
 from ms_medqa.generation.reading import bucket
 from ms_medqa.generation.request import Running
@@ -103,6 +104,8 @@ class CacheRows:
 
     def drop(self) -> None:
         """Drop the decoder in use as well."""
+        if self._decoder is not None:
+            free_graphs(self._decoder)
         self._decoder, self.taken, self._held = None, [], []
 
     def clear_failed(self) -> None:
@@ -256,4 +259,7 @@ class CacheRows:
             if used + one.positions <= 2 * self._largest:
                 used += one.positions
                 kept.append(one)
+        for one in self._idle:
+            if one not in kept:
+                free_graphs(one)
         self._idle = [one for one in self._idle if one in kept]

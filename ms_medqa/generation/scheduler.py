@@ -160,8 +160,9 @@ class Scheduler:
     def _dropped_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except Exception:
-            # A run that failed may have left NaN in the cache, which no mask hides from the next answer.
+        except BaseException:
+            # A run that failed may have left NaN in the cache, which no mask hides from the next answer. One that was
+            # interrupted may not have read what counts as read.
             self._rows.drop()
             raise
 

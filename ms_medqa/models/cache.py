@@ -158,6 +158,7 @@ class CachedDecoder(nn.Cell):
         used = sum(counts)
         assert min(counts) > 0
         assert len({piece.row for piece in pieces}) == len(pieces)
+        assert used <= self.feed_widths[-1]
         width = next(width for width in self.feed_widths if width >= used)
         ids, rows, positions = np.zeros(width, np.int32), np.full(width, -1, np.int32), np.zeros(width, np.int32)
         lengths, last = np.zeros((width, 1), np.int32), np.zeros(self.batch, np.int32)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # What the kernel takes first: places, the norms' epsilon, x, slots.
 _FIRST = 4
-# Numbers of a layer below which an operator costs more than its work, for more than few tokens as well; `kSmall` in
-# backend/kernels/decoder_step.cc.
+# Numbers of a layer's matrices up to which an operator costs more than its work, for more than few tokens as well;
+# `kSmall` in backend/kernels/decoder_step.cc.
 SMALL_LAYER = 1_000_000
 MOST_TOKENS_OF_SMALL = 128
 
@@ -43,7 +43,7 @@ class StepKernel(nn.Cell):
         self.kernel = few_rows.step_kernel() if suits else None
         self.most_tokens, self.small = 0, False
         if self.kernel is not None:
-            self.small = sum(weight.size for weight in reader.weights[0]) < SMALL_LAYER
+            self.small = sum(weight.size for weight in reader.weights[0] if weight.ndim == 2) <= SMALL_LAYER
             self.most_tokens = MOST_TOKENS_OF_SMALL if self.small else few_rows.MOST_ROWS
             self.epsilon = Tensor(np.array([config.rms_norm_eps], np.float32))
             self.places = Tensor(np.array(_places(reader), np.int32))

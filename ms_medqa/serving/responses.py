@@ -219,6 +219,8 @@ class StreamedResponse(Response):
     async def _send(self, send: Send) -> None:
         async def event(text: str, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": f"data: {text}\n\n".encode(), "more_body": more})
+            # That the client has left is told in the loop's next turn. Until then each write fails, which asyncio logs.
+            await asyncio.sleep(0)
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         chunks = self._follower.chunks(self._usage_wanted)

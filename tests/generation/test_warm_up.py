@@ -12,9 +12,11 @@ import pytest
 import tiny
 from scheduling import GREEDY, SHARED, alone, prompt, request, run
 
-from ms_medqa.generation import generate, load_model, rows
+from ms_medqa.backend.few_rows_library import library
+from ms_medqa.generation import generate, load_model, reading, rows
 from ms_medqa.generation.request import Request
 from ms_medqa.generation.scheduler import Scheduler
+from ms_medqa.models import step_kernel
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.peft.rows import load_row_adapters
 
@@ -111,6 +113,27 @@ def test_no_request_waits_for_a_graph(
         assert {kind for kind, _ in widths} == {"first", "later", "together"}
     assert compiled == []
     assert made == sizes
+
+
+@pytest.mark.skipif(library() is None, reason="the installation found no C++ compiler")
+def test_few_tokens_of_large_layers_that_operators_might_read(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch, together: list[list[int]]
+) -> None:
+    """The kernel reads them wherever they come from, for no operator's graph is as narrow."""
+    monkeypatch.setattr(step_kernel, "SMALL_LAYER", 0)
+    monkeypatch.setattr(reading, "LARGEST_PIECE", 64)
+    prompts = [prompt(size) for size in (10, 20, 60, 5)]
+    expected = [alone(tokens) for tokens in prompts]
+    batch = Scheduler(tiny.model(), 4)
+    batch.warm_up(100)
+    for _ in range(2):
+        compiled.clear()
+        running = [batch.add(request(tokens)) for tokens in prompts]
+        run(batch)
+        assert [one.tokens for one in running] == expected
+        assert compiled == []
+        batch.forget()
+    assert together == []
 
 
 def test_with_adapters_as_well(tmp_path: Path, compiled: list[str]) -> None:
