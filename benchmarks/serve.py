@@ -270,7 +270,7 @@ def main() -> int:
     parser.add_argument("--times", type=float, default=5, help="tokens/s of all clients, at least so many of one's")
     parser.add_argument("--flat-mb", type=float, default=8)
     parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--before", type=int, default=5_000, help="connections before files and memory are counted")
+    parser.add_argument("--before", type=int, default=30_000, help="connections before files and memory are counted")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--unread", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
