@@ -10,7 +10,7 @@ from ms_medqa.config.errors import RunError
 from ms_medqa.config.schema import GenerateSection
 from ms_medqa.generation.beams import BeamParams, Hypothesis
 from ms_medqa.generation.engine import Engine
-from ms_medqa.generation.many import decode_requests
+from ms_medqa.generation.many import Generated, decode_requests
 from ms_medqa.generation.params import SamplingParams
 from ms_medqa.generation.prepared import Prepared
 from ms_medqa.generation.request import Finish, Request
@@ -101,7 +101,7 @@ def all_answers(
         pieces[index].append(texts[index].push(token))
         return texts[index].stopped
 
-    def ended(index: int) -> None:
+    def ended(index: int, _: Generated) -> None:
         question = index // size
         left[question] -= 1
         if not left[question] and question not in failed:

@@ -49,7 +49,7 @@ def decode_many(
     """
     seed = draw_seed() if seed is None else seed
     requests = [Request(prompt, params, max_new_tokens, end_ids, seed, stream) for stream, prompt in enumerate(prompts)]
-    return decode_requests(engine, requests, batch_size=batch_size, on_answer=lambda index: on_answer())
+    return decode_requests(engine, requests, batch_size=batch_size, on_answer=lambda index, answer: on_answer())
 
 
 def decode_requests(
@@ -58,7 +58,7 @@ def decode_requests(
     *,
     batch_size: int,
     stopped: Callable[[int, int], bool] = lambda index, token: False,
-    on_answer: Callable[[int], object] = lambda index: None,
+    on_answer: Callable[[int, Generated], object] = lambda index, answer: None,
     on_error: Callable[[int, RunError], object] | None = None,
 ) -> list[Generated]:
     """`decode_many` of requests that may differ in more than their prompts, such as their adapters.
@@ -66,7 +66,7 @@ def decode_requests(
     Args:
         batch_size: requests at a time.
         stopped: told the number of a request and its newest token; ends that answer by returning True.
-        on_answer: told the number of each request that is done.
+        on_answer: told the number of each request that is done, and its answer.
         on_error: told the number of each at which the model failed, and why, before `on_answer`; None: that is raised.
     """
     if not requests:
@@ -95,5 +95,5 @@ def decode_requests(
                     scheduler.remove(output.running)
                     del running[output.running]
                     answers[index] = Generated(output.running.tokens, ended or output.finish == "stop")
-                    on_answer(index)
+                    on_answer(index, answers[index])
     return [answers[index] for index in range(len(requests))]
