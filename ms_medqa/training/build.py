@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -31,13 +34,21 @@ from ms_medqa.training.step import TrainStep
 
 @dataclass
 class TrainingData:
-    """Rows and their order, for training and, where there is any, validation."""
+    """Rows and their order, for training and, where there is any, validation.
+
+    Attributes:
+        fingerprint: SHA-256 of the training part's tokens.
+        folder: the converted folder that they are from, as a whole path.
+        texts: SHA-256 of the training part's JSON Lines; None where the folder does not tell.
+    """
 
     train: Rows
     train_plan: BatchPlan
     val: Rows | None
     val_plan: BatchPlan | None
     fingerprint: str
+    folder: Path
+    texts: str | None
 
     @property
     def records(self) -> tuple[int, int]:
@@ -188,8 +199,15 @@ def load_data(config: Config, tokenizer: Tokenizer, prompt: Prompt, world: distr
     if len(val_records):
         val = build_rows(val_records, length, packing, split_records=kind == "text")
         val_plan = BatchPlan(val, batch, 1, world.size, seed, shuffle=False)
-    digest = description["files"]["train.mindrecord"]["sha256"]
-    return TrainingData(train, plan, val, val_plan, digest)
+    digest = _digest_of(description)
+    texts = description["files"].get("train.jsonl", {}).get("sha256")
+    return TrainingData(train, plan, val, val_plan, digest, path.resolve(), texts)
+
+
+def _digest_of(description: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the training part's file; of several, that of all theirs."""
+    digests = [description["files"][name]["sha256"] for name in description["shards"]["train"]]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def check_positions(model: CausalLM, config: Config, folder: Path) -> None:

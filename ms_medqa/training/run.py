@@ -11,10 +11,11 @@ from pathlib import Path
 from ms_medqa.backend.device import peak_memory
 from ms_medqa.config.console import say
 from ms_medqa.config.errors import UserError
-from ms_medqa.config.files import atomic_write
+from ms_medqa.config.files import atomic_write, write_json
 from ms_medqa.config.loader import dump_config
 from ms_medqa.config.native_log import move_to
 from ms_medqa.config.schema import Config
+from ms_medqa.data.raw import printable
 from ms_medqa.training.build import build_run
 from ms_medqa.training.callbacks import Callback
 from ms_medqa.training.checkpoint import Checkpoints, TrainerState
@@ -22,6 +23,8 @@ from ms_medqa.training.plan import describe, plan_of, plan_run
 from ms_medqa.training.result import save_result
 from ms_medqa.training.trainer import Trainer
 
+# Written before the first step; alone they are no run.
+_BEFORE = ("config.yaml", "data.json")
 _RUN_FILES = (
     "checkpoints",
     "adapter",
@@ -30,7 +33,7 @@ _RUN_FILES = (
     "tensorboard",
     "loss.png",
     "mindspore.log",
-    "config.yaml",
+    *_BEFORE,
 )
 
 
@@ -82,6 +85,9 @@ def train(config: Config, dry_run: bool = False, callbacks: Sequence[Callback] =
             # Whoever repeats the run from this file wants it from the start.
             section = config.train.model_copy(update={"resume": None})
             file.write(dump_config(config.model_copy(update={"train": section})))
+        # The path in config.yaml may be relative to a folder that nobody knows later, and another conversion may take
+        # the place of this one.
+        write_json(output / "data.json", {"path": printable(run.data.folder), "train_sha256": run.data.texts})
         move_to(output / "mindspore.log")
         command = shlex.join(["ms-medqa", "train", str(output / "config.yaml"), "--resume"])
         again = "the command of this run with --resume" if run.world.size > 1 else command
@@ -111,7 +117,7 @@ def find_checkpoint(config: Config, output: Path) -> Path | None:
 def _put_earlier_run_aside(output: Path) -> None:
     """Move an earlier run's files into `previous-N/`: a new run neither mixes with them nor destroys them."""
     present = [output / name for name in _RUN_FILES if (output / name).exists()]
-    if not any(path.name != "config.yaml" for path in present):
+    if not any(path.name not in _BEFORE for path in present):
         return
     number = 1
     while (output / f"previous-{number}").exists():

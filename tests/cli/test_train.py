@@ -53,7 +53,7 @@ class TestLoraRun:
     def test_the_folder_holds_what_it_should(self, run: tuple[Path, str]) -> None:
         output = run[0]
         assert {path.name for path in output.iterdir()} == {
-            *("config.yaml", "metrics.jsonl", "tensorboard", "loss.png", "checkpoints", "adapter")
+            *("config.yaml", "data.json", "metrics.jsonl", "tensorboard", "loss.png", "checkpoints", "adapter")
         }
         assert {path.name for path in (output / "adapter").iterdir()} == {
             *("adapter_config.json", "adapter_model.safetensors", "base.json", "prompt.json"),
@@ -135,7 +135,7 @@ def test_all_weights_into_a_folder_that_holds_an_earlier_run(
 ) -> None:
     """`lora: null` trains everything, writes OUT/model, and moves the files of the run before it aside."""
     output = tmp_path / "out"
-    for name in ("adapter/adapter_config.json", "checkpoints/step-000001/complete.json", "metrics.jsonl"):
+    for name in ("adapter/adapter_config.json", "checkpoints/step-000001/complete.json", "metrics.jsonl", "data.json"):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (output / name).write_text('{"kind": "train", "step": 1, "loss": 9}', encoding="utf-8")
     (output / "notes.txt").write_text("mine", encoding="utf-8")
@@ -146,7 +146,7 @@ def test_all_weights_into_a_folder_that_holds_an_earlier_run(
     assert f"it was moved to {output / 'previous-2'}" in said
     assert ": all weights" in said
     assert set(files(output / "previous-2")) == {
-        *("adapter/adapter_config.json", "checkpoints/step-000001/complete.json", "metrics.jsonl")
+        *("adapter/adapter_config.json", "checkpoints/step-000001/complete.json", "metrics.jsonl", "data.json")
     }
     assert (output / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert not (output / "adapter").exists()

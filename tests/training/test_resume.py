@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import trainable
 
+from ms_medqa.evaluation.overlap_check import training_data_of
 from ms_medqa.training.checkpoint import Checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -111,8 +112,16 @@ def test_a_finished_run_has_nothing_to_resume(copy: Path) -> None:
     assert trainable.train(config, "--resume") == 0
     after = files(copy)
     for name in before:
-        if name.startswith(("adapter/", "checkpoints/", "metrics")):
+        if name.startswith(("adapter/", "checkpoints/", "metrics", "data.json")):
             assert after[name] == before[name], name
+    # An evaluation finds by it what the adapter was trained on, wherever the run's folder is.
+    data = trainable.place() / "data"
+    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
+    assert json.loads(after["data.json"]) == {
+        "path": str(data.resolve()),
+        "train_sha256": manifest["files"]["train.jsonl"]["sha256"],
+    }
+    assert training_data_of(copy / "adapter") == data.resolve()
 
 
 def other_model(folder: Path) -> Path:
