@@ -120,6 +120,15 @@ class CachedDecoder(nn.Cell):
         self._write(found, self._places(np.full(width, row), np.arange(start, start + width)))
         return logits
 
+    def states(self, tokens: Sequence[int], start: int, width: int, length: int) -> Tensor:
+        """`read` into the first row, for the states of all tokens: (width, H), what `PromptReader.score` takes."""
+        assert 0 < len(tokens) <= width <= self.length - start
+        ids = np.zeros(width, np.int32)
+        ids[: len(tokens)] = tokens
+        x, found = self._piece(ids, 0, start, length, ())
+        self._write(found, self._places(np.zeros(width, np.int32), np.arange(start, start + width)))
+        return x
+
     def _piece(
         self,
         ids: np.ndarray,

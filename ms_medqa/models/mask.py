@@ -59,6 +59,34 @@ class AttentionMask(nn.Cell):
             masks = (*masks, mask)
         return masks
 
+    def of_trees(self, trees: Tensor, branches: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """Causal within a trunk and each of the branches that follow it: a branch sees nothing of the others.
+
+        Args:
+            trees: int32 (L,), a number for each tree.
+            branches: int32 (L,), 0 in the trunk, a number above for each branch.
+            positions: int32 (L,); those of each branch go on from its trunk's.
+
+        Returns:
+            A mask for each window, float32, broadcastable to (heads, 1, L, L).
+        """
+
+        def pairs(numbers: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.expand_dims(numbers, 1), ops.expand_dims(numbers, 0)
+
+        branch, other = pairs(branches)
+        own = ops.logical_and(ops.equal(*pairs(trees)), ops.logical_or(ops.equal(branch, other), ops.equal(other, 0)))
+        behind = ops.cast(ops.sub(*pairs(positions)), ms.float32)
+        own = ops.cast(own, ms.float32) * ops.cast(ops.greater_equal(behind, 0.0), ms.float32)
+        masks = ()
+        for window in self.windows:
+            seen = own * ops.cast(ops.less(behind, float(window)), ms.float32) if window > 0 else own
+            mask = ops.tile(ops.reshape((1.0 - seen) * MASKED, (1, 1, *behind.shape)), (self.copies, 1, 1, 1))
+            if self.alibi:
+                mask = mask - ops.reshape(self.slopes, (-1, 1, 1, 1)) * behind
+            masks = (*masks, mask)
+        return masks
+
     def of_step(self, positions: Tensor, slots: Tensor) -> tuple[Tensor, ...]:
         """One query a sequence over a cache whose slots are positions.
 

@@ -40,6 +40,7 @@ class PromptReader(nn.Cell):
         self.masks = len(model.model.mask.windows)
         self.product = backend_ops.ForwardLinear()
         self.off_caller = backend_ops.OffCaller()
+        self.best = ops.ArgMaxWithValue(axis=1)
         # Neither adapter nor bias: a product is all there is.
         self.plain_head = model.head_parameter is not None
         # Parameters of each layer, in the order in which its graphs take them.
@@ -146,6 +147,36 @@ class PromptReader(nn.Cell):
         decoder = self.lm.model
         masks = decoder.mask.of_sequences(ops.expand_dims(prompts, 0))
         return (decoder.embed_tokens(input_ids), *masks, *self.rope(positions, lengths))
+
+    @kept_jit
+    def begin_trees(
+        self, input_ids: Tensor, positions: Tensor, trees: Tensor, branches: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What the layers need for W tokens of trees, see `AttentionMask.of_trees`: states, masks, rotary tables.
+
+        Args:
+            input_ids, positions, trees, branches: int32 (W,).
+            lengths: int32 (W, 1), of the text that a token is part of.
+        """
+        decoder = self.lm.model
+        masks = decoder.mask.of_trees(trees, branches, positions)
+        return (decoder.embed_tokens(input_ids), *masks, *self.rope(positions, lengths))
+
+    @kept_jit
+    def score(self, x: Tensor, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """How likely tokens are: what the layers have made of W tokens, which of those predict, and what comes.
+
+        Args:
+            x: (W, H).
+            places, labels: int32 (K,).
+
+        Returns:
+            float32 (K,) log-probabilities in nats of the labels, and int32 (K,) the likeliest tokens.
+        """
+        log_probabilities = ops.log_softmax(self.logits(x, places), -1)
+        likeliest, _ = self.best(log_probabilities)
+        chosen = ops.gather_d(log_probabilities, 1, ops.expand_dims(labels, 1))
+        return ops.reshape(chosen, (-1,)), ops.cast(likeliest, ms.int32)
 
     @kept_jit
     def go_on(self, input_ids: Tensor, slots: Tensor, start: Tensor, length: Tensor) -> tuple[Tensor, ...]:
