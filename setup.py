@@ -39,6 +39,9 @@ CORE = [
     "tensorboardX>=2.6.2,<3",
     "jieba>=0.42.1,<0.43",
     "rouge-chinese>=1.0.3,<2",
+    "rouge-score>=0.1.2,<0.2",
+    "sacrebleu>=2.4,<3",
+    "scipy>=1.11,<2",
 ]
 SERVE = ["fastapi>=0.115,<1", "uvicorn>=0.30,<1"]
 # The page opens only those of Gradio's routes that it needs, which another release may name otherwise.
@@ -55,7 +58,7 @@ EXTRAS = {
         # Drives a Chromium that is there already.
         "playwright>=1.50,<2",
     ],
-    "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1", "tiktoken>=0.7,<1"],
+    "parity": ["torch>=2.4,<3", "transformers>=4.51,<6", "peft>=0.15,<1", "tiktoken>=0.7,<1", "lm-eval>=0.4.9,<0.5"],
     # Reads PyTorch pickles with its loader for plain weights; earlier releases let code through that loader.
     "import-bin": ["torch>=2.10,<3"],
     # The report needs nothing beyond the core; the name is there for scripts that ask for it.
