@@ -8,15 +8,27 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
+from ms_medqa.config.side_by_side import cells_of
+
 # More columns than this are joined.
 _MOST_COLUMNS = 40
 _WIDTH, _HEIGHT = 360, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 8, 34
 _ROW, _BAR, _LABEL, _VALUE, _WIDE = 26, 16, 190, 76, 760
+# In cells: a Chinese character takes two.
 _LONGEST_LABEL = 28
 
 
-def histogram(edges: Sequence[float], counts: Sequence[int], *, css: str, axis: str) -> Markup:
+def histogram(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    *,
+    css: str,
+    axis: str,
+    title: str | None = None,
+    span: str = "{} to less than {}",
+    most: int = 0,
+) -> Markup:
     """Columns of one series, each with its range and count as tooltip.
 
     Every bin is as wide as any other on the page, so a last bin for all that is longer does not squeeze the rest.
@@ -26,34 +38,38 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, css: str, axis: 
         counts: n numbers.
         css: class of the columns.
         axis: what the numbers are.
+        title: what it is, for screen readers; by default in English, of records.
+        span: how the range of a column is written, with the places of its two ends.
+        most: the count that the scale reaches at least, so that charts beside each other have the same.
     """
     edges, counts = _joined(list(edges), list(counts))
-    top = _axis_end(max(counts, default=0))
+    top = _axis_end(max([most, *counts]))
     plot, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     slot = plot / max(1, len(counts))
     parts = []
     for share in (0, 0.5, 1):
         y = _TOP + high * (1 - share)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_n(y)}" y2="{_n(y)}"/>')
-        parts.append(_text(_LEFT - 6, y + 4, _short(top * share), "end"))
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{px(y)}" y2="{px(y)}"/>')
+        parts.append(label_at(_LEFT - 6, y + 4, short(top * share), "end"))
     for number, (count, (low, end)) in enumerate(zip(counts, itertools.pairwise(edges), strict=True)):
         if not count:
             continue
         tall = max(1.0, high * count / top)
         gap = min(2.0, slot / 4)
         parts.append(
-            f'<rect class="{escape(css)}" x="{_n(_LEFT + number * slot + gap / 2)}" y="{_n(_TOP + high - tall)}" '
-            f'width="{_n(slot - gap)}" height="{_n(tall)}"><title>{_range(low, end)}: {count:,}</title></rect>'
+            f'<rect class="{escape(css)}" x="{px(_LEFT + number * slot + gap / 2)}" y="{px(_TOP + high - tall)}" '
+            f'width="{px(slot - gap)}" height="{px(tall)}">'
+            f"<title>{escape(_range(low, end, span))}: {count:,}</title></rect>"
         )
     # A wider last bin begins where the scale ends, so its end has no place on it.
     more = len(edges) > 3 and edges[-1] - edges[-2] != edges[1] - edges[0]
     last = len(edges) - (2 if more else 1)
     step = max(1, math.ceil(last / 5))
     for number in range(0, last + 1, step):
-        parts.append(_text(_LEFT + number * slot, _HEIGHT - _BOTTOM + 15, _short(edges[number]), "middle"))
-    parts.append(_text(_LEFT + plot / 2, _HEIGHT - 4, axis, "middle"))
+        parts.append(label_at(_LEFT + number * slot, _HEIGHT - _BOTTOM + 15, short(edges[number]), "middle"))
+    parts.append(label_at(_LEFT + plot / 2, _HEIGHT - 4, axis, "middle"))
     total = sum(counts)
-    return _svg(_WIDTH, _HEIGHT, f"Histogram of {total:,} records by {axis}", parts)
+    return svg(_WIDTH, _HEIGHT, title or f"Histogram of {total:,} records by {axis}", parts)
 
 
 def bars(rows: Mapping[str, Mapping[str, int]], css: Mapping[str, str], *, title: str) -> Markup:
@@ -71,8 +87,7 @@ def bars(rows: Mapping[str, Mapping[str, int]], css: Mapping[str, str], *, title
     for number, (label, values) in enumerate(rows.items()):
         y = number * _ROW + (_ROW - _BAR) / 2
         middle = y + _BAR / 2 + 4
-        shown = label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
-        parts.append(_text(_LABEL - 8, middle, shown, "end", tooltip=label))
+        parts.append(label_at(_LABEL - 8, middle, shortened(label, _LONGEST_LABEL), "end", tooltip=label))
         x = float(_LABEL)
         for name, colour in css.items():
             value = values.get(name, 0)
@@ -81,23 +96,46 @@ def bars(rows: Mapping[str, Mapping[str, int]], css: Mapping[str, str], *, title
             wide = max(1.0, plot * value / most)
             # A gap of the page's colour tells neighbours apart without any outline.
             parts.append(
-                f'<rect class="{escape(colour)}" x="{_n(x)}" y="{_n(y)}" width="{_n(max(1.0, wide - 2))}" '
+                f'<rect class="{escape(colour)}" x="{px(x)}" y="{px(y)}" width="{px(max(1.0, wide - 2))}" '
                 f'height="{_BAR}" rx="2"><title>{escape(label)}, {escape(name)}: {value:,}</title></rect>'
             )
             x += wide
-        parts.append(_text(x + 6, middle, f"{sums[label]:,}", "start"))
-    return _svg(_WIDE, max(1, len(rows)) * _ROW, title, parts)
+        parts.append(label_at(x + 6, middle, f"{sums[label]:,}", "start"))
+    return svg(_WIDE, max(1, len(rows)) * _ROW, title, parts)
 
 
-def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> Markup:
-    # Everything in the parts went through `escape` or is a number.
+def svg(width: int, height: int, title: str, parts: Sequence[str]) -> Markup:
+    """A chart from its parts, each of which is finished markup, escaped by whoever made it."""
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704
 
 
-def _text(x: float, y: float, text: str, anchor: str, tooltip: str | None = None) -> str:
+def label_at(x: float, y: float, text: str, anchor: str, tooltip: str | None = None) -> str:
+    """A text in a chart, escaped; `anchor` is "start", "middle" or "end"."""
     title = f"<title>{escape(tooltip)}</title>" if tooltip is not None else ""
-    return f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(text)}{title}</text>'
+    return f'<text x="{px(x)}" y="{px(y)}" text-anchor="{anchor}">{escape(text)}{title}</text>'
+
+
+def shortened(text: str, cells: int) -> str:
+    """A text of at most so many cells, a Chinese character taking two; a longer one ends in "…"."""
+    if cells_of(text) <= cells:
+        return text
+    text = text[:cells]
+    while cells_of(text) > cells - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def short(number: float) -> str:
+    """A number on an axis: 12,000 as 12k."""
+    if number >= 1_000_000:
+        return f"{number / 1_000_000:.4g}M"
+    return f"{number / 1000:.4g}k" if number >= 10_000 else f"{number:,.10g}"
+
+
+def px(number: float) -> str:
+    """A coordinate, short and the same on every machine."""
+    return f"{number:.1f}".removesuffix(".0")
 
 
 def _joined(edges: list[float], counts: list[int]) -> tuple[list[float], list[int]]:
@@ -113,16 +151,5 @@ def _axis_end(most: float) -> int:
     return next(step * power for step in itertools.chain(range(2, 20, 2), range(20, 201, 10)) if step * power >= most)
 
 
-def _range(low: float, end: float) -> str:
-    return f"{low:,g}" if end == low + 1 else f"{low:,.10g} to less than {end:,.10g}"
-
-
-def _short(number: float) -> str:
-    if number >= 1_000_000:
-        return f"{number / 1_000_000:.4g}M"
-    return f"{number / 1000:.4g}k" if number >= 10_000 else f"{number:,.10g}"
-
-
-def _n(number: float) -> str:
-    """A coordinate, short and the same on every machine."""
-    return f"{number:.1f}".removesuffix(".0")
+def _range(low: float, end: float, span: str) -> str:
+    return f"{low:,g}" if end == low + 1 else span.format(f"{low:,.10g}", f"{end:,.10g}")

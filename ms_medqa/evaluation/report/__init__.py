@@ -1,0 +1,1 @@
+"""The report of an evaluation: from figures to tables, sentences, charts and a page."""

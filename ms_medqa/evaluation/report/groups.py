@@ -1,0 +1,65 @@
+"""Figures of a report by group, such as the subject of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ms_medqa.evaluation.report.numbers import counted, mapping, number, text
+from ms_medqa.evaluation.report.rows import Cell, headline, rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A table of groups.
+
+    Attributes:
+        headline: the figure that stands for a group in a chart.
+        models: those that have figures of groups.
+        columns: (label of a figure, model) of each column.
+        rows: (name, items, cells) of each group, large ones first.
+    """
+
+    headline: str
+    models: Sequence[str]
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[str, str, Sequence[Cell]]]
+
+
+def groups_of(task: Mapping[str, Any], models: Sequence[str], language: str) -> Groups | None:
+    """The groups of a task; None where it has none with a figure."""
+    groups = mapping(task.get("groups"))
+    rows = {
+        name: {
+            row.figure: row for row in rows_of(mapping(mapping(group).get("figures")), models, language, n=_n(group))
+        }
+        for name, group in groups.items()
+    }
+    every = {row.figure: row for group in rows.values() for row in group.values()}
+    first = headline(list(every.values()))
+    if first is None:
+        return None
+    # A model that was not asked by group has no column of its own.
+    present = [
+        model for model in models if any(mapping(mapping(group).get("figures")).get(model) for group in groups.values())
+    ]
+    columns = [(figure, model) for figure in every for model in present]
+    names = sorted(rows, key=lambda name: (-(_n(groups[name]) or 0), name))
+    return Groups(
+        first.figure,
+        present,
+        [(every[figure].label, model) for figure, model in columns],
+        [
+            (
+                text(name),
+                counted(_n(groups[name])),
+                [rows[name][figure].cells[model] if figure in rows[name] else Cell() for figure, model in columns],
+            )
+            for name in names
+        ],
+    )
+
+
+def _n(group: Any) -> float | None:
+    return number(mapping(group).get("n"))

@@ -1,0 +1,132 @@
+"""The tasks of a report taken apart for the page and for Markdown: texts in its language, nothing escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ms_medqa.evaluation.report.confusion import Confusion, confusion_of
+from ms_medqa.evaluation.report.groups import Groups, groups_of
+from ms_medqa.evaluation.report.numbers import listing, mapping, number, shown, text
+from ms_medqa.evaluation.report.rows import Row, bases_of, models_of, rows_of, tasks_of
+from ms_medqa.evaluation.report.sentences import Said, comparisons, items, listed, overlap, reasons
+from ms_medqa.evaluation.report.words import words_of
+
+_MOST_EXAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item; a context, reference or answer that is not there is None.
+
+    Attributes:
+        answers: (model, answer, score) of each model that has one.
+    """
+
+    id: str
+    question: str
+    context: str | None
+    reference: str | None
+    answers: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One task.
+
+    Attributes:
+        source: what the report has of it.
+        name: of the task.
+        general: its data is general: what did the models forget?
+        data: path and digest.
+        models: those that have figures of it.
+        bases: tuned model -> the one that it is compared with.
+        rows: one for each figure.
+        said: one sentence for each tuned model.
+        items: how many items there are and how many were skipped.
+        reasons: why, with counts.
+        skipped: (id, reason) of those that are listed, and `listed`, how many of all these are.
+        overlap: with the training data.
+        charts: name -> model -> numbers, one for each answer.
+    """
+
+    source: Mapping[str, Any]
+    name: str
+    kind: str
+    general: bool
+    data: str
+    models: Sequence[str]
+    bases: Mapping[str, str]
+    rows: Sequence[Row]
+    said: Sequence[Said]
+    items: str
+    reasons: Mapping[str, int]
+    skipped: Sequence[tuple[str, str]]
+    listed: str
+    overlap: Said
+    groups: Groups | None
+    confusion: Mapping[str, Confusion]
+    charts: Mapping[str, Mapping[str, Sequence[float]]]
+    examples: Sequence[Example]
+
+
+def parts_of(report: Mapping[str, Any], language: str) -> list[Part]:
+    """The tasks of a report in their order."""
+    return [_part(task, models_of(report), language) for task in tasks_of(report)]
+
+
+def _part(task: Mapping[str, Any], models: Sequence[str], language: str) -> Part:
+    words = words_of(language)
+    figures, differences = mapping(task.get("figures")), mapping(task.get("differences"))
+    models = [name for name in models if name in figures]
+    rows = rows_of(figures, models, language, n=task.get("n"), differences=differences)
+    skipped, bases = mapping(task.get("skipped")), bases_of(task)
+    return Part(
+        source=task,
+        name=text(task.get("name")),
+        kind=text(task.get("kind")),
+        general=bool(task.get("general")),
+        data=_data(mapping(task.get("data"))),
+        models=models,
+        bases=bases,
+        rows=rows,
+        said=comparisons(task, rows, words),
+        items=items(task, words),
+        reasons=reasons(task),
+        skipped=[
+            (text(each.get("id")), text(each.get("reason"))) for each in map(mapping, listing(skipped.get("items")))
+        ],
+        listed=listed(len(listing(skipped.get("items"))), skipped.get("count"), words),
+        overlap=overlap(task, words),
+        groups=groups_of(task, models, language),
+        confusion={model: confusion_of(mapping(each), words) for model, each in mapping(task.get("confusion")).items()},
+        charts={name: _numbers(mapping(each)) for name, each in mapping(task.get("charts")).items()},
+        examples=[_example(mapping(each), models) for each in listing(task.get("examples"))[:_MOST_EXAMPLES]],
+    )
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    digest = f" (sha256 {text(data['sha256'])})" if data.get("sha256") else ""
+    return text(data["path"]) + digest if data.get("path") else ""
+
+
+def _numbers(models: Mapping[str, Any]) -> dict[str, list[float]]:
+    found = {
+        model: [value for value in map(number, listing(values)) if value is not None]
+        for model, values in models.items()
+    }
+    return {model: values for model, values in found.items() if values}
+
+
+def _example(example: Mapping[str, Any], models: Sequence[str]) -> Example:
+    answers, scores = mapping(example.get("answers")), mapping(example.get("scores"))
+    names = [*models, *(name for name in answers if name not in models)]
+    context, reference = (None if example.get(key) is None else text(example[key]) for key in ("context", "reference"))
+    return Example(
+        text(example.get("id")),
+        text(example.get("question")),
+        context or None,
+        reference,
+        [(name, text(answers[name]), shown(scores.get(name), ".3f")) for name in names if name in answers],
+    )
