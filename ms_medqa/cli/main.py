@@ -163,7 +163,10 @@ def _parse(name: str, module: ModuleType, arguments: list[str]) -> argparse.Name
     parser = Parser(prog=f"ms-medqa {name}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse(arguments)
+    args = parser.parse(arguments)
+    # For what tells how it can be repeated.
+    args.command_line = ["ms-medqa", name, *arguments]
+    return args
 
 
 def _fail(name: str, text: str, status: int, error: BaseException | None) -> int:

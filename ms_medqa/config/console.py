@@ -31,6 +31,7 @@ def progress(
     iterable: Iterable[Any] | None = None,
     *,
     total: int | None = None,
+    initial: int = 0,
     desc: str,
     unit: str,
 ) -> tqdm[Any]:
@@ -42,6 +43,7 @@ def progress(
     Args:
         iterable: what to walk through; None for a bar that is moved with `.update(n)`.
         total: number of units, where `len(iterable)` does not tell it.
+        initial: units that were done before.
         desc: what is being done.
         unit: what is counted.
     """
@@ -50,6 +52,7 @@ def progress(
     return tqdm(
         iterable,
         total=total,
+        initial=initial,
         desc=desc,
         unit=unit,
         delay=1.0,

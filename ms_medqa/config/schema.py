@@ -184,7 +184,15 @@ class EvalSection(Section):
 
     batch_size: int = Field(16, ge=1, description="Rows in one batch.")
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer.")
-    limit: int | None = Field(None, ge=1, description="Evaluate only the first N records.")
+    limit: int | None = Field(None, ge=1, description="Evaluate only the first N records of each task.")
+    generate: bool = Field(True, description="Have the models answer; `false`: their likelihoods alone.")
+    options: Literal["line", "letter", "text"] = Field(
+        "line", description="What is scored of an exam question's option: `B. text` as in training, `B`, or its text."
+    )
+    group_by: str | None = Field(
+        None, description="Column by which exam questions are grouped; empty: a subject's column is found by itself."
+    )
+    language: Literal["en", "zh"] = Field("en", description="Of the report.")
 
 
 class GenerateSection(Section):

@@ -34,16 +34,20 @@ def test_both_columns_are_printed_and_saved(data: Path, tmp_path: Path, capsys: 
     assert set(report["tasks"]["qa"]) >= {"perplexity", "token_accuracy", "rouge_l", "key_fact_rate"}
     perplexity = next(line for line in out.splitlines() if line.startswith("perplexity"))
     expected = [f"{report[column]['qa']['perplexity']:.2f}" for column in ("base", "tasks")]
-    assert perplexity.split()[-2:] == expected
+    assert [word for word in perplexity.split() if word in expected] == expected
     assert expected[0] != expected[1]
     assert "Traceback" not in err
-    assert {path.name for path in output.iterdir()} == {"eval.json", "answers.jsonl", "skipped.jsonl"}
+    reports = {"report.html", "report.json", "report.md"}
+    assert {path.name for path in output.iterdir()} == {"eval.json", "answers.jsonl", "skipped.jsonl"} | reports
+    # The command that repeats it is told, as it was typed.
+    command = json.loads((output / "report.json").read_text(encoding="utf-8"))["commands"][-1]
+    assert command.startswith(f"ms-medqa eval --model {tiny.folder()} --adapter {adapter} --data {data}")
 
 
 def test_a_model_alone_has_one_column(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", str(tiny.folder()), "--data", str(data), "--output", str(tmp_path / "out"), *QUICK]
     assert main(["eval", *arguments, "eval.limit=1"]) == 0
-    assert "1 questions" in capsys.readouterr().out
+    assert "qa: 1 item" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))
     assert "base" not in report
     assert report["tasks"]["qa"]["n"] == 1
@@ -61,6 +65,14 @@ def test_a_model_alone_has_one_column(data: Path, tmp_path: Path, capsys: pytest
         (["--data", "long.jsonl", "--output", "out"], "256"),
         (["--data", "set.jsonl"], "--output"),
         (["--data", "set.jsonl", "--output", "out", "--adapter", "absent"], "absent"),
+        (["--output", "out"], "nothing to measure"),
+        (["--task", "quiz=set.jsonl", "--output", "out"], "unknown kind 'quiz'"),
+        (["--task", "choice=set.jsonl", "--output", "out"], "none of 2 records"),
+        (["--task", "choice=absent.jsonl", "--output", "out"], "absent.jsonl"),
+        (["--data", "set.jsonl", "--task", "qa=set.jsonl", "--output", "out"], "two tasks"),
+        (["--data", "set.jsonl", "--output", "out", "--model", "absent"], "absent"),
+        (["--data", "set.jsonl", "--output", "out", "eval.group_by=topic"], "eval.group_by"),
+        (["--history", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -81,3 +93,21 @@ def test_bad_input_is_one_line_and_status_2(
     assert captured.err.startswith("ms-medqa eval: error: ")
     assert words in captured.err
     assert not (tmp_path / "out" / "eval.json").exists()
+
+
+def test_tasks_of_several_kinds_and_what_they_came_to_later(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exam = tmp_path / "exam.jsonl"
+    question = {"question": "缺铁性贫血首选？", "options": {"A": "休息", "B": "补铁"}, "answer": "B", "subject": "内科"}
+    exam.write_text(json.dumps(question, ensure_ascii=False), encoding="utf-8")
+    arguments = ["eval", "--model", str(tiny.folder()), "--task", f"exam:choice={exam}", "--general", f"qa={data}"]
+    runs = tmp_path / "runs"
+    for name in ("one", "two"):
+        assert main([*arguments, "--output", str(runs / name), *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "exam: 1 item" in out
+    assert "general-qa: 2 items" in out
+    assert main(["eval", "--history", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert [word in out for word in ("one", "two", "exam", "general-qa", "accuracy", "perplexity")] == [True] * 6

@@ -14,7 +14,7 @@ import tiny
 
 from ms_medqa.config import RunError
 from ms_medqa.config.schema import DataSection, GenerateSection
-from ms_medqa.evaluation.records import read_examples
+from ms_medqa.evaluation.items import read_items
 from ms_medqa.generation import MedicalQA
 from ms_medqa.generation.dialogue import HELP, Dialogue
 from ms_medqa.generation.request import Output
@@ -142,8 +142,9 @@ def test_a_saved_dialogue_is_read_again_and_nothing_else_is_overwritten(typist: 
     assert typist.type(f"/save {file}")[1] == [f"1 turn saved: {file}"]
     typist.type("还有呢")
     assert typist.type(f"/save {file}")[1] == [f"2 turns saved again: {file}"]
-    examples, unread = read_examples(file, DataSection())
-    assert not unread
+    read = read_items(file, DataSection())
+    assert not read.skipped
+    examples = [item.record for item in read.items]
     turns = [(turn.question, visible(turn.answer)) for turn in typist.session.turns]
     assert [(*examples[0].history, (examples[0].question, examples[0].answer))] == [tuple(turns)]
     assert examples[0].context == "多喝水。"
@@ -240,8 +241,9 @@ def test_a_turn_without_an_answer_is_not_saved(typist: Typist, monkeypatch: pyte
         assert "nothing to save" in typist.type(f"/save {file}")[1][0]
     typist.type("还有呢")
     assert typist.type(f"/save {file}")[1] == [f"1 turn saved, 1 without an answer left out: {file}"]
-    [example], unread = read_examples(file, DataSection())
-    assert (example.question, list(example.history), list(unread)) == ("还有呢", [], [])
+    read = read_items(file, DataSection())
+    [item] = read.items
+    assert (item.record.question, list(item.record.history), read.skipped) == ("还有呢", [], [])
 
 
 def test_without_adapters_their_commands_say_so(typist: Typist) -> None:

@@ -1,0 +1,135 @@
+"""What an evaluation asks: the records of files, each with the group that it counts to, and those that are none."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ms_medqa.config.errors import UserError
+from ms_medqa.config.files import sha256_file, user_path
+from ms_medqa.config.schema import DataSection
+from ms_medqa.data import manifest
+from ms_medqa.data.example import Record
+from ms_medqa.data.inputs import expand_inputs
+from ms_medqa.data.readers import read_records
+
+# Columns that hold an exam question's subject, the likelier first: MedMCQA, CMB, CMExam, ScienceQA, MedQA and others.
+_SUBJECTS = (
+    "subject_name", "exam_subject", "medical discipline", "clinical department", "subject", "discipline", "category",
+    "topic", "department", "meta_info", "学科", "科目", "科室",
+)  # fmt: skip
+# C-Eval and CMMLU have a file for each subject, and its name has the part behind it.
+_PART = re.compile(r"[_-](?:test|val|dev|train|valid|validation)$")
+_LONGEST_GROUP = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record that is measured, and its group: a subject, or None."""
+
+    record: Record
+    group: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the record."""
+        return self.record.id
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record that is not measured."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What was read.
+
+    Attributes:
+        path: as named.
+        items: in the order of the files.
+        skipped: records that are none.
+        sha256: of the file; of several, of all their digests.
+    """
+
+    path: Path
+    items: list[Item]
+    skipped: list[Skipped]
+    sha256: str
+
+    @property
+    def read(self) -> int:
+        """Records, whether usable or not."""
+        return len(self.items) + len(self.skipped)
+
+
+def read_items(path: str | Path, settings: DataSection | None = None, group_by: str | None = None) -> Items:
+    """The items of a file, of all files in a folder, or of the test part of a converted folder.
+
+    Args:
+        path: `test.jsonl` (or another part) of a converted folder, that folder itself, or any file that `convert`
+            reads; of another folder, all of them, and each file's name is the group of its records.
+        settings: how a raw file is understood: column names, shape, normalisation.
+        group_by: column of the group; None finds a subject's column by itself.
+
+    Raises:
+        UserError: a file is missing, broken as a whole, or holds no record.
+    """
+    path = user_path(path)
+    if (path / "test.jsonl").is_file():
+        path = path / "test.jsonl"
+    files = [file.path for file in expand_inputs([path])]
+    items: list[Item] = []
+    skipped: list[Skipped] = []
+    for file in files:
+        _read_file(file, settings or DataSection(), group_by, len(files) > 1, items, skipped)
+    if not items:
+        first = f" ({skipped[0].reason})" if skipped else ""
+        raise UserError(f"{path}: no question with an answer{first}", "give records with a question and its answer")
+    if group_by and not any(item.group for item in items):
+        raise UserError(f"eval.group_by = {group_by!r}: no record of {path} has this column")
+    digests = [sha256_file(file) for file in files]
+    whole = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return Items(path, items, skipped, whole)
+
+
+def _read_file(
+    file: Path,
+    settings: DataSection,
+    group_by: str | None,
+    many: bool,
+    items: list[Item],
+    skipped: list[Skipped],
+) -> None:
+    if (file.parent / manifest.FILE_NAME).is_file():
+        # What is converted has the project's own columns, whatever those of the raw files were.
+        settings = DataSection()
+    own = _PART.sub("", file.name.split(".")[0]) if many and not group_by else None
+    _, readings = read_records(file, settings, file.name)
+    for reading in readings:
+        if reading.record is not None:
+            items.append(Item(reading.record, _group(reading.raw.value, group_by) or own))
+        else:
+            assert reading.error is not None
+            reason = f"line {reading.raw.line}: {reading.error[1]}"
+            skipped.append(Skipped(f"{file.stem}-{reading.raw.number}", reason))
+
+
+def _group(value: Any, column: str | None) -> str | None:
+    if not isinstance(value, Mapping):
+        return None
+    if column is not None:
+        found = value.get(column)
+    else:
+        columns = {key.lower(): key for key in value if isinstance(key, str)}
+        found = next((value[columns[name]] for name in _SUBJECTS if name in columns), None)
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        return None
+    return str(found).strip()[:_LONGEST_GROUP] or None

@@ -1,0 +1,95 @@
+"""[parity] Picks among options are those of EleutherAI's lm-evaluation-harness on the same model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ms_medqa.config.assets import resolve_model
+from ms_medqa.config.schema import Config, EvalSection
+from ms_medqa.data.example import Example
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
+from ms_medqa.evaluation.contestants import contestants
+from ms_medqa.evaluation.run import run_evaluation
+from ms_medqa.evaluation.tasks import parse_specs
+
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
+
+QUESTIONS = 500
+# Two float32 computations of one sum of log-probabilities.
+CLOSE = 2e-3
+
+
+def test_picks_are_those_of_the_harness(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "transformers", "lm_eval", "datasets"):
+        pytest.importorskip(name)
+    # Nothing is fetched: the task is made here.
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    exam = shared_data / "medqa_us" / "medqa_us_4opt_test.jsonl"
+    few = tmp_path / "exam.jsonl"
+    with exam.open(encoding="utf-8") as all_lines:
+        few.write_text("".join(line for line in all_lines if len(line) < 3000), encoding="utf-8")
+    run_evaluation(
+        parse_specs(None, [f"choice={few}"], []),
+        contestants([], "medqa-tiny", False),
+        tmp_path / "out",
+        Config(eval=EvalSection(limit=QUESTIONS, generate=False), runtime={"dtype": "float32"}),
+    )
+    ours = [json.loads(line) for line in (tmp_path / "out" / "answers-choice.jsonl").read_text("utf-8").splitlines()]
+    report = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))["tasks"]["choice"]
+    assert len(ours) == report["n"] == QUESTIONS
+    theirs = harness(ours, tmp_path)
+    figures = theirs["results"]["exam"]
+    close = 0
+    for row, sample in zip(ours, theirs["samples"]["exam"], strict=True):
+        likely = [one[0][0] for one in sample["resps"]]
+        np.testing.assert_allclose(row["log_likelihoods"], likely, atol=CLOSE, rtol=1e-4)
+        # Where two options are as likely, but for rounding, either pick is right.
+        best = np.sort(likely)[-2:]
+        close += bool(best[1] - best[0] < CLOSE)
+        assert row["pick"] == "ABCD"[int(np.argmax(likely))] or best[1] - best[0] < CLOSE
+    assert close <= QUESTIONS // 100
+    assert report["accuracy"] == pytest.approx(figures["acc,none"], abs=close / QUESTIONS)
+    assert report["accuracy_norm"] == pytest.approx(figures["acc_norm,none"], abs=(close + 1) / QUESTIONS)
+
+
+def harness(rows: list[dict], place: Path) -> dict:
+    """The harness's own run over the same prompts, as a task of its own."""
+    import torch
+    from lm_eval import simple_evaluate
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve_model("medqa-tiny")
+    prompt = Prompt.named("medqa", Tokenizer.load(folder))
+    docs = place / "docs.jsonl"
+    with docs.open("w", encoding="utf-8") as file:
+        for row in rows:
+            text = prompt.text(Example("x", row["question"], ""), generate=True)
+            options = [f"{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True)]
+            doc = {"text": text, "options": options, "gold": "ABCD".index(row["label"])}
+            file.write(json.dumps(doc, ensure_ascii=False) + "\n")
+    task = ConfigurableTask(
+        config={
+            "task": "exam",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(docs)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{text}}",
+            "doc_to_choice": "options",
+            "doc_to_target": "gold",
+            "target_delimiter": "",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        }
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    lm = HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=8)
+    return simple_evaluate(model=lm, tasks=[task], log_samples=True, bootstrap_iters=0)

@@ -1,0 +1,341 @@
+"""A whole evaluation: its figures against plain re-computations, what it leaves behind, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+import tiny
+
+from ms_medqa.backend.distributed import World
+from ms_medqa.config import Config, RunError, UserError
+from ms_medqa.config.kept_lines import KeptLines
+from ms_medqa.config.schema import EvalSection
+from ms_medqa.data.example import Example
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.evaluation import run as run_module
+from ms_medqa.evaluation.contestants import contestants
+from ms_medqa.evaluation.likelihood import Scorer
+from ms_medqa.evaluation.measure import Measurer
+from ms_medqa.evaluation.run import run_evaluation
+from ms_medqa.evaluation.tasks import parse_specs
+from ms_medqa.evaluation.text_metrics import rouge
+
+EXAMPLES = [
+    Example("a", "头痛怎么办", "多休息，多喝水。", key="多休息"),
+    Example("b", "糖尿病患者可以吃水果吗？", "可以，但要控制量。", context="水果含糖。"),
+    Example("c", "还要注意什么", "规律运动。", history=(("高血压怎么办", "低盐饮食。"),), key="运动"),
+    Example("d", "What is fever?", "A body temperature above 37.3 degrees."),
+    Example("e", "感冒吃什么药", "对症处理。"),
+]
+EXAM = [
+    {
+        "id": f"q{number}",
+        "question": f"第{number}题：缺铁性贫血首选？",
+        "options": {"A": "休息", "B": "补铁", "C": f"手术{number}"},
+        "answer": "ABC"[number % 3],
+        "subject": "内科" if number % 2 else "外科",
+    }
+    for number in range(6)
+]
+SETTINGS = EvalSection(batch_size=2, max_new_tokens=8)
+FILES = {"answers.jsonl", "eval.json", "report.html", "report.json", "report.md", "skipped.jsonl"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _device() -> None:
+    """The device must be set up before the first tensor, whichever test comes first."""
+    tiny.model()
+
+
+def write(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), encoding="utf-8")
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def evaluate(
+    folder: Path,
+    named: Sequence[tuple[str, str]] = (),
+    *,
+    data: Path | None = None,
+    tasks: Sequence[str] = (),
+    general: Sequence[str] = (),
+    base: bool = False,
+    settings: EvalSection = SETTINGS,
+    **options: Any,
+) -> dict[str, Any]:
+    """`ms-medqa eval` of the small model, and its report."""
+    models = contestants(named or [("model", str(tiny.folder()))], str(tiny.folder()), base)
+    specs = parse_specs(str(data) if data else None, tasks, general)
+    return run_evaluation(specs, models, folder, Config(eval=settings), **options)
+
+
+@pytest.fixture(scope="module")
+def qa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `set.jsonl` and `out`, the evaluation of the small model on it."""
+    folder = tmp_path_factory.mktemp("qa")
+    data = write(folder / "set.jsonl", [example.to_dict() for example in EXAMPLES])
+    evaluate(folder / "out", data=data)
+    return folder
+
+
+def values(report: Mapping[str, Any], model: str = "model", task: int = 0) -> dict[str, float]:
+    return {name: figure["value"] for name, figure in report["tasks"][task]["figures"][model].items()}
+
+
+def plain_likelihood(examples: Sequence[Example]) -> tuple[float, int, int]:
+    """Each example alone, unpadded, token by token."""
+    loss, correct, tokens = 0.0, 0, 0
+    for example in examples:
+        encoded = tiny.qa().prompt.encode(example)
+        logits = tiny.model()(ms.Tensor([encoded.input_ids], ms.int32)).asnumpy()[0].astype(np.float64)
+        for t in range(1, len(encoded.input_ids)):
+            if encoded.loss_mask[t]:
+                row, target = logits[t - 1], encoded.input_ids[t]
+                loss -= row[target] - row.max() - np.log(np.exp(row - row.max()).sum())
+                correct += int(row.argmax() == target)
+                tokens += 1
+    return loss, correct, tokens
+
+
+def test_perplexity_and_accuracy_are_those_of_each_answer_read_alone(qa: Path) -> None:
+    loss, correct, tokens = plain_likelihood(EXAMPLES)
+    found = json.loads((qa / "out" / "eval.json").read_text(encoding="utf-8"))["tasks"]["qa"]
+    assert found["perplexity"] == pytest.approx(np.exp(loss / tokens), rel=1e-3)
+    assert found["token_accuracy"] == pytest.approx(correct / tokens)
+    assert (found["n"], found["skipped"], found["n_key_fact_rate"]) == (5, 0, 2)
+
+
+def test_answers_are_greedy_without_penalty_and_scored(qa: Path) -> None:
+    rows = lines(qa / "out" / "answers.jsonl")
+    for example, row in zip(EXAMPLES, rows, strict=True):
+        expected = tiny.qa().answer(
+            example.question,
+            example.context,
+            history=example.history,
+            temperature=0,
+            repetition_penalty=1.0,
+            max_new_tokens=8,
+        )
+        assert row["answer"] == expected.encode("utf-8", "replace").decode().strip()
+        assert (row["id"], row["reference"], row["key"]) == (example.id, example.answer, example.key)
+    found = json.loads((qa / "out" / "eval.json").read_text(encoding="utf-8"))["tasks"]["qa"]
+    each = [rouge(row["answer"], row["reference"]).rouge_l for row in rows]
+    assert found["rouge_l"] == pytest.approx(np.mean(each))
+    assert found["key_fact_rate"] == 0.0
+    assert 0 < found["answer_tokens"] <= 8
+    assert {path.name for path in (qa / "out").iterdir()} == FILES
+
+
+def test_another_batch_size_gives_the_same_figures(qa: Path, tmp_path: Path) -> None:
+    other = evaluate(tmp_path, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"batch_size": 5}))
+    report = json.loads((qa / "out" / "report.json").read_text(encoding="utf-8"))
+    assert values(other) == pytest.approx(values(report), rel=1e-5)
+
+
+def test_an_adapter_is_measured_beside_its_base(qa: Path, tmp_path: Path) -> None:
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    exam = write(tmp_path / "exam.jsonl", EXAM)
+    named = [("model", str(tiny.folder())), ("adapter", str(adapter))]
+    report = evaluate(
+        tmp_path / "out", named, data=qa / "set.jsonl", tasks=[f"choice={exam}"], general=[f"qa={exam}"], base=True
+    )
+    assert [one["name"] for one in report["models"]] == ["base", "tuned"]
+    alone = json.loads((qa / "out" / "report.json").read_text(encoding="utf-8"))
+    # The base's column is that of the model alone; the adapter's own differs.
+    assert values(report, "base") == pytest.approx(values(alone), rel=1e-6)
+    assert values(report, "tuned")["perplexity"] != values(report, "base")["perplexity"]
+    difference = report["tasks"][0]["differences"]["tuned"]
+    assert difference["base"] == "base"
+    for name, one in difference["figures"].items():
+        own, base = values(report, "tuned")[name], values(report, "base")[name]
+        assert one["value"] == pytest.approx(own - base, abs=1e-9)
+        assert one["low"] <= one["value"] <= one["high"]
+    choice = report["tasks"][1]
+    assert set(choice["groups"]) == {"内科", "外科"}
+    assert set(choice["differences"]["tuned"]["mcnemar"]) == {"accuracy", "letter_accuracy"}
+    assert [task["general"] for task in report["tasks"]] == [False, False, True]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == FILES | {"answers-choice.jsonl", "answers-general-qa.jsonl"}
+    rows = lines(tmp_path / "out" / "answers.jsonl")
+    assert [row["base_answer"] for row in rows] == [row["answer"] for row in lines(qa / "out" / "answers.jsonl")]
+    assert [row["answer"] for row in rows] != [row["base_answer"] for row in rows]
+    summary = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))
+    assert set(summary["tasks"]) == set(summary["base"]) == {"qa", "choice", "general-qa"}
+
+
+def test_picks_are_the_likeliest_options_read_one_by_one(tmp_path: Path) -> None:
+    exam = write(tmp_path / "exam.jsonl", EXAM)
+    evaluate(tmp_path / "out", tasks=[f"choice={exam}"], settings=EvalSection(generate=False))
+    prompt = tiny.qa().prompt
+    for row in lines(tmp_path / "out" / "answers-choice.jsonl"):
+        start = prompt.encode_prompt(Example("x", row["question"], ""))
+        for letter, text, found in zip("ABC", row["choices"], row["log_likelihoods"], strict=True):
+            ids = [*start, *prompt.tokenizer.encode(f"{letter}. {text}")]
+            logits = tiny.model()(ms.Tensor([ids], ms.int32)).asnumpy()[0].astype(np.float64)
+            logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+            expected = sum(logits[t - 1, ids[t]] for t in range(len(start), len(ids)))
+            assert found == pytest.approx(expected, abs=1e-3)
+        assert row["pick"] == "ABC"[int(np.argmax(row["log_likelihoods"]))]
+        assert "letters" not in row
+
+
+def test_several_adapters_and_models_in_one_report(qa: Path, tmp_path: Path) -> None:
+    for name, seed in (("x", 1), ("y", 2)):
+        tiny.write_adapter(tmp_path / name, seed=seed)
+    named = [("adapter", str(tmp_path / "x")), ("adapter", f"why={tmp_path / 'y'}")]
+    report = evaluate(tmp_path / "out", named, data=qa / "set.jsonl", base=True)
+    assert [one["name"] for one in report["models"]] == ["base", "x", "why"]
+    alone = evaluate(tmp_path / "y-alone", [("adapter", str(tmp_path / "y"))], data=qa / "set.jsonl")
+    # The second adapter is on the base's weights, not on the first one's.
+    assert values(report, "why") == pytest.approx(values(alone, "tuned"), rel=1e-5)
+    assert set(lines(tmp_path / "out" / "answers.jsonl")[0]["models"]) == {"base", "x", "why"}
+    summary = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))
+    assert set(summary["models"]) == {"base", "x", "why"}
+
+
+class _Killed(BaseException):
+    """As SIGKILL: nothing is tidied up."""
+
+
+def test_a_killed_run_goes_on_and_comes_to_the_same(
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads((qa / "out" / "report.json").read_text(encoding="utf-8"))
+    scored: list[int] = []
+    real_score, real_add = Scorer.score, KeptLines.add_line
+
+    def counted(self: Scorer, trees: Sequence[Any]) -> Any:
+        scored.append(len(trees))
+        return real_score(self, trees)
+
+    def dies_after(count: int) -> Callable[..., None]:
+        left = iter(range(count))
+
+        def add(self: KeptLines, value: Mapping[str, Any]) -> None:
+            if next(left, None) is None:
+                raise _Killed
+            real_add(self, value)
+
+        return add
+
+    monkeypatch.setattr(Scorer, "score", counted)
+    # In the middle of the likelihoods, then in the middle of the answers.
+    for count, left in ((3, 5), (4, 2)):
+        monkeypatch.setattr(KeptLines, "add_line", dies_after(count))
+        with pytest.raises(_Killed):
+            evaluate(tmp_path, data=qa / "set.jsonl")
+        assert scored[-1] == left
+        [part] = (tmp_path / "parts").iterdir()
+        with part.open("ab") as file:
+            file.write(b'{"item": 4, "answ')
+    monkeypatch.setattr(KeptLines, "add_line", real_add)
+    report = evaluate(tmp_path, data=qa / "set.jsonl")
+    assert sum(scored[2:]) == 0
+    assert "going on from there" in capsys.readouterr().out
+    assert values(report) == pytest.approx(values(whole), rel=1e-6)
+    assert lines(tmp_path / "answers.jsonl") == lines(qa / "out" / "answers.jsonl")
+    assert not (tmp_path / "parts").exists()
+
+
+def test_what_another_run_has_left_is_not_taken(qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise RunError("no space")
+
+    monkeypatch.setattr("ms_medqa.evaluation.run.write_outputs", dies)
+    with pytest.raises(RunError):
+        evaluate(tmp_path, data=qa / "set.jsonl")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"parts.*other settings"):
+        evaluate(tmp_path, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"max_new_tokens": 9}))
+    # More of the same is no other run.
+    assert evaluate(tmp_path, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"limit": 3}))["tasks"]
+
+
+def test_two_processes_share_the_items_and_come_to_the_same(
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = json.loads((qa / "out" / "report.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(run_module, "any_rank", lambda flag, world: flag)
+    assert evaluate(tmp_path, data=qa / "set.jsonl", world=World(1, 2)) == {}
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["qa.model.rank-1.jsonl"]
+    report = evaluate(tmp_path, data=qa / "set.jsonl", world=World(0, 2))
+    assert report["ranks"] == 2
+    assert values(report) == pytest.approx(values(whole), rel=1e-5)
+    assert lines(tmp_path / "answers.jsonl") == lines(qa / "out" / "answers.jsonl")
+
+
+def test_records_that_cannot_be_measured_are_counted_and_listed(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"id": "ok", "question": "头痛怎么办", "answer": "休息。"},
+        {"id": "no-question", "question": "", "answer": "休息。"},
+        {"id": "long-question", "question": "问" * 250, "answer": "休息。"},
+        {"id": "long-answer", "question": "头痛怎么办", "answer": "问" * 250},
+    ]
+    data = write(tmp_path / "set.jsonl", records)
+    with data.open("a", encoding="utf-8") as file:
+        file.write('\n{"broken')
+    task = evaluate(tmp_path / "out", data=data)["tasks"][0]
+    assert (task["read"], task["n"], task["skipped"]["count"]) == (5, 1, 4)
+    skipped = lines(tmp_path / "out" / "skipped.jsonl")
+    assert {one["id"] for one in skipped} == {"no-question", "long-question", "long-answer", "set-5"}
+    assert sum("the model holds 256" in one["reason"] for one in skipped) == 2
+    assert sum(task["skipped"]["reasons"].values()) == 4
+    # The two that are too long are one kind of fault.
+    assert 2 in task["skipped"]["reasons"].values()
+    with pytest.raises(UserError, match="none of"):
+        evaluate(tmp_path / "out", tasks=[f"choice={data}"])
+
+
+def test_items_at_which_one_model_fails_are_skipped_for_all(
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Measurer.run
+
+    def fails(self: Measurer, task: Any, mine: Any, left: Any, keep: Callable[[Any], None], name: str) -> None:
+        def keep_some(line: dict[str, Any]) -> None:
+            keep({"item": 1, "error": "not finite"} if name.startswith("tuned") and line["item"] == 1 else line)
+
+        real(self, task, mine, left, keep_some, name)
+
+    monkeypatch.setattr(Measurer, "run", fails)
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    task = evaluate(tmp_path / "out", [("adapter", str(adapter))], data=qa / "set.jsonl", base=True)["tasks"][0]
+    assert (task["n"], task["skipped"]["reasons"]) == (4, {"tuned: not finite": 1})
+    assert [task["figures"][name]["perplexity"]["n"] for name in ("base", "tuned")] == [4, 4]
+    assert "b" not in [row["id"] for row in lines(tmp_path / "out" / "answers.jsonl")]
+
+
+def test_the_prompt_of_the_adapter_is_used_for_both(qa: Path, tmp_path: Path) -> None:
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    Prompt.named("plain", tiny.qa().tokenizer).save(adapter)
+    report = evaluate(tmp_path / "out", [("adapter", str(adapter))], data=qa / "set.jsonl", base=True)
+    assert [one["prompt"] for one in report["models"]] == ["plain", "plain"]
+    alone = json.loads((qa / "out" / "report.json").read_text(encoding="utf-8"))
+    assert values(report, "base")["perplexity"] != pytest.approx(values(alone)["perplexity"])
+
+
+def test_an_adapter_of_another_model_stops_before_the_base_is_measured(
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny.folder(), other)
+    tiny.write_model(other, hidden_size=32)
+
+    def unwanted(*_: object) -> None:
+        pytest.fail("the base was measured in vain")
+
+    monkeypatch.setattr(Measurer, "run", unwanted)
+    adapter = tiny.write_adapter(tmp_path / "adapter")
+    with pytest.raises(UserError, match="made for another model"):
+        evaluate(tmp_path / "out", [("model", str(other)), ("adapter", str(adapter))], data=qa / "set.jsonl", base=True)

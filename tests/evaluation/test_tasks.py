@@ -1,0 +1,224 @@
+"""Each kind of task: what models are asked, and what figures come of what they say."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from sklearn.metrics import f1_score
+
+from ms_medqa.config import UserError
+from ms_medqa.config.schema import EvalSection
+from ms_medqa.data.prompt import Prompt
+from ms_medqa.evaluation.items import read_items
+from ms_medqa.evaluation.labels import parse_label
+from ms_medqa.evaluation.task import Measured, Spec, Task
+from ms_medqa.evaluation.tasks import KINDS, parse_spec, parse_specs
+from ms_medqa.evaluation.trees import Score
+
+EXAM = [
+    {"id": "one", "question": "缺铁性贫血首选？", "options": {"A": "休息", "B": "补铁", "C": "手术"}, "answer": "B"},
+    {"id": "two", "question": "Which is a vitamin?", "options": {"A": "Iron", "B": "Ascorbic acid"}, "answer": "B"},
+    {"id": "both", "question": "哪些是症状？", "options": {"A": "头痛", "B": "药物", "C": "发热"}, "answer": "AC"},
+]
+
+
+@functools.cache
+def prompt() -> Prompt:
+    return tiny.qa().prompt
+
+
+def make(tmp_path: Path, kind: str, records: Sequence[Mapping[str, Any]], **settings: Any) -> Task:
+    path = tmp_path / f"{kind}.jsonl"
+    path.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), encoding="utf-8")
+    return KINDS[kind](Spec(kind, kind, str(path)), read_items(path), EvalSection(**settings))
+
+
+def figures(task: Task, measured: Sequence[Measured]) -> dict[str, tuple[float, int]]:
+    """Name -> (value, number of items)."""
+    found = task.figures(list(zip(task.items, measured, strict=True)))
+    return {one.name: (one.value, one.n) for one in found}
+
+
+def scored(*losses: float) -> list[list[Score]]:
+    """Branches of one tree with these losses."""
+    return [[Score(), *(Score(loss, 0, 1) for loss in losses)]]
+
+
+def test_options_are_scored_as_training_writes_them(tmp_path: Path) -> None:
+    for form, texts in (
+        ("line", ["A. 休息", "B. 补铁", "C. 手术"]),
+        ("letter", ["A", "B", "C"]),
+        ("text", ["休息", "补铁", "手术"]),
+    ):
+        task = make(tmp_path, "choice", EXAM, options=form)
+        asked = task.asked(task.items[0], prompt())
+        [tree] = asked.trees
+        start = prompt().encode_prompt(task.items[0].record)
+        assert list(tree.trunk) == list(asked.prompt or ()) == start
+        assert [prompt().tokenizer.decode(branch) for branch in tree.branches] == texts
+    # Which of all sets of options is likeliest, a likelihood of single options does not tell.
+    assert not task.asked(task.items[2], prompt()).trees
+
+
+def test_choice_figures_and_over_how_many_items_they_are(tmp_path: Path) -> None:
+    task = make(tmp_path, "choice", EXAM)
+    # By likelihood A, by likelihood over length B ("B. Ascorbic acid" is longer).
+    measured = [
+        Measured(scored(3.0, 2.0, 4.0), "答案是B。"),
+        Measured(scored(5.0, 6.0), "It depends."),
+        Measured([], "A、C"),
+    ]
+    assert figures(task, measured) == {
+        "accuracy": (0.5, 2),
+        "accuracy_norm": (1.0, 2),
+        "macro_f1": (pytest.approx(f1_score([1, 1], [1, 0], average="macro", zero_division=0)), 2),
+        "letter_accuracy": (pytest.approx(2 / 3), 3),
+        "letter_macro_f1": (pytest.approx(2 / 3), 2),
+        "parsed_rate": (pytest.approx(2 / 3), 3),
+    }
+    assert task.row(task.items[1], measured[1]) == {
+        "pick": "A",
+        "pick_norm": "B",
+        "log_likelihoods": [-5.0, -6.0],
+        "answer": "It depends.",
+        "letters": None,
+    }
+    assert task.row(task.items[2], measured[2]) == {"answer": "A、C", "letters": "AC"}
+    # Without answers, their figures are not there.
+    quiet = [Measured(scored(3.0, 2.0, 4.0)), Measured(scored(5.0, 6.0)), Measured()]
+    assert set(figures(task, quiet)) == {"accuracy", "accuracy_norm", "macro_f1"}
+
+
+def test_verdicts_of_pubmedqa_are_options(tmp_path: Path) -> None:
+    records = [
+        {"QUESTION": "Does aspirin help?", "CONTEXTS": ["It does."], "LONG_ANSWER": "It does.", "final_decision": label}
+        for label in ("yes", "maybe")
+    ]
+    task = make(tmp_path, "choice", records)
+    [tree] = task.asked(task.items[0], prompt()).trees
+    assert [prompt().tokenizer.decode(branch) for branch in tree.branches] == ["yes", "no", "maybe"]
+    measured = [Measured(scored(1.0, 2.0, 3.0), "Yes, it does."), Measured(scored(1.0, 2.0, 3.0), "")]
+    assert figures(task, measured)["accuracy"] == (0.5, 2)
+    assert figures(task, measured)["letter_accuracy"] == (0.5, 2)
+    assert task.row(task.items[0], measured[0])["letters"] == "yes"
+
+
+def test_classes_are_those_of_the_items_whatever_the_limit(tmp_path: Path) -> None:
+    records = [
+        {"question": f"第{number}位病人看什么科？", "answer": name}
+        for number, name in enumerate(["心内科", "骨科", "心内科", "消化内科"])
+    ]
+    task = make(tmp_path, "classify", records, limit=3)
+    assert len(task.items) == 3
+    [tree] = task.asked(task.items[0], prompt()).trees
+    assert [prompt().tokenizer.decode(branch) for branch in tree.branches] == ["心内科", "消化内科", "骨科"]
+    # Losses over lengths 3, 4 and 2: the third, the first, the second.
+    measured = [
+        Measured(scored(3.0, 4.0, 1.0), "心内科"),
+        Measured(scored(1.0, 4.0, 2.0), "请到骨科就诊"),
+        Measured(scored(3.0, 1.0, 2.0), "心内科或骨科"),
+    ]
+    found = figures(task, measured)
+    assert found["accuracy"] == (0.0, 3)
+    assert found["generated_accuracy"] == (pytest.approx(2 / 3), 3)
+    assert found["macro_f1"][0] == pytest.approx(f1_score([0, 2, 0], [2, 0, 1], average="macro", zero_division=0))
+    item = task.items[1]
+    assert (task.right_label(item), task.given_label(item, measured[1])) == ("骨科", "心内科")
+    with pytest.raises(UserError, match="1 classes"):
+        make(tmp_path, "classify", records[:1])
+
+
+def test_perplexity_reads_each_token_of_a_text_once(tmp_path: Path) -> None:
+    text = "高血压患者应当低盐饮食。" * 60
+    task = make(tmp_path, "perplexity", [{"text": text}, {"question": "头痛怎么办？", "answer": "多休息。"}])
+    ids = prompt().tokenizer.encode(text)
+    asked = task.asked(task.items[0], prompt())
+    assert asked.prompt is None
+    windows = [[tree.trunk[place] for place in tree.targets] for tree in asked.trees]
+    assert len(windows) > 1
+    assert [token for window in windows for token in window] == ids[1:]
+    # Each window begins with the last token of the one before.
+    assert all(tree.trunk[0] == before.trunk[-1] for before, tree in zip(asked.trees, asked.trees[1:], strict=False))
+    measured = [Measured([[Score(2.0, 1, 4)], [Score(4.0, 1, 2)]]), Measured([[Score(1.0, 0, 1)]])]
+    found = figures(task, measured)
+    size = len(text.encode()) + len("头痛怎么办？\n多休息。".encode())
+    assert found["perplexity"][0] == pytest.approx(2.718281828 ** (7 / 7))
+    assert found["bits_per_byte"][0] == pytest.approx(7 / 0.693147181 / size)
+    assert found["token_accuracy"][0] == pytest.approx(2 / 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "reason"),
+    [
+        ("qa", {"text": "只是文字"}, "plain text has no question"),
+        ("choice", EXAM[0] | {"answer": "", "label": ""}, "not told"),
+        ("choice", {"question": "头痛怎么办？", "answer": "多休息。"}, "no options"),
+        ("choice", EXAM[0] | {"answer": "E"}, "none of the options A to C"),
+    ],
+)
+def test_what_a_task_cannot_use_is_skipped_with_its_reason(
+    kind: str, record: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    good = EXAM[0] if kind == "choice" else {"question": "头痛怎么办？", "answer": "多休息。"}
+    task = make(tmp_path, kind, [good, record])
+    assert len(task.items) == 1
+    [skipped] = task.skipped
+    assert reason in skipped.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("yes", 0),
+        ("Yes, it does.", 0),
+        ("**No**", 1),
+        ("The answer is maybe.", 2),
+        ("Ｙｅｓ", 0),
+        ("Nothing is known.", None),
+        ("yes or no", None),
+        ("It may be yes or no", None),
+        ("", None),
+    ],
+)
+def test_a_verdict_is_found_as_a_word_of_its_own(answer: str, number: int | None) -> None:
+    assert parse_label(answer, ["yes", "no", "maybe"]) == number
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("内科", 0),
+        ("神经内科", 1),
+        ("建议去神经内科就诊", 1),
+        ("内科或神经内科", None),
+        ("神经内科。可再看外科", 1),
+        ("儿科", None),
+    ],
+)
+def test_a_class_that_is_part_of_another(answer: str, number: int | None) -> None:
+    assert parse_label(answer, ["内科", "神经内科", "外科"]) == number
+
+
+def test_tasks_are_named_on_the_command_line() -> None:
+    assert parse_spec("choice=a.jsonl") == Spec("choice", "choice", "a.jsonl")
+    assert parse_spec("cmb:choice=x=y.jsonl") == Spec("cmb", "choice", "x=y.jsonl")
+    assert parse_spec("perplexity=t.txt", general=True) == Spec("general-perplexity", "perplexity", "t.txt", True)
+    assert [one.name for one in parse_specs("q.jsonl", ["choice=a"], ["qa=b"])] == ["qa", "choice", "general-qa"]
+    for wrong, words in (
+        ("choice", "KIND=FILE"),
+        ("quiz=a", "unknown kind"),
+        ("../x:choice=a", "no name"),
+        ("choice=", "KIND=FILE"),
+    ):
+        with pytest.raises(UserError, match=words):
+            parse_spec(wrong)
+    with pytest.raises(UserError, match="two tasks"):
+        parse_specs("a", ["qa=b"], [])
+    with pytest.raises(UserError, match="nothing to measure"):
+        parse_specs(None, [], [])
