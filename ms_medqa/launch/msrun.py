@@ -46,7 +46,7 @@ def _train(arguments: Sequence[str]) -> int:
     nodes = Nodes.from_environment()
     share = nodes.share(device_num)
     config_path = Path(places[1]) if len(places) > 1 else DEFAULT_CONFIG
-    overrides += _device_override(overrides)
+    overrides += device_override(overrides)
     # Read here as well as in every worker: a wrong key should not take the start of a cluster to show.
     config = load_config(config_path, overrides)
     rank_table = None
@@ -65,7 +65,8 @@ def _train(arguments: Sequence[str]) -> int:
     return run_workers(WORKER, command, device_num, log_dir, rank_table, nodes)
 
 
-def _device_override(overrides: Sequence[str]) -> list[str]:
+def device_override(overrides: Sequence[str]) -> list[str]:
+    """What DEVICE_TARGET of the environment says, unless an override says it."""
     target = os.environ.get("DEVICE_TARGET")
     if not target or any(override.startswith("runtime.device=") for override in overrides):
         return []
