@@ -20,6 +20,7 @@ range.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -29,15 +30,19 @@ from sides import Side, show
 
 SIDES = ("ms_medqa", "peer")
 CASES = ("choice", "qa")
+# Questions, or answers, before those that count.
+WARM_UP = 16
 
 
 def turns(sides: dict[str, Side], case: str, rounds: int) -> list[dict[str, dict]]:
-    """Measure both sides, in alternating order, after one round that is not counted."""
+    """Measure both sides, in alternating order, after each has done some of the work."""
+    for name in SIDES:
+        sides[name].ask(json.dumps({"case": case, "few": WARM_UP}))
     found = []
-    for number in range(rounds + 1):
+    for number in range(rounds):
         order = SIDES if number % 2 == 0 else SIDES[::-1]
-        found.append({name: sides[name].ask(case) for name in order})
-    return found[1:]
+        found.append({name: sides[name].ask(json.dumps({"case": case, "few": None})) for name in order})
+    return found
 
 
 def table(

@@ -24,8 +24,8 @@ from ms_medqa.evaluation.tasks.choice import ChoiceTask
 
 NEW = 128
 BATCH = 16
-# Case -> its results, the same of both sides.
-Cases = dict[str, Callable[[], list[Any]]]
+# Case -> its results for the first few items, or all, the same of both sides.
+Cases = dict[str, Callable[[int | None], list[Any]]]
 
 
 def exam(spec: dict[str, Any]) -> tuple[ChoiceTask, Prompt]:
@@ -58,14 +58,15 @@ def ours(spec: dict[str, Any]) -> Cases:
     measurer = Measurer(model, prompt, task.settings)
     given, ends = prompts(spec, model.config.vocab_size)
 
-    def choice() -> list[Any]:
+    def choice(few: int | None) -> list[Any]:
         lines: list[dict[str, Any]] = []
-        measurer.run(task, range(len(task.items)), [], lines.append, "choice")
+        items = task.items[:few]
+        measurer.run(task, range(len(items)), [], lines.append, "choice")
         found = read_lines(lines)
-        return [task.row(item, found[number])["pick"] for number, item in enumerate(task.items)]
+        return [task.row(item, found[number])["pick"] for number, item in enumerate(items)]
 
-    def qa() -> list[Any]:
-        made = decode_many(Engine.of(model), given, GREEDY, NEW, frozenset(ends), batch_size=BATCH, seed=0)
+    def qa(few: int | None) -> list[Any]:
+        made = decode_many(Engine.of(model), given[:few], GREEDY, NEW, frozenset(ends), batch_size=BATCH, seed=0)
         return [one.tokens for one in made]
 
     return {"choice": choice, "qa": qa}
@@ -85,20 +86,21 @@ def peer(spec: dict[str, Any]) -> Cases:
     asked = [task.asked(item, prompt).trees[0] for item in task.items]
     given, ends = prompts(spec, model.config.vocab_size)
 
-    def choice() -> list[Any]:
+    def choice(few: int | None) -> list[Any]:
         requests = [
             ((str(number), str(option)), list(tree.trunk), list(branch))
-            for number, tree in enumerate(asked)
+            for number, tree in enumerate(asked[:few])
             for option, branch in enumerate(tree.branches)
         ]
         likely = iter(harness._loglikelihood_tokens(requests, disable_tqdm=True))
-        picks = [int(np.argmax([next(likely)[0] for _ in tree.branches])) for tree in asked]
+        picks = [int(np.argmax([next(likely)[0] for _ in tree.branches])) for tree in asked[:few]]
         return ["ABCDEFGH"[pick] for pick in picks]
 
-    def qa() -> list[Any]:
+    def qa(few: int | None) -> list[Any]:
         found: list[Any] = []
-        for start in range(0, len(given), BATCH):
-            some = given[start : start + BATCH]
+        wanted = given[:few]
+        for start in range(0, len(wanted), BATCH):
+            some = wanted[start : start + BATCH]
             width = max(map(len, some))
             ids, mask = (torch.zeros((len(some), width), dtype=torch.long) for _ in range(2))
             for row, one in enumerate(some):
@@ -124,8 +126,9 @@ def main() -> None:
     cases = {"ms_medqa": ours, "peer": peer}[spec["side"]](spec)
     answer({})
     for line in sys.stdin:
+        asked = json.loads(line)
         began = time.perf_counter()
-        results = cases[line.strip()]()
+        results = cases[asked["case"]](asked["few"])
         seconds = time.perf_counter() - began
         answer({"seconds": seconds, "results": results, "peak": peak_memory("CPU")})
 
