@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a task on general data: what did the model forget?",
     )
+    parser.add_argument("--limit", metavar="N", help="only the first N records of each task (eval.limit)")
     parser.add_argument("--output", metavar="DIR", help="folder for the report, eval.json and the answers")
     parser.add_argument("--compare-base", action="store_true", help="measure the model without the adapter as well")
     parser.add_argument(
@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         return _history(args.history)
     if args.output is None:
         raise UserError("no folder for the report", "name one: --output DIR")
+    if args.limit is not None:
+        overrides.append(f"eval.limit={args.limit}")
     config = load_config(args.config, overrides)
 
     from ms_medqa.launch.scheduler import is_scheduler, schedule
@@ -109,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         models,
         args.output,
         config,
-        command=shlex.join(args.command_line),
+        command=args.command_line,
         train_data=args.train_data,
         world=world,
         device=device.name,

@@ -12,6 +12,9 @@ from typing import Any
 from ms_medqa.config.errors import UserError
 from ms_medqa.config.files import json_bytes, open_locked, space_checked
 
+# What reading an object of another kind may raise.
+_STRANGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 
 class KeptLines(AbstractContextManager["KeptLines"]):
     """A file with a line on what all others depend on, then JSON objects, one a line, as they come.
@@ -104,7 +107,7 @@ class KeptLines(AbstractContextManager["KeptLines"]):
         for line in whole[1:]:
             try:
                 self.left.append(self.checked(json.loads(line)))
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except _STRANGE:
                 raise self.strange() from None
         self._file.truncate(sum(map(len, whole)))
 
@@ -122,9 +125,12 @@ class KeptLines(AbstractContextManager["KeptLines"]):
                 raise
 
 
-def read_kept(path: Path, about: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def read_kept(path: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The objects of a file that another process keeps; none where it is about something else than `about`."""
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    if not lines or (about is not None and lines[0] != json_bytes(about)):
+    if not lines or lines[0] != json_bytes(about):
         return []
-    return [json.loads(line) for line in lines[1:]]
+    try:
+        return [json.loads(line) for line in lines[1:]]
+    except _STRANGE:
+        raise UserError(f"{path}: damaged", "remove it; what it holds is then made again") from None

@@ -49,18 +49,18 @@ def contestants(named: Sequence[tuple[str, str]], default: str, compare_base: bo
         UserError: two have one name, or a comparison has no adapter.
     """
     pairs = _pairs(named, default)
-    if compare_base and not any(adapter for _, _, adapter in pairs):
+    if compare_base and not any(pair.adapter for pair in pairs):
         raise UserError("--compare-base compares an adapter with its base", "name the adapter: --adapter DIR")
-    names = _names(pairs)
-    tuned = [Contestant(name, model, adapter) for name, (_, model, adapter) in zip(names, pairs, strict=True)]
+    tuned = [Contestant(name, pair.model, pair.adapter) for name, pair in zip(_names(pairs), pairs, strict=True)]
     found: list[Contestant] = []
-    for one in tuned:
+    for one, pair in zip(tuned, pairs, strict=True):
         if one.adapter is None:
             found.append(one)
             continue
         base = _base_of(one, found)
         if base is None and compare_base:
-            base = Contestant(_base_name(one, tuned, found), one.model, prompt_of=one.adapter)
+            name = _base_name(pair, pairs, found)
+            base = Contestant(name, one.model, prompt_of=one.adapter)
             found.append(base)
         found.append(replace(one, base=base.name if base else None, prompt_of=one.adapter))
     return _checked(found)
@@ -80,31 +80,40 @@ def _is_base(one: Contestant, found: Sequence[Contestant]) -> bool:
     return any(other.base == one.name for other in found)
 
 
-def _pairs(named: Sequence[tuple[str, str]], default: str) -> list[tuple[str | None, str, str | None]]:
-    """(name, model, adapter) of each."""
-    found: list[tuple[str | None, str, str | None]] = []
-    model, own_name, alone = default, None, False
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A model and an adapter, or none, as they were named: `model_name` and `name` are the NAME of NAME=DIR."""
+
+    model: str
+    model_name: str | None = None
+    adapter: str | None = None
+    name: str | None = None
+
+
+def _pairs(named: Sequence[tuple[str, str]], default: str) -> list[_Pair]:
+    kinds = [kind for kind, _ in named]
+    if kinds[:1] == ["adapter"] and "model" in kinds:
+        raise UserError("an adapter stands before the first --model", "name each adapter behind its model")
+    found: list[_Pair] = []
+    current, alone = _Pair(default), not named
     for kind, value in named:
         # A folder may have such a name itself.
         match = None if user_path(value).exists() else _NAMED.fullmatch(value)
         name, value = (match[1], match[2]) if match else (None, value)
         if kind == "model":
-            if alone:
-                found.append((own_name, model, None))
-            model, own_name, alone = value, name, True
+            found += [current] if alone else []
+            current, alone = _Pair(value, name), True
         else:
-            found.append((name, model, value))
+            found.append(replace(current, adapter=value, name=name))
             alone = False
-    if alone or not found:
-        found.append((own_name, model, None))
-    return found
+    return [*found, *([current] if alone else [])]
 
 
-def _names(pairs: Sequence[tuple[str | None, str, str | None]]) -> list[str]:
+def _names(pairs: Sequence[_Pair]) -> list[str]:
+    own = [pair.name if pair.adapter else pair.model_name for pair in pairs]
     if len(pairs) == 1:
-        name, _, adapter = pairs[0]
-        return [name or ("tuned" if adapter else "model")]
-    return [name or _folder_name(adapter or model) for name, model, adapter in pairs]
+        return [own[0] or ("tuned" if pairs[0].adapter else "model")]
+    return [name or _folder_name(pair.adapter or pair.model) for name, pair in zip(own, pairs, strict=True)]
 
 
 def _folder_name(folder: str) -> str:
@@ -123,6 +132,8 @@ def _base_of(one: Contestant, found: Sequence[Contestant]) -> Contestant | None:
             for other in found
             if other.adapter is None
             and user_path(other.model) == user_path(one.model)
+            # An adapter that is not there is told later, as such.
+            and user_path(one.adapter or "").is_dir()
             and _prompt(other.prompt_of or other.model) == _prompt(one.adapter)
         ),
         None,
@@ -132,12 +143,12 @@ def _base_of(one: Contestant, found: Sequence[Contestant]) -> Contestant | None:
 def _prompt(folder: str | None) -> bytes | None:
     """The prompt that is saved there."""
     assert folder is not None
-    path = resolve_model(folder) / PROMPT_FILE
+    path = (user_path(folder) if user_path(folder).is_dir() else resolve_model(folder)) / PROMPT_FILE
     return path.read_bytes() if path.is_file() else None
 
 
-def _base_name(one: Contestant, tuned: Sequence[Contestant], found: Sequence[Contestant]) -> str:
-    several = len({other.model for other in tuned}) > 1
-    name = f"base {_folder_name(one.model)}" if several else "base"
+def _base_name(pair: _Pair, pairs: Sequence[_Pair], found: Sequence[Contestant]) -> str:
+    several = len({other.model for other in pairs}) > 1
+    name = pair.model_name or (f"base {_folder_name(pair.model)}" if several else "base")
     same = sum(other.name == name or other.name.startswith(f"{name} (") for other in found)
     return f"{name} ({same + 1})" if same else name

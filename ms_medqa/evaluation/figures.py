@@ -81,36 +81,42 @@ def ratio_figure(
 
 
 def macro_f1_figure(name: str, picks: Sequence[int | None], golds: Sequence[int | None], classes: int) -> Figure:
-    """The mean of the classes' F1, over the classes that some pick or gold names.
+    """The mean of the classes' F1, over the classes that are the right one of some counted item.
 
-    It is scikit-learn's `f1_score(average="macro", zero_division=0)` over those classes. A resample's classes are those
-    that it names itself.
+    It is scikit-learn's `f1_score(labels=classes among the golds, average="macro", zero_division=0)`. The classes are
+    those of the golds alone, so that they are the same for all models; a pick outside them is a wrong answer and no
+    class of its own. In a subset, such as a group or a resample, a class without any item is left out of the mean: its
+    recall is undefined, and a score of 0 for it would say more of what was drawn than of the model. The classes of a
+    subset are those of its golds too, and so the same for all models.
 
     Args:
         name: of the figure.
-        picks: the class given to each item, 0 to classes - 1; None: none could be told, which is wrong.
-        golds: the right class of each item; None: the item is not counted.
+        picks: the class given to each item; None: none could be told, which is wrong.
+        golds: the right class of each item, 0 to classes - 1; None: the item is not counted.
         classes: how many there are.
     """
     counted = _given(golds)
-    hits, named = np.zeros((len(golds), classes)), np.zeros((len(golds), classes))
+    columns = {gold: column for column, gold in enumerate(sorted({gold for gold in golds if gold is not None}))}
+    assert all(0 <= gold < classes for gold in columns)
+    hits, given, right = (np.zeros((len(golds), len(columns))) for _ in range(3))
     for item, (pick, gold) in enumerate(zip(picks, golds, strict=True)):
         if gold is None:
             continue
-        assert 0 <= gold < classes
-        named[item, gold] += 1
-        if pick is not None:
-            assert 0 <= pick < classes
-            named[item, pick] += 1
-            hits[item, gold] += pick == gold
+        right[item, columns[gold]] = 1
+        if pick in columns:
+            given[item, columns[pick]] = 1
+            hits[item, columns[gold]] = pick == gold
 
     def of(sums: Array) -> Array:
         # 2PR / (P + R) = 2 · hits / (times given + times right).
-        hit, name_sum = sums[..., :classes], sums[..., classes:]
-        scores = np.divide(2 * hit, name_sum, out=np.zeros_like(hit), where=name_sum > 0)
-        return _ratio(np.stack([scores.sum(axis=-1), (name_sum > 0).sum(axis=-1)], axis=-1))
+        hit, times_given, times_right = (
+            sums[..., start * len(columns) : (start + 1) * len(columns)] for start in range(3)
+        )
+        present = times_right > 0
+        scores = np.divide(2 * hit, times_given + times_right, out=np.zeros_like(hit), where=present)
+        return _ratio(np.stack([scores.sum(axis=-1), present.sum(axis=-1)], axis=-1))
 
-    return Figure(name, np.concatenate([hits, named], axis=1), counted, of)
+    return Figure(name, np.concatenate([hits, given, right], axis=1), counted, of)
 
 
 def _given(values: Sequence[float | None]) -> NDArray[np.bool_]:

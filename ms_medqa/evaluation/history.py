@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ms_medqa.config.files import user_path
 from ms_medqa.config.side_by_side import cells_of
 from ms_medqa.data.raw import printable
 from ms_medqa.evaluation.past_runs import Measured, NotReadableError, Run, TaskRun, read_run
+from ms_medqa.evaluation.report.columns import aligned
 from ms_medqa.evaluation.report.numbers import NOTHING, clean, number, shown, span
 from ms_medqa.evaluation.report.titles import title_of
 
@@ -30,7 +32,7 @@ _MAIN = {
     "perplexity": ("perplexity", "bits_per_byte"),
 }
 _LEGEND = (
-    "Brackets are 95 % intervals. * is the best, where its interval does not overlap that of the next best; of "
+    "Brackets are 95 % confidence intervals. * is the best, where its interval overlaps that of no other model; of "
     "perplexity and bits per byte, less is better."
 )
 _LONGEST = 48
@@ -86,18 +88,6 @@ def history_table(runs: Sequence[Run]) -> str:
     return "\n\n".join([*(_block(lines, _differing(lines, blocks)) for lines in blocks), _LEGEND])
 
 
-def history_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The runs as plain JSON values, with all their figures."""
-    return [
-        {
-            "folder": run.folder,
-            "created": run.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "tasks": [asdict(task) | {"models": [asdict(one) for one in task.models]} for task in run.tasks],
-        }
-        for run in runs
-    ]
-
-
 def _reports(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         deep = len(Path(root).relative_to(folder).parts)
@@ -151,7 +141,7 @@ def _block(lines: Sequence[_Line], settings: dict[str, Any]) -> str:
     ]
     # A blank above the stars.
     columns += [[title_of(name).en + " ", *_values(lines, name)] for name in figures]
-    return "\n".join([_one_line(", ".join(parts)), *_aligned(columns, left=3)])
+    return "\n".join([_one_line(", ".join(parts)), *aligned(list(zip(*columns, strict=True)), left=3)])
 
 
 def _name(measured: Measured, with_prompt: bool) -> str:
@@ -180,9 +170,11 @@ def _best(models: Sequence[Measured], figure: str) -> list[Measured]:
     for model in models:
         found = model.figures.get(figure, {})
         value, low, high = (number(found.get(name)) for name in ("value", "low", "high"))
-        if value is not None and low is not None and high is not None:
+        if value is not None:
+            # Without an interval it stands in the way of others, and is never the best itself.
+            ends = (-math.inf, sign * value) if low is None or high is None else sorted((sign * low, sign * high))
             # Turned round so that more is better.
-            ranked.append((sign * value, *sorted((sign * low, sign * high)), model))
+            ranked.append((sign * value, *ends, model))
     if not ranked or not sign:
         return []
     first = max(ranked, key=lambda entry: entry[0])[3]
@@ -190,19 +182,8 @@ def _best(models: Sequence[Measured], figure: str) -> list[Measured]:
     others = [entry for entry in ranked if entry not in own]
     if not others:
         return []
-    bound = max(others, key=lambda entry: entry[0])[2]
+    bound = max(high for _, _, high, _ in others)
     return [entry[3] for entry in own if entry[1] > bound]
-
-
-def _aligned(columns: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Lines of columns, the first `left` flush left and the others flush right."""
-    padded = []
-    for place, column in enumerate(columns):
-        width = max(map(cells_of, column))
-        blanks = [" " * (width - cells_of(cell)) for cell in column]
-        pairs = zip(column, blanks, strict=True)
-        padded.append([cell + blank if place < left else blank + cell for cell, blank in pairs])
-    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
 def _short(text: str) -> str:

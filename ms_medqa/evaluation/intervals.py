@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % intervals, and whether two models differ on the same items."""
+"""How sure a figure is: 95 % confidence intervals, and whether two models differ on the same items."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 from scipy.stats import binomtest
 
 from ms_medqa.evaluation.figures import Array, Figure
@@ -16,41 +17,49 @@ RESAMPLES = 2000
 SEED = 0
 # How often each item was drawn, for some resamples at a time: at 8 bytes each, 32 MiB.
 _BLOCK = 2**22
+# Relative; resamples that differ by less do so by rounding alone.
+_EQUAL = 1e-12
 
 
 def interval(figure: Figure) -> tuple[float, float]:
-    """The 95 % interval of a figure.
+    """The 95 % confidence interval of a figure.
 
-    Of a proportion it is Wilson's (1927), which holds near 0 and 1 and for few items; of anything else the percentile
-    interval of the bootstrap over items (Efron & Tibshirani 1993, chapter 13), equal for equal figures.
+    Of a proportion it is Wilson's (1927), which holds near 0 and 1 and for few items; of anything else the expanded
+    percentile interval of the bootstrap over items (Hesterberg 2015, What teachers should know about the bootstrap, The
+    American Statistician 69), equal for equal figures.
 
     Returns:
-        Low and high; NaN where the figure has no value, or where one item leaves the bootstrap nothing to vary.
+        Low and high; NaN where the figure has no value, or where the bootstrap has nothing to vary: there is one item,
+        or all resamples have the same value.
     """
     if figure.proportion and figure.n:
-        hits = int(figure.stats[:, 0].sum())
-        bounds = binomtest(hits, figure.n).proportion_ci(LEVEL, method="wilson")
-        return float(bounds.low), float(bounds.high)
+        return _wilson(int(figure.stats[:, 0].sum()), figure.n)
     if not math.isfinite(figure.value):
         return math.nan, math.nan
-    return _percentiles(*_resampled([figure], figure.counted))
+    (values,) = _resampled([figure], figure.counted)
+    return _percentiles(values, figure.n)
 
 
 def difference(base: Figure, tuned: Figure) -> tuple[float, float, float]:
     """How much larger a figure is of the tuned model than of its base, over the same items.
 
-    Both are resampled together, so that what makes an item hard for both does not widen the interval.
+    Of proportions over the same items the interval is Newcombe's (1998, Improved confidence intervals for the
+    difference between binomial proportions based on paired data, Statistics in Medicine 17, method 10), which holds
+    for few items and few that differ. Of anything else both are resampled together, so that what makes an item hard for
+    both does not widen the interval, and its ends are percentiles as in `interval`.
 
     Returns:
-        tuned - base, and the low and high end of its 95 % interval (percentiles of the paired bootstrap); NaN as in
-        `interval`.
+        tuned - base, and the low and high end of its 95 % confidence interval; NaN as in `interval`.
     """
     assert len(base.counted) == len(tuned.counted), "figures over different items"
     value = tuned.value - base.value
     if not math.isfinite(value):
         return math.nan, math.nan, math.nan
-    before, after = _resampled([base, tuned], base.counted | tuned.counted)
-    return value, *_percentiles(after - before)
+    if _are_paired(base, tuned):
+        return value, *_newcombe(*_table(base, tuned))
+    counted = base.counted | tuned.counted
+    before, after = _resampled([base, tuned], counted)
+    return value, *_percentiles(after - before, int(np.count_nonzero(counted)))
 
 
 def mcnemar(base_right: Sequence[bool], tuned_right: Sequence[bool]) -> dict[str, int | float]:
@@ -66,6 +75,48 @@ def mcnemar(base_right: Sequence[bool], tuned_right: Sequence[bool]) -> dict[str
     differ = only_base + only_tuned
     p = float(binomtest(only_tuned, differ).pvalue) if differ else 1.0
     return {"only_base": only_base, "only_tuned": only_tuned, "p": p}
+
+
+def paired_test(base: Figure, tuned: Figure) -> dict[str, int | float] | None:
+    """McNemar's test of two proportions over the same items; None of other figures, and where no item is counted."""
+    if not _are_paired(base, tuned) or not base.n:
+        return None
+    return mcnemar(*((figure.stats[figure.counted, 0] > 0).tolist() for figure in (base, tuned)))
+
+
+def _are_paired(base: Figure, tuned: Figure) -> bool:
+    return base.proportion and tuned.proportion and np.array_equal(base.counted, tuned.counted)
+
+
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    bounds = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
+def _table(base: Figure, tuned: Figure) -> tuple[int, int, int, int]:
+    """Items that both have, the tuned model alone, the base alone, and neither."""
+    before, after = (figure.stats[figure.counted, 0] > 0 for figure in (base, tuned))
+    cells = (after & before, after & ~before, ~after & before, ~after & ~before)
+    both, only_tuned, only_base, neither = (int(np.count_nonzero(cell)) for cell in cells)
+    return both, only_tuned, only_base, neither
+
+
+def _newcombe(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """Ends of the interval of p1 - p2, where p1 counts `both` and `first`, p2 `both` and `second`."""
+    n = both + first + second + neither
+    p1, p2 = (both + first) / n, (both + second) / n
+    (low1, high1), (low2, high2) = _wilson(both + first, n), _wilson(both + second, n)
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    product = both * neither - first * second
+    # A positive correlation is drawn towards 0, as the difference between two Wilson intervals would else be too sure.
+    corrected = max(product - n / 2, 0) if product > 0 else product
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+
+    def length(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
+
+    gap = p1 - p2
+    return gap - length(p1 - low1, high2 - p2), gap + length(high1 - p1, p2 - low2)
 
 
 def _resampled(figures: Sequence[Figure], counted: NDArray[np.bool_]) -> list[Array]:
@@ -88,10 +139,13 @@ def _resampled(figures: Sequence[Figure], counted: NDArray[np.bool_]) -> list[Ar
     return [np.concatenate(values) for values in found]
 
 
-def _percentiles(values: Array) -> tuple[float, float]:
-    # A resample may hold no item of a class, or none that the other model is counted on.
+def _percentiles(values: Array, n: int) -> tuple[float, float]:
+    # A resample may hold none of the items that a model is counted on.
     finite = values[np.isfinite(values)]
-    if not len(finite):
+    if not len(finite) or np.ptp(finite) <= _EQUAL * max(1.0, float(np.abs(finite).max())):
         return math.nan, math.nan
-    low, high = np.percentile(finite, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    # Resamples of n items vary as if their variance were divided by n, and as if it were known: too little by a factor
+    # of (n - 1) / n, and by what a t interval is wider than a normal one.
+    tail = 100 * float(ndtr(stdtrit(n - 1, (1 - LEVEL) / 2) * math.sqrt(n / (n - 1))))
+    low, high = np.percentile(finite, [tail, 100 - tail])
     return float(low), float(high)

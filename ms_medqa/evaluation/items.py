@@ -29,10 +29,17 @@ _LONGEST_GROUP = 80
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record that is measured, and its group: a subject, or None."""
+    """A record that is measured.
+
+    Attributes:
+        record: what is asked.
+        group: a subject, or None.
+        place: its number among all records that were read, from 0.
+    """
 
     record: Record
     group: str | None = None
+    place: int = 0
 
     @property
     def id(self) -> str:
@@ -42,10 +49,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A record that is not measured."""
+    """A record that is not measured.
+
+    Attributes:
+        id: of the record.
+        reason: in full.
+        kind: of the reason, the same for all records at fault in this way; None: the reason itself.
+        place: as of an `Item`.
+    """
 
     id: str
     reason: str
+    kind: str | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +73,14 @@ class Items:
         items: in the order of the files.
         skipped: records that are none.
         sha256: of the file; of several, of all their digests.
+        settings: by which the files were understood, as plain JSON values.
     """
 
     path: Path
     items: list[Item]
     skipped: list[Skipped]
     sha256: str
+    settings: dict[str, Any]
 
     @property
     def read(self) -> int:
@@ -82,14 +100,14 @@ def read_items(path: str | Path, settings: DataSection | None = None, group_by: 
     Raises:
         UserError: a file is missing, broken as a whole, or holds no record.
     """
-    path = user_path(path)
-    if (path / "test.jsonl").is_file():
+    path, settings = user_path(path), settings or DataSection()
+    if (path / manifest.FILE_NAME).is_file() and (path / "test.jsonl").is_file():
         path = path / "test.jsonl"
     files = [file.path for file in expand_inputs([path])]
     items: list[Item] = []
     skipped: list[Skipped] = []
     for file in files:
-        _read_file(file, settings or DataSection(), group_by, len(files) > 1, items, skipped)
+        _read_file(file, settings, group_by, len(files) > 1, items, skipped)
     if not items:
         first = f" ({skipped[0].reason})" if skipped else ""
         raise UserError(f"{path}: no question with an answer{first}", "give records with a question and its answer")
@@ -97,7 +115,8 @@ def read_items(path: str | Path, settings: DataSection | None = None, group_by: 
         raise UserError(f"eval.group_by = {group_by!r}: no record of {path} has this column")
     digests = [sha256_file(file) for file in files]
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return Items(path, items, skipped, whole)
+    read_by = settings.model_dump(mode="json", include={"columns", "shape", "nfkc"})
+    return Items(path, items, skipped, whole, read_by)
 
 
 def _read_file(
@@ -111,15 +130,17 @@ def _read_file(
     if (file.parent / manifest.FILE_NAME).is_file():
         # What is converted has the project's own columns, whatever those of the raw files were.
         settings = DataSection()
-    own = _PART.sub("", file.name.split(".")[0]) if many and not group_by else None
+    own = _PART.sub("", _text(file.name.split(".")[0])) if many and not group_by else None
     _, readings = read_records(file, settings, file.name)
     for reading in readings:
+        place = len(items) + len(skipped)
         if reading.record is not None:
-            items.append(Item(reading.record, _group(reading.raw.value, group_by) or own))
+            items.append(Item(reading.record, _group(reading.raw.value, group_by) or own, place))
         else:
             assert reading.error is not None
-            reason = f"line {reading.raw.line}: {reading.error[1]}"
-            skipped.append(Skipped(f"{file.stem}-{reading.raw.number}", reason))
+            kind, detail = reading.error
+            name = _text(f"{file.name.split('.')[0]}-{reading.raw.number}")
+            skipped.append(Skipped(name, f"line {reading.raw.line}: {detail}", kind.replace("_", " "), place))
 
 
 def _group(value: Any, column: str | None) -> str | None:
@@ -132,4 +153,9 @@ def _group(value: Any, column: str | None) -> str | None:
         found = next((value[columns[name]] for name in _SUBJECTS if name in columns), None)
     if isinstance(found, bool) or not isinstance(found, str | int):
         return None
-    return str(found).strip()[:_LONGEST_GROUP] or None
+    return _text(str(found)).strip()[:_LONGEST_GROUP] or None
+
+
+def _text(text: str) -> str:
+    """What can be written: half a surrogate pair, which JSON may hold, is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -11,6 +11,7 @@ from ms_medqa.backend.graph_memory import free_graphs
 from ms_medqa.backend.interrupt import check_interrupt
 from ms_medqa.evaluation.trees import Flat, Score, Tree, packs
 from ms_medqa.generation.reading import bucket, piece_width
+from ms_medqa.generation.weights import Snapshot, snapshot, unchanged
 from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
@@ -27,11 +28,12 @@ MOST_TARGETS, FEWEST_TARGETS = 512, 32
 
 
 class Scorer:
-    """Scores trees with one model, whose weights must not change meanwhile. What it compiles serves all lengths."""
+    """Scores trees with one model. What it compiles serves all lengths, and other weights in the same place."""
 
     def __init__(self, model: CausalLM) -> None:
         self._model = model
         self._reader = PromptReader(model)
+        self._weights: Snapshot | None = None
         most = max(FEWEST_TARGETS, min(MOST_TARGETS, MAX_LOGITS // model.config.vocab_size))
         self._most_targets = 1 << (most.bit_length() - 1)
         self._decoder: CachedDecoder | None = None
@@ -44,16 +46,41 @@ class Scorer:
         Raises:
             KeyboardInterrupt: Ctrl-C, where `hold_interrupt` lets it wait.
         """
+        if self._weights is not None and not unchanged(self._model, self._weights):
+            self.close()
+            self._reader, self._decoder, self._weights = PromptReader(self._model), None, None
         for pack in packs([len(tree) for tree in trees], WIDTH):
             check_interrupt()
             some = [trees[number] for number in pack]
             scores = self._pack(some) if len(pack) > 1 else [self._alone(some[0])]
+            # The first pass may have moved them to the device.
+            self._weights = self._weights or snapshot(self._model)
             yield from zip(pack, scores, strict=True)
+
+    def close(self) -> None:
+        """Give back the memory of graphs."""
+        for cell in (self._reader, *self._reader.makes, *([self._decoder] if self._decoder is not None else [])):
+            free_graphs(cell)
 
     def _alone(self, tree: Tree) -> list[Score]:
         if tree.branches and not self._may_share:
             return self._apart(tree)
+        if len(tree) > LONGEST >= 2 * tree.longest:
+            return self._in_parts(tree)
         return self._in_pieces(tree) if len(tree) > LONGEST else self._pack([tree])[0]
+
+    def _in_parts(self, tree: Tree) -> list[Score]:
+        """Many branches, as of many classes, some at a time, with the trunk before them."""
+        most, found = LONGEST - len(tree.trunk), list[Score]()
+        part, used = list[Sequence[int]](), 0
+        for branch in (*tree.branches, None):
+            if part and (branch is None or used + len(branch) > most):
+                found += self._alone(Tree(tree.trunk, part, () if found else tree.targets))[bool(found) :]
+                part, used = [], 0
+            if branch is not None:
+                part.append(branch)
+                used += len(branch)
+        return found
 
     def _apart(self, tree: Tree) -> list[Score]:
         """Each branch with the trunk before it."""

@@ -40,12 +40,13 @@ class Measurer:
         model: what is measured.
         prompt: how it is asked.
         settings: the config's `eval` section.
+        scorer: of the model; None: one of its own.
     """
 
-    def __init__(self, model: CausalLM, prompt: Prompt, settings: EvalSection) -> None:
+    def __init__(self, model: CausalLM, prompt: Prompt, settings: EvalSection, scorer: Scorer | None = None) -> None:
         self._model, self._prompt, self._settings = model, prompt, settings
         self._end_ids = frozenset(prompt.stop_token_ids) | frozenset(model.config.eos_token_ids)
-        self._scorer = Scorer(model)
+        self._scorer = Scorer(model) if scorer is None else scorer
 
     def run(self, task: Task, mine: Sequence[int], left: Iterable[Line], keep: Keep, name: str) -> None:
         """Measure the items of `mine` that are not measured yet.
@@ -59,7 +60,7 @@ class Measurer:
         """
         done = read_lines(left)
         generates = task.generates and self._settings.generate
-        wanted = [number for number in mine if not _is_done(done[number], generates)]
+        wanted = [number for number in mine if not _is_done(done.get(number, Measured()), generates)]
         with progress(total=len(mine), initial=len(mine) - len(wanted), desc=name, unit="item") as bar:
             for start in range(0, len(wanted), BLOCK):
                 self._block(task, wanted[start : start + BLOCK], done, keep, bar)
@@ -79,10 +80,11 @@ class Measurer:
             except UserError as error:
                 keep({"item": number, "error": str(error)})
                 bar.update()
-        failed = self._likelihoods({n: one for n, one in asked.items() if one.trees and not done[n].scores}, keep)
+        there = {number: done.get(number, Measured()) for number in numbers}
+        failed = self._likelihoods({n: one for n, one in asked.items() if one.trees and not there[n].scores}, keep)
         bar.update(len(failed))
         prompts = {
-            n: one.prompt for n, one in asked.items() if one.prompt and done[n].answer is None and n not in failed
+            n: one.prompt for n, one in asked.items() if one.prompt and there[n].answer is None and n not in failed
         }
         bar.update(len(asked) - len(failed) - len(prompts))
         self._answers(prompts, keep, bar)
@@ -95,6 +97,8 @@ class Measurer:
             need = max(need, len(asked.prompt) + self._settings.max_new_tokens)
         if need > holds:
             raise UserError(f"needs {need} positions, the model holds {holds}")
+        if not all(map(len, (branch for tree in asked.trees for branch in tree.branches))):
+            raise UserError("an option has no tokens")
         return asked
 
     def _likelihoods(self, asked: dict[int, Asked], keep: Keep) -> set[int]:
@@ -160,14 +164,14 @@ def read_lines(lines: Iterable[Line]) -> dict[int, Measured]:
     Raises:
         ValueError, KeyError, TypeError: a line is none of those that `Measurer` keeps.
     """
-    found: dict[int, Measured] = defaultdict(Measured)
+    found: dict[int, Measured] = {}
     for line in lines:
-        one = found[int(line["item"])]
+        one = found.setdefault(int(line["item"]), Measured())
         if "error" in line:
             one.error = str(line["error"])
         elif "scores" in line:
             one.scores = [[Score(*numbers) for numbers in tree] for tree in line["scores"]]
         else:
             one.answer, one.answer_tokens = str(line["answer"]), int(line["answer_tokens"])
-            one.finished, one.repeated = bool(line["finished"]), float(line["repeated"])
+            one.finished, one.repeated = bool(line["finished"]), line["repeated"]
     return found

@@ -46,36 +46,35 @@ def training_data_of(adapter: str | Path) -> Path | None:
     return _find(adapter)[0]
 
 
-def overlap_of(
-    records: Sequence[Record],
-    adapters: Mapping[str, str | Path],
+def overlaps_of(
+    sets: Sequence[Sequence[Record]],
+    trained: Mapping[str, str | Path],
     settings: DataSection,
     train_data: str | Path | None = None,
-) -> dict[str, Any]:
-    """The overlap of an evaluation with the data of several models: items that stand in that of any.
+) -> list[dict[str, Any]]:
+    """The overlap of several evaluations with the data of several models: items that stand in that of any.
 
-    What a model was trained on before that, such as its base, is not known and not checked.
+    What a model was trained on before that, such as its base, is not known and not checked. The data is read once.
 
     Args:
-        records: the items of the evaluation.
-        adapters: name → folder of each adapter, or of a model that `train` wrote.
+        sets: the items of each evaluation.
+        trained: name → folder of each adapter, or of a model that `train` wrote.
         settings: as in `check_overlap`.
-        train_data: the training data, where the user names it.
+        train_data: more training data, and that of the models that do not tell theirs, where the user names it.
 
     Returns:
-        As `check_overlap`; unchecked where the data of one model is unknown.
+        For each set as `check_overlap`; unchecked where the data of one model is unknown.
     """
-    if train_data is not None:
-        return check_overlap(records, user_path(train_data), settings)
-    if not adapters:
-        return _unchecked("no model tells what it was trained on")
-    folders = []
-    for name, adapter in adapters.items():
-        folder, why = _find(adapter)
-        if folder is None:
-            return _unchecked(f"{printable(name)}: {why}")
-        folders.append(folder.resolve())
-    return _check(records, list(dict.fromkeys(folders)), settings)
+    folders = [] if train_data is None else [user_path(train_data)]
+    for name, folder in trained.items():
+        found, why = _find(folder)
+        if found is not None:
+            folders.append(found)
+        elif train_data is None:
+            return [_unchecked(f"{printable(name)}: {why}") for _ in sets]
+    if not folders:
+        return [_unchecked("no model tells what it was trained on") for _ in sets]
+    return _check(sets, list(dict.fromkeys(folder.resolve() for folder in folders)), settings)
 
 
 def check_overlap(records: Sequence[Record], train: Path, settings: DataSection) -> dict[str, Any]:
@@ -92,33 +91,39 @@ def check_overlap(records: Sequence[Record], train: Path, settings: DataSection)
 
     Returns:
         `checked` (true), `train` (what was read), `items` (how many overlap), `of` (all items), `ids` (of those that
-        overlap, in order) and `reasons` (reason → items); or `checked` (false) and `why`: the data is absent, was
-        changed since it was converted, or holds no record that can be read.
+        overlap, in order), `reasons` (reason → items) and `unread` (training records that could not be read); or
+        `checked` (false) and `why`: the data is absent, was changed since it was converted, or holds no record that can
+        be read.
     """
-    return _check(records, [train], settings)
+    return _check([records], [train], settings)[0]
 
 
-def _check(records: Sequence[Record], trains: Sequence[Path], settings: DataSection) -> dict[str, Any]:
-    items = OverlappedItems(records, settings.cluster_similarity, settings.benchmark_ngram)
-    paths = []
+def _check(sets: Sequence[Sequence[Record]], trains: Sequence[Path], settings: DataSection) -> list[dict[str, Any]]:
+    indices = [OverlappedItems(records, settings.cluster_similarity, settings.benchmark_ngram) for records in sets]
+    paths, unread = [], 0
     try:
         for train in trains:
             path, rows, found = _open(train, settings)
             paths.append(printable(path))
-            if not _show(items, rows, found):
-                return _unchecked(f"no record of {paths[-1]} can be read")
+            usable, broken = _show(indices, rows, found)
+            if not usable:
+                return [_unchecked(f"no record of {paths[-1]} can be read") for _ in sets]
+            unread += broken
     except UserError as error:
-        return _unchecked(error.message)
+        return [_unchecked(error.message) for _ in sets]
     except OSError as error:
         known = from_os_error(error)
         if known is None:
             raise
-        return _unchecked(str(known))
-    reasons = items.reasons()
+        return [_unchecked(str(known)) for _ in sets]
+    about = {"checked": True, "train": ", ".join(paths), "unread": unread}
+    return [about | _counted(records, index) for records, index in zip(sets, indices, strict=True)]
+
+
+def _counted(records: Sequence[Record], index: OverlappedItems) -> dict[str, Any]:
+    reasons = index.reasons()
     hit = [(record.id, reason) for record, reason in zip(records, reasons, strict=True) if reason is not None]
     return {
-        "checked": True,
-        "train": ", ".join(paths),
         "items": len(hit),
         "of": len(records),
         "ids": [name for name, _ in hit],
@@ -126,16 +131,18 @@ def _check(records: Sequence[Record], trains: Sequence[Path], settings: DataSect
     }
 
 
-def _show(items: OverlappedItems, rows: int | None, found: Iterator[Record | None]) -> int:
-    """Compare all records; the number of those that can be used."""
-    usable = 0
+def _show(indices: Sequence[OverlappedItems], rows: int | None, found: Iterator[Record | None]) -> tuple[int, int]:
+    """Compare all records; how many could be used, and how many not."""
+    usable = broken = 0
     with progress(total=rows, desc="comparing with the training data", unit="record") as bar:
         while block := list(itertools.islice(found, _BLOCK)):
             records = [record for record in block if record is not None]
-            items.show(records)
+            for index in indices:
+                index.show(records)
             usable += len(records)
+            broken += len(block) - len(records)
             bar.update(len(block))
-    return usable
+    return usable, broken
 
 
 def _open(train: Path, settings: DataSection) -> tuple[Path, int | None, Iterator[Record | None]]:

@@ -39,7 +39,7 @@ class Measured:
         answer: the model's own; None where it was not asked.
         answer_tokens: of that, without the end token.
         finished: it ended by itself.
-        repeated: share of its 4-grams of tokens that repeat an earlier one.
+        repeated: share of its 4-grams of tokens that repeat an earlier one; None where it is shorter.
         error: why there is nothing.
     """
 
@@ -47,7 +47,7 @@ class Measured:
     answer: str | None = None
     answer_tokens: int = 0
     finished: bool = False
-    repeated: float = 0.0
+    repeated: float | None = None
     error: str | None = None
 
 
@@ -74,26 +74,32 @@ class Task(ABC):
     Attributes:
         spec: how it was named.
         data: where the items come from.
-        items: those that any model can be asked, in their order, at most `eval.limit`.
-        skipped: the others, with the reason.
+        items: those that any model can be asked, in their order, of the first `eval.limit` records.
+        skipped: the others of these, with the reason.
         signatures: figure -> how a library names just what it has computed.
     """
 
     kind: ClassVar[str]
+    # What `score` is, for people.
+    score_is: ClassVar[str] = ""
     # Models answer its items, unless `eval.generate` says otherwise.
     generates: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, data: Items, settings: EvalSection) -> None:
         self.spec, self.data, self.settings = spec, data, settings
         self.items: list[Item] = []
-        self.skipped = list(data.skipped)
         self.signatures: dict[str, str] = {}
-        for item in data.items[: settings.limit]:
+        most = data.read if settings.limit is None else settings.limit
+        # Of the first records, whether they can be used or not: what was read is measured, skipped or behind the limit.
+        self.skipped = [one for one in data.skipped if one.place < most]
+        for item in data.items:
+            if item.place >= most:
+                break
             reason = self.unfit(item)
             if reason is None:
                 self.items.append(item)
             else:
-                self.skipped.append(Skipped(item.id, reason))
+                self.skipped.append(Skipped(item.id, reason, place=item.place))
 
     def check_some(self) -> None:
         """Raise UserError where there is nothing to measure."""
@@ -113,9 +119,17 @@ class Task(ABC):
     def figures(self, measured: Sequence[tuple[Item, Measured]]) -> list[Figure]:
         """Figures over items, all with the same items in the same order."""
 
+    def asks(self) -> Any:
+        """What models are asked beside the items, as plain JSON values."""
+        return None
+
     def row(self, item: Item, measured: Measured) -> dict[str, Any]:
         """What the file of answers tells of one model's answer."""
         return {} if measured.answer is None else {"answer": measured.answer}
+
+    def picked(self, item: Item, measured: Measured) -> str | None:
+        """What a model has chosen, for people; None where there is no choice."""
+        return None
 
     def score(self, item: Item, measured: Measured) -> float | None:
         """One number by which examples are put in order, better ones higher; None: there are no examples."""
@@ -125,7 +139,9 @@ class Task(ABC):
         """What the file of answers tells of the item."""
         record = item.record
         assert isinstance(record, Example)
-        found = {"id": item.id, "question": record.question}
+        found: dict[str, Any] = {"id": item.id, "question": record.question}
+        if record.history:
+            found["history"] = [list(turn) for turn in record.history]
         if record.context:
             found["context"] = record.context
         found["reference"] = record.answer
@@ -138,11 +154,6 @@ class Task(ABC):
     def given_label(self, item: Item, measured: Measured) -> str | None:
         """The class that a model has chosen."""
         return None
-
-
-def answer_text(measured: Sequence[tuple[Item, Measured]]) -> list[str | None]:
-    """The models' own answers."""
-    return [one.answer for _, one in measured]
 
 
 def continuation(prompt: Prompt, example: Example, start: Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ _ORDERS = 4
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W\d_][^\W_]*")
 # Without these, 1.5 would be 15, 1-2 would be 12 and -2.5 would be 2.5.
 _IN_NUMBER = re.compile(r"(?<=\d)[^\w\s](?=\d)|(?<![a-z0-9])-(?=\d)")
+# Without these, 5 % would be 5, and HIV- and HIV(-) would be HIV; a plus is a symbol, which is kept anyway.
+_MEANING = re.compile(r"[%‰]|(?<=[a-z0-9])-(?!\w)|(?<=\()-(?=\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ def rouge(answer: str, reference: str) -> Rouge:
 def exact_match(answer: str, reference: str) -> bool:
     """True where both are the same but for width of letters (NFKC), case, white space and punctuation.
 
-    Punctuation within a number and a minus before it count. A text of nothing else matches nothing.
+    Punctuation within a number and a minus before it count, % and ‰, symbols such as +, and a minus that ends a word of
+    Latin letters (Rh-). A text of nothing but other punctuation matches nothing.
     """
     return bool(_bare(reference)) and _bare(answer) == _bare(reference)
 
@@ -72,10 +76,27 @@ def token_f1(answer: str, reference: str) -> float:
     return _bag_f1(ours, theirs)
 
 
-def repeated_ngrams(tokens: Sequence[Any], n: int = _ORDERS) -> float:
-    """The share of a text's n-grams that it has said before, in [0, 1]; 0 where it has fewer than n tokens."""
+def rouge_signature(references: Sequence[str]) -> str:
+    """Which library measures `rouge`, with its version and its words, and over how many of the references."""
+    counts = Counter(map(language_of, references))
+    chinese, others = counts["Chinese"], counts["other"]
+    score = f"rouge-score {version('rouge-score')}"
+    found = [
+        (
+            f"rouge-chinese {version('rouge-chinese')} over jieba {version('jieba')} words, "
+            "ROUGE-1/2 over distinct n-grams",
+            chinese,
+        ),
+        (f"{score} without stemming", counts.total() - chinese - others),
+        (f"{score} over words of all letters, without stemming", others),
+    ]
+    return "; ".join(f"{said}: {count} item{'s' * (count != 1)}" for said, count in found if count)
+
+
+def repeated_ngrams(tokens: Sequence[Any], n: int = _ORDERS) -> float | None:
+    """The share of a text's n-grams that it has said before, in [0, 1]; None where it has fewer than n tokens."""
     grams = list(zip(*(tokens[start:] for start in range(n)), strict=False))
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return 1 - len(set(grams)) / len(grams) if grams else None
 
 
 def bleu_figure(answers: Sequence[str], references: Sequence[str]) -> tuple[Figure, str]:
@@ -198,7 +219,8 @@ def _fold(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    text = _fold(text)
-    kept = {match.start() for match in _IN_NUMBER.finditer(text)}
+    # The minus sign, which NFKC keeps apart.
+    text = _fold(text).replace("\u2212", "-")
+    kept = {match.start() for pattern in (_IN_NUMBER, _MEANING) for match in pattern.finditer(text)}
     letters = (char for at, char in enumerate(text) if at in kept or unicodedata.category(char)[0] not in "PZC")
     return "".join(letters)

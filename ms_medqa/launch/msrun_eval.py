@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ms_medqa.config import RunError, UserError
+from ms_medqa.cli import eval as evaluation
+from ms_medqa.cli.main import Parser
+from ms_medqa.config import RunError, UserError, load_config, split_overrides
 from ms_medqa.config.errors import fail
 from ms_medqa.config.files import user_path
 from ms_medqa.config.scratch import redirect_droppings
@@ -45,24 +46,24 @@ def _evaluate(arguments: Sequence[str]) -> int:
     if rest and rest[0].endswith(".json"):
         rank_table = check_rank_table(rest.pop(0), device_num, nodes.num, nodes.time_out)
     nodes.check_master()
-    output = _output(rest)
+    parser = Parser(prog=NAME, allow_abbrev=False)
+    evaluation.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true")
+    args = parser.parse(rest)
+    if args.output is None:
+        raise UserError("no --output", USAGE)
+    # Read here as well as in every worker: a wrong key should not take the start of a cluster to show.
+    overrides = split_overrides(args.overrides)[0]
+    load_config(args.config, overrides)
+    output = user_path(args.output)
     redirect_droppings()
-    command = ["eval", *rest, *device_override([one for one in rest if not one.startswith("-")])]
+    command = ["eval", *rest, *device_override(overrides)]
     if device_num == 1:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, str(WORKER), *command])  # noqa: S606 - a list, no shell
     log_dir = output.absolute() / "msrun_log"
     print(f"starting {share} workers, logs in {log_dir}", flush=True)
     return run_workers(WORKER, command, device_num, log_dir, rank_table, nodes)
-
-
-def _output(arguments: Sequence[str]) -> Path:
-    for place, argument in enumerate(arguments):
-        if argument == "--output" and place + 1 < len(arguments):
-            return user_path(arguments[place + 1])
-        if argument.startswith("--output="):
-            return user_path(argument.partition("=")[2])
-    raise UserError("no --output", USAGE)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,10 @@ def sample() -> dict[str, Any]:
             "ms-medqa eval --model medqa-tiny --adapter output/qa/adapter --data data/qa/test.jsonl --output 'out <1>'",
         ],
         "versions": {"ms_medqa": "0.1.0", "mindspore": "2.10.0", "python": "3.12.3", "sacrebleu": "2.5.1"},
-        "signatures": {"bleu_4": "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.5.1"},
+        "signatures": {
+            "bleu_4": "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.5.1",
+            "问答: rouge_l": "rouge-chinese 1.0.3 over jieba 0.42.1 words",
+        },
         "device": "CPU",
         "seed": 42,
         "ranks": 2,
@@ -60,6 +63,7 @@ def sample() -> dict[str, Any]:
                 "base": "base",
                 "prompt": "medqa",
                 "digest": "b" * 64,
+                "tokenizer": "tokenizer-fingerprint",
             },
             {"name": "微调 <b>二</b>", "model": IMAGE, "adapter": "output/二", "base": "base"},
         ],
@@ -77,8 +81,12 @@ def sample() -> dict[str, Any]:
                 "kept": {"train": 900, "val": 120, "test": 80},
                 "augmented": 30,
                 "rejected": {"too_short": 50, "duplicate": 150},
+                "repeated": 17,
+                "mixed": [{"path": "general.jsonl", "taken": 77, "tokens": 9000}],
+                "tokens": {"train": {"total": 123456, "trained": 65432, "record": {"min": 1, "max": 9}}},
             }
         },
+        "trained_with": {"tuned": {"train": {"learning_rate": 0.000321}, "名": SCRIPT}},
     }
 
 
@@ -150,6 +158,7 @@ def _qa() -> dict[str, Any]:
         "differences": {
             "tuned": {
                 "base": "base",
+                "same_weights": True,
                 "figures": {
                     "perplexity": _difference(-283.692, 40),
                     "token_accuracy": _difference(0.64, 0.013),
@@ -160,7 +169,11 @@ def _qa() -> dict[str, Any]:
                 },
                 "mcnemar": {"key_fact_rate": {"only_base": 0, "only_tuned": 187, "p": 1e-56}},
             },
-            "微调 <b>二</b>": {"base": "base", "figures": {"rouge_l": _difference(0.008, 0.011), "perplexity": None}},
+            "微调 <b>二</b>": {
+                "base": "base",
+                "incomparable": ["token_accuracy"],
+                "figures": {"rouge_l": _difference(0.008, 0.011), "perplexity": None},
+            },
         },
         "groups": {
             name: {
@@ -176,16 +189,28 @@ def _qa() -> dict[str, Any]:
             "answer_tokens": {"base": long, "tuned": [length // 4 for length in long]},
             "repeated_4grams": {"base": [length / 256 for length in long], "tuned": [0.0] * 299 + [1.0]},
         },
+        "decoding": "greedy, at most 64 tokens",
+        "ungrouped": 1,
+        "score": "token F1 of the answer",
+        "compared": {"tuned": "tuned", "base": "base"},
         "examples": [
             {
                 "id": "1",
+                "gain": 0.33217,
+                "picks": {"base": "the pick | " + SCRIPT},
                 "question": "对乙酰氨基酚进入人体过多时，宜用何种药物治疗？" + SCRIPT,
                 "context": "对乙酰氨基酚（paracetamol）过量会损害肝脏。\n\n解毒药为乙酰半胱氨酸。",
                 "reference": "对乙酰氨基酚的解毒药为乙酰半胱氨酸，须由医生使用。",
                 "answers": {"base": IMAGE, "tuned": "乙酰半胱氨酸。", "微调 <b>二</b>": LONG},
                 "scores": {"base": 0.1, "tuned": 0.43217, "微调 <b>二</b>": None},
             },
-            {"id": "2", "question": PIPES, "reference": LONG, "answers": {"base": "", "tuned": "\ud83d\x1b[2J\u202e"}},
+            {
+                "id": "2",
+                "gain": -0.2,
+                "question": PIPES,
+                "reference": LONG,
+                "answers": {"base": "", "tuned": "\ud83d\x1b[2J\u202e"},
+            },
             {"id": "3", "question": "W" * 400},
         ],
         "overlap": {"checked": True, "train": "data/qa/train.jsonl", "items": 0, "of": 300, "ids": []},
@@ -197,8 +222,10 @@ def _choice() -> dict[str, Any]:
         "name": "MedQA " + SCRIPT,
         "kind": "choice",
         "data": {"path": "medqa/" + IMAGE},
-        "read": 1273,
+        "read": 1280,
+        "limit": 1273,
         "n": 1273,
+        "too_many_groups": 301,
         "figures": {
             "base": {
                 "accuracy": _figure(0.2537, 0.024, 1273),
@@ -234,7 +261,16 @@ def _choice() -> dict[str, Any]:
             }
             for place in range(45)
         },
-        "overlap": {"checked": True, "train": "data/qa/train.jsonl", "items": 3, "of": 1273, "ids": [IMAGE]},
+        "overlap": {
+            "checked": True,
+            "train": "data/qa/train.jsonl",
+            "items": 3,
+            "of": 1273,
+            "ids": [IMAGE],
+            "unread": 2,
+            "reasons": {"the question": ["1", "2"], "a near copy": ["3"]},
+            "models": {"base": True, "tuned": False},
+        },
     }
 
 

@@ -71,8 +71,18 @@ def test_pairs_of_models_and_adapters_are_compared_with_their_own_base_or_the_fi
 
 
 @pytest.mark.usefixtures("folders")
+def test_a_model_keeps_its_name_as_a_base() -> None:
+    assert told(("model", "big=m"), ("adapter", "run-a/adapter"), base=True) == [
+        ("big", "m", None, None),
+        ("tuned", "m", "run-a/adapter", "big"),
+    ]
+
+
+@pytest.mark.usefixtures("folders")
 def test_what_cannot_be_told_apart_or_compared_is_refused() -> None:
     with pytest.raises(UserError, match="two models are called 'run-a'"):
         told(("adapter", "run-a/adapter"), ("adapter", "run-a/adapter"))
     with pytest.raises(UserError, match="compare-base"):
         told(("model", "m"), base=True)
+    with pytest.raises(UserError, match="before the first --model"):
+        told(("adapter", "run-a/adapter"), ("model", "m"))

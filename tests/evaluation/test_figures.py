@@ -69,9 +69,36 @@ def test_macro_f1_is_that_of_scikit_learn(seed: int) -> None:
     # Not all classes occur: some not at all, some in the picks or in the golds alone.
     golds = random.choice([0, 1, 2, 3], 40)
     picks = random.choice([0, 1, 2, 4], 40)
-    labels = sorted({*golds, *picks})
+    labels = sorted({*golds})
     figure = macro_f1_figure("macro_f1", picks.tolist(), golds.tolist(), classes)
     assert figure.value == pytest.approx(f1_score(golds, picks, labels=labels, average="macro", zero_division=0))
+    # So is that of each subset, over the classes that it has itself.
+    for size in (3, 8, 40):
+        places = random.integers(40, size=size)
+        labels = sorted({*golds[places]})
+        theirs = f1_score(golds[places], picks[places], labels=labels, average="macro", zero_division=0)
+        assert figure.of(figure.stats[places].sum(axis=0)) == pytest.approx(theirs)
+
+
+def test_a_class_that_no_item_has_is_a_wrong_answer_and_no_class_of_its_own() -> None:
+    golds = [0, 0, 1, 1, 2, 2]
+    none = macro_f1_figure("macro_f1", [0, None, 1, 1, 2, 2], golds, 5)
+    for outside in (3, 4):
+        assert macro_f1_figure("macro_f1", [0, outside, 1, 1, 2, 2], golds, 5).value == pytest.approx(none.value)
+    assert none.value == pytest.approx((2 / 3 + 1 + 1) / 3)
+
+
+def test_macro_f1_of_two_models_is_over_the_same_classes_in_each_sample() -> None:
+    random = np.random.default_rng(3)
+    golds = random.integers(5, size=20)
+    # One right on every item of three classes; the other names a class that is not there.
+    first = macro_f1_figure("f", [int(gold) if gold < 3 else None for gold in golds], golds.tolist(), 6)
+    second = macro_f1_figure("f", [int(gold) if gold < 3 else 5 for gold in golds], golds.tolist(), 6)
+    samples = random.integers(20, size=(50, 4))
+    found = [figure.of(figure.stats[samples].sum(axis=1)) for figure in (first, second)]
+    shares = [len({*golds[sample]} & {0, 1, 2}) / len({*golds[sample]}) for sample in samples]
+    assert found[0] == pytest.approx(shares)
+    assert found[1] == pytest.approx(shares)
 
 
 def test_an_answer_without_a_class_is_a_miss_of_the_right_one() -> None:

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from ms_medqa.evaluation import intervals
-from ms_medqa.evaluation.figures import macro_f1_figure, mean_figure, ratio_figure, share_figure
-from ms_medqa.evaluation.intervals import difference, interval, mcnemar
+from ms_medqa.evaluation.figures import Figure, macro_f1_figure, mean_figure, ratio_figure, share_figure
+from ms_medqa.evaluation.intervals import difference, interval, mcnemar, paired_test
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 1), (7, 20), (499, 1000)])
@@ -27,13 +27,25 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, n: int) -> None:
     assert interval(figure) == pytest.approx([(centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)])
 
 
+def outer(n: int) -> list[float]:
+    """Hesterberg's levels: of the t interval, and of a variance over n - 1."""
+    low = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))
+    return [low, 1 - low]
+
+
 def test_the_bootstrap_of_few_items_is_that_of_all_their_samples() -> None:
     values = [0.0, 0.1, 0.35, 0.7, 1.0]
     # All 5⁵ equally likely samples.
     means = [float(np.mean(sample)) for sample in itertools.product(values, repeat=5)]
-    low, high = interval(mean_figure("rouge_l", values))
-    assert low == pytest.approx(np.percentile(means, 2.5), abs=0.03)
-    assert high == pytest.approx(np.percentile(means, 97.5), abs=0.03)
+    assert interval(mean_figure("rouge_l", values)) == pytest.approx(np.quantile(means, outer(5)), abs=0.05)
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_the_bootstrap_of_a_mean_is_as_wide_as_the_t_interval(n: int) -> None:
+    values = np.random.default_rng(n).standard_normal(n)
+    low, high = interval(mean_figure("m", values.tolist()))
+    theirs = stats.ttest_1samp(values, 0).confidence_interval()
+    assert high - low == pytest.approx(theirs.high - theirs.low, rel=0.08)
 
 
 def test_the_bootstrap_of_a_ratio_draws_items_not_tokens() -> None:
@@ -41,9 +53,17 @@ def test_the_bootstrap_of_a_ratio_draws_items_not_tokens() -> None:
     tokens = random.integers(5, 50, 60).astype(float)
     losses = tokens * random.gamma(2, 1, 60)
     low, high = interval(ratio_figure("perplexity", losses.tolist(), tokens.tolist(), np.exp))
-    samples = random.integers(60, size=(4000, 60))
-    values = np.exp(losses[samples].sum(1) / tokens[samples].sum(1))
-    assert [low, high] == pytest.approx(np.percentile(values, [2.5, 97.5]), rel=0.03)
+    low_level, high_level = outer(60)
+    theirs = stats.bootstrap(
+        (losses, tokens),
+        lambda top, bottom, axis: np.exp(top.sum(axis) / bottom.sum(axis)),
+        paired=True,
+        confidence_level=high_level - low_level,
+        n_resamples=9999,
+        method="percentile",
+        random_state=0,
+    ).confidence_interval
+    assert [low, high] == pytest.approx([theirs.low, theirs.high], rel=0.05)
 
 
 def test_equal_figures_have_equal_intervals_however_much_is_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +110,17 @@ def test_one_item_tells_a_value_but_not_how_sure_it_is() -> None:
     assert math.isnan(high)
 
 
+@pytest.mark.parametrize(("value", "n"), [(0.0, 50), (0.1, 50), (1 / 3, 7)])
+def test_where_all_samples_are_equal_nothing_tells_how_sure_a_figure_is(value: float, n: int) -> None:
+    figure = mean_figure("repeated_4grams", [value] * n)
+    assert np.isnan(interval(figure)).all()
+    other = mean_figure("repeated_4grams", [value + 0.2] * n)
+    found, low, high = difference(figure, other)
+    assert found == pytest.approx(0.2)
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
 def test_samples_without_any_right_class_do_not_spoil_an_interval() -> None:
     # What is drawn has one, two or three classes; each sample is measured on its own.
     figure = macro_f1_figure("macro_f1", [0, 1, None], [0, 2, 1], 3)
@@ -111,7 +142,7 @@ def test_a_difference_is_sharper_than_two_intervals_where_items_are_hard_for_bot
     theirs = stats.ttest_1samp(gaps, 0).confidence_interval()
     assert [low, high] == pytest.approx([theirs.low, theirs.high], abs=5e-4)
     assert high - low < (interval(base)[1] - interval(base)[0]) / 5
-    assert difference(tuned, base) == pytest.approx((-value, -high, -low))
+    assert difference(tuned, base) == pytest.approx((-value, -high, -low), rel=1e-6)
 
 
 def test_a_difference_of_shares_and_of_figures_counted_on_other_items() -> None:
@@ -122,6 +153,75 @@ def test_a_difference_of_shares_and_of_figures_counted_on_other_items() -> None:
     assert low < value < high
     with pytest.raises(AssertionError, match="different items"):
         difference(base, share_figure("parsed", [True]))
+
+
+def pair(both: int, only_tuned: int, only_base: int, neither: int) -> tuple[Figure, Figure]:
+    """The base and the tuned model, right on so many items."""
+    base = [True] * both + [False] * only_tuned + [True] * only_base + [False] * neither
+    tuned = [True] * both + [True] * only_tuned + [False] * only_base + [False] * neither
+    return share_figure("accuracy", [*base, None]), share_figure("accuracy", [*tuned, None])
+
+
+def test_the_interval_of_paired_shares_is_newcombes() -> None:
+    # Altman et al. (2000), Statistics with confidence, table 6.2, worked out there by this method: 0.122, of 0.011 to
+    # 0.226.
+    assert difference(*pair(14, 5, 0, 22)) == pytest.approx((0.122, 0.011, 0.226), abs=6e-4)
+    assert difference(*pair(14, 0, 5, 22)) == pytest.approx((-0.122, -0.226, -0.011), abs=6e-4)
+
+
+@pytest.mark.parametrize("cells", [(14, 5, 0, 22), (3, 10, 12, 2), (0, 4, 0, 6), (9, 0, 0, 0), (50, 30, 10, 60)])
+def test_newcombes_interval_by_its_formula(cells: tuple[int, int, int, int]) -> None:
+    e, f, g, h = cells
+    n = sum(cells)
+    p1, p2 = (e + f) / n, (e + g) / n
+    one, two = (stats.binomtest(hits, n).proportion_ci(method="wilson") for hits in (e + f, e + g))
+    table = e * h - f * g
+    top = table if table < 0 else max(table - n / 2, 0)
+    margins = (e + f) * (g + h) * (e + g) * (f + h)
+    phi = top / math.sqrt(margins) if margins else 0
+    dl1, du1, dl2, du2 = p1 - one.low, one.high - p1, p2 - two.low, two.high - p2
+    delta = math.sqrt(dl1**2 - 2 * phi * dl1 * du2 + du2**2)
+    epsilon = math.sqrt(du1**2 - 2 * phi * du1 * dl2 + dl2**2)
+    assert difference(*pair(*cells)) == pytest.approx((p1 - p2, p1 - p2 - delta, p1 - p2 + epsilon))
+
+
+def test_newcombes_interval_holds_the_truth_where_few_items_differ() -> None:
+    random = np.random.default_rng(7)
+    # Both, the tuned model alone, the base alone, neither: no difference, and few items that differ.
+    tables = random.multinomial(40, [0.6, 0.05, 0.05, 0.3], 500)
+    inside = [low <= 0 <= high for _, low, high in (difference(*pair(*map(int, cells))) for cells in tables)]
+    assert np.mean(inside) >= 0.94
+
+
+def test_a_test_goes_with_a_difference_of_shares_over_the_same_items() -> None:
+    assert paired_test(*pair(14, 5, 0, 22)) == {"only_base": 0, "only_tuned": 5, "p": pytest.approx(0.0625)}
+    assert paired_test(share_figure("s", [True, None]), share_figure("s", [True, True])) is None
+    assert paired_test(share_figure("s", [None]), share_figure("s", [None])) is None
+    assert paired_test(mean_figure("m", [1.0]), mean_figure("m", [1.0])) is None
+
+
+# 5 in 100 by a standard deviation of 1.1; ratios of few skewed items are a little more.
+@pytest.mark.parametrize(("n", "most"), [(30, 0.1), (100, 0.085)])
+def test_two_equally_good_models_seldom_seem_to_differ(n: int, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 500)
+    random = np.random.default_rng(n)
+    trials, wrong = 400, {"mean": 0, "ratio": 0, "macro_f1": 0}
+    for _ in range(trials):
+        hard = random.gamma(0.7, 1, n)
+        tokens = random.integers(5, 60, n).astype(float)
+        golds = random.integers(3, size=n)
+        guesses = [np.where(random.random(n) < 0.6, golds, random.integers(3, size=n)) for _ in range(2)]
+        noise = [hard + random.gamma(0.7, 0.5, n) for _ in range(2)]
+        pairs = {
+            "mean": [mean_figure("m", values.tolist()) for values in noise],
+            "ratio": [ratio_figure("r", values * tokens, tokens, np.exp) for values in noise],
+            "macro_f1": [macro_f1_figure("f", picks.tolist(), golds.tolist(), 3) for picks in guesses],
+        }
+        for name, (base, tuned) in pairs.items():
+            _, low, high = difference(base, tuned)
+            wrong[name] += low > 0 or high < 0
+    rates = {name: count / trials for name, count in wrong.items()}
+    assert all(0.01 < rate < most for rate in rates.values()), rates
 
 
 def test_95_of_100_intervals_hold_the_truth() -> None:

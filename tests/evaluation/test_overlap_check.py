@@ -18,7 +18,7 @@ from ms_medqa.config.schema import DataSection
 from ms_medqa.data.example import Example, PlainText, Record
 from ms_medqa.data.overlap import BenchmarkIndex
 from ms_medqa.evaluation import overlap_check
-from ms_medqa.evaluation.overlap_check import check_overlap, overlap_of, training_data_of
+from ms_medqa.evaluation.overlap_check import check_overlap, overlaps_of, training_data_of
 from ms_medqa.evaluation.overlapped_items import OverlappedItems
 
 SETTINGS = DataSection()
@@ -211,7 +211,15 @@ class TestData:
             "of": 3,
             "ids": ["q1"],
             "reasons": {"question": 1},
+            "unread": 0,
         }
+
+    def test_training_records_that_cannot_be_read_are_counted(self, tmp_path: Path) -> None:
+        path = tmp_path / "raw.jsonl"
+        good = json.dumps({"question": "夏天怎样预防中暑？", "answer": "多喝水。"}, ensure_ascii=False)
+        path.write_text(f'{good}\n{{"question": "{CHINESE}", "answ\n', encoding="utf-8")
+        found = check_overlap(self.ITEMS, path, SETTINGS)
+        assert (found["checked"], found["items"], found["unread"]) == (True, 0, 1)
 
     def test_the_order_and_the_blocks_of_the_data_do_not_matter(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -354,15 +362,15 @@ class TestWhereAnAdapterWasTrained:
     def test_data_that_was_converted_anew_is_not_compared(self, tmp_path: Path, data: Path) -> None:
         told = {"path": str(data), "train_sha256": fingerprint(data)}
         adapter = run_folder(tmp_path / "run", str(data), told)
-        assert overlap_of([FILLER], {"tuned": adapter}, SETTINGS)["checked"] is True
+        assert overlaps_of([[FILLER]], {"tuned": adapter}, SETTINGS)[0]["checked"] is True
         shutil.rmtree(data)
         shutil.copytree(trainable.place() / "text", data)
         assert training_data_of(adapter) is None
-        found = overlap_of([FILLER], {"tuned": adapter}, SETTINGS)
+        found = overlaps_of([[FILLER]], {"tuned": adapter}, SETTINGS)[0]
         assert found["checked"] is False
         assert "converted anew since" in found["why"]
         # The user may know better.
-        assert overlap_of([FILLER], {"tuned": adapter}, SETTINGS, data)["checked"] is True
+        assert overlaps_of([[FILLER]], {"tuned": adapter}, SETTINGS, data)[0]["checked"] is True
 
     @pytest.mark.parametrize("content", ["", "data: [", "- 1", "data:\n  path: 3", "data: 5", "data:\n  path: nowhere"])
     def test_a_run_that_does_not_tell(self, tmp_path: Path, content: str) -> None:
@@ -370,13 +378,13 @@ class TestWhereAnAdapterWasTrained:
         (tmp_path / "run" / "config.yaml").write_text(content, encoding="utf-8")
         (tmp_path / "run" / "data.json").write_text('{"path": ', encoding="utf-8")
         assert training_data_of(adapter) is None
-        why = overlap_of([FILLER], {"tuned": adapter}, SETTINGS)["why"]
+        why = overlaps_of([[FILLER]], {"tuned": adapter}, SETTINGS)[0]["why"]
         assert why.startswith("tuned: ")
         assert "--train-data" in why
 
     def test_a_model_alone_does_not_tell(self, tmp_path: Path) -> None:
         assert training_data_of(tmp_path / "adapter") is None
-        found = overlap_of([FILLER], {}, SETTINGS)
+        found = overlaps_of([[FILLER]], {}, SETTINGS)[0]
         assert found["checked"] is False
         assert "--train-data" in found["why"]
 
@@ -387,6 +395,6 @@ class TestWhereAnAdapterWasTrained:
         question = json.loads((data / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])["question"]
         items = [PlainText("1", sentences), Example("2", question, "sleep"), FILLER]
         adapters = {str(i): run_folder(tmp_path / str(i), str(path)) for i, path in enumerate((data, second, data))}
-        found = overlap_of(items, adapters, SETTINGS)
+        found = overlaps_of([items], adapters, SETTINGS)[0]
         assert found["ids"] == ["1", "2"]
         assert found["train"] == f"{data / 'train.jsonl'}, {second / 'train.jsonl'}"

@@ -24,6 +24,37 @@ QUESTIONS = 500
 CLOSE = 2e-3
 
 
+def test_perplexity_is_the_harness_s_rolling_likelihood(tmp_path: Path) -> None:
+    torch, lm_eval = pytest.importorskip("torch"), pytest.importorskip("lm_eval")
+    assert lm_eval
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sentences = [f"第{n}条：高血压患者应当低盐饮食，每天坚持运动，并按医嘱服药。" for n in range(90)]
+    texts = ["发热", "Rest and fluids help.", "".join(sentences[:30]), "".join(sentences)]
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    run_evaluation(
+        parse_specs(None, [f"perplexity={data}"], []),
+        contestants([], "medqa-tiny", False),
+        tmp_path / "out",
+        Config(runtime={"dtype": "float32"}),
+    )
+    rows = [
+        json.loads(line) for line in (tmp_path / "out" / "answers-perplexity.jsonl").read_text("utf-8").splitlines()
+    ]
+    # More than one window, and more than two.
+    assert [row["tokens"] > 511 for row in rows] == [False, False, True, True]
+    assert rows[3]["tokens"] > 3 * 511
+    folder = resolve_model("medqa-tiny")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    lm = HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=4, max_length=511)
+    asked = [Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)]
+    expected = lm.loglikelihood_rolling(asked)
+    np.testing.assert_allclose([-row["loss"] for row in rows], expected, rtol=1e-4)
+
+
 def test_picks_are_those_of_the_harness(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torch", "transformers", "lm_eval", "datasets"):
         pytest.importorskip(name)

@@ -123,6 +123,8 @@ def test_all_that_is_told_stands_in_it() -> None:
         "0.432",
         SCRIPT,
     ]
+    wanted += ["tokenizer-fingerprint", "0.000321", "repeated, by the weights of the inputs", "123,456", "65,432"]
+    wanted += ["mixed in: general.jsonl", "the pick | ", "问答: rouge_l", "seed of the bootstrap"]
     wanted += ["心血管内科", "解毒药为乙酰半胱氨酸。", "nothing in this report is medical advice", "n = 198"]
     wanted += ["McNemar's p < 0.001; only base right: 0, only tuned right: 187", "McNemar's p = 0.110"]
     for each in wanted:
@@ -134,7 +136,8 @@ def test_all_that_is_told_stands_in_it() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_better_and_worse_are_said_where_the_interval_leaves_out_zero(language: str) -> None:
     report = {"tasks": [sample()["tasks"][3]]}
-    figure = report["tasks"][0]["differences"]["tuned"]["figures"]["perplexity"]
+    difference = report["tasks"][0]["differences"]["tuned"]
+    figure = difference["figures"]["perplexity"]
     del report["tasks"][0]["differences"]["tuned"]["figures"]["bits_per_byte"]
     words = WORDS[language]
     for low, high, verdict in ((-3.0, -1.0, "better"), (1.0, 3.0, "worse"), (-1.0, 3.0, "same"), (0.0, 3.0, "same")):
@@ -148,13 +151,20 @@ def test_better_and_worse_are_said_where_the_interval_leaves_out_zero(language: 
             tuned="tuned",
             base="base",
             figure=TITLES["perplexity"].name(language),
-            before="18.31",
-            after="21.87",
+            values=words["each_has"].format(base="base", tuned="tuned", before="18.31", after="21.87"),
             change=f"{(low + high) / 2:+.2f} [{low:+.2f}, {high:+.2f}]".replace("+0.00", "0.00"),
+            n=50,
         )
         assert sentence in found.text
+        # Before and after are said of a model that was made of the other.
+        difference["same_weights"] = True
+        assert words["before_after"].format(before="18.31", after="21.87") in shown(report, language).text
+        del difference["same_weights"]
     figure |= {"low": None}
-    assert words["says_nothing"].format(task="wiki 通用", tuned="tuned", base="base") in shown(report, language).text
+    said = words["says_nothing"].format(task="wiki 通用", tuned="tuned", base="base", n=50)
+    assert said in shown(report, language).text
+    assert words["no_interval"] in shown(report, language).text
+    assert words["no_interval"] in markdown(report, language)
 
 
 def test_a_length_that_changes_is_neither_better_nor_worse() -> None:
@@ -162,9 +172,9 @@ def test_a_length_that_changes_is_neither_better_nor_worse() -> None:
     change = {"answer_tokens": {"value": -40, "low": -44, "high": -36}}
     report = {"tasks": [{"name": "qa", "figures": figures, "differences": {"b": {"base": "a", "figures": change}}}]}
     text = shown(report).text
-    assert "qa: b differs from a in answer length, tokens: 60.0 before, 20.0 after, difference -40.0" in text
+    assert "qa: b differs from a in answer length, tokens: a 60.0, b 20.0, difference -40.0" in text
     # But for the words that tell what it means.
-    assert "better" not in text.replace(EN["judged"], "")
+    assert "better" not in text.replace(EN["judged"].format(fewest=30), "")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -183,9 +193,26 @@ def test_held_out_is_said_only_where_all_was_checked_and_nothing_found(language:
     for text in texts(data | {"items": 3, "of": 300, "ids": ["x1"]}):
         assert claim not in text.lower()
         assert WORDS[language]["overlap_some"].format(items=3, of=300, train="train.jsonl") in text
-    for text in texts(data | {"items": 0, "of": 200}):
-        assert claim not in text.lower()
-        assert "100" in text
+    for text in texts(data | {"items": 1, "of": 300, "ids": ["x1"]}):
+        assert WORDS[language]["overlap_some_one"].format(items=1, of=300, train="train.jsonl") in text
+    gaps = (
+        ({"of": 200}, "gap_items", {"n": 100}),
+        ({"unread": 2}, "gap_unread", {"n": 2}),
+        ({"unread": 1}, "gap_unread_one", {"n": 1}),
+        ({"models": {"a": True, "b": False}}, "gap_models", {"models": "b"}),
+        ({"models": {"a": None}}, "gap_models", {"models": "a"}),
+    )
+    for more, word, fields in gaps:
+        for text in texts(data | {"items": 0, "of": 300} | more):
+            assert claim not in text.lower()
+            assert WORDS[language][word].format(**fields) in text
+        # Nor is a gap passed over where something was found.
+        for text in texts(data | {"items": 3, "of": 300} | more):
+            assert WORDS[language][word].format(**fields) in text
+    for text in texts(data | {"items": 0, "of": 300, "unread": 0, "models": {"a": True, "b": True}}):
+        assert claim in text.lower()
+    for text in texts(data | {"items": 3, "of": 300, "reasons": {"the question": ["1", "2"], "a near copy": ["3"]}}):
+        assert f"the question{WORDS[language]['colon']}2" in text
     for text in texts({"checked": False, "why": "no training data was named"}):
         assert claim not in text.lower()
         assert WORDS[language]["overlap_unknown"].format(why="no training data was named") in text
@@ -292,8 +319,30 @@ def test_no_word_is_left_that_no_report_uses(monkeypatch: pytest.MonkeyPatch) ->
         "overlap": {"checked": True, "items": 0, "of": 200},
         "skipped": {"count": 2, "items": [{"id": "1", "reason": "x"}]},
         "confusion": {"tuned": {"labels": [str(i) for i in range(50)], "counts": [[1] * 50] * 50}},
+        "charts": {"answer_tokens": {"base": [3]}},
     }
-    for report in (sample(), more, {}):
+    other = sample()
+    for task in other["tasks"]:
+        for difference in task["differences"].values():
+            difference["same_weights"] = not difference.get("same_weights")
+    # One of everything that is counted, or no more than is enough.
+    one = {
+        "name": "one",
+        "n": 1,
+        "read": 3,
+        "ungrouped": 2,
+        "figures": {"a": {"accuracy": {"value": 1.0, "low": None, "high": None, "n": 1}}, "b": {}},
+        "differences": {"b": {"base": "a", "figures": {"accuracy": {"value": 0.1, "low": -0.1, "high": 0.3, "n": 1}}}},
+        "skipped": {"count": 40, "reasons": {str(place): 1 for place in range(40)}, "items": [{"id": "1"}]},
+    }
+    data = {"checked": True, "train": "t"}
+    every = [
+        one | {"overlap": data | {"items": 0, "of": 1, "unread": 1}},
+        one | {"overlap": data | {"items": 0, "of": 0}, "differences": {}},
+        one | {"overlap": data | {"items": 1, "of": 1}, "compared": {"tuned": "b"}, "examples": [{}, {}]},
+        {"examples": [{"question": "x" * 5001}, {"question": "x" * 6000}]},
+    ]
+    for report in (sample(), more, other, {"tasks": every}, {}):
         page(report)
         markdown(report)
     assert EN.keys() == used
@@ -350,8 +399,8 @@ def test_the_same_report_gives_the_same_page() -> None:
 
 def test_at_most_twenty_examples_and_forty_groups_in_the_chart() -> None:
     report = sample()
-    report["tasks"][0]["examples"] = [{"id": f"id-{i}", "question": f"question-{i}!"} for i in range(30)]
+    report["tasks"][0]["examples"] = [{"id": f"id-{i}", "question": f"question-{i}!", "gain": 1} for i in range(30)]
     text = shown(report).text
     assert "question-19!" in text
     assert "question-20!" not in text
-    assert "Not in the chart, for they have fewer items: 第 40 科, subject 41, 第 42 科, subject 43, 第 44 科." in text
+    assert "Left out of the chart (fewest items): 第 40 科, subject 41, 第 42 科, subject 43, 第 44 科." in text

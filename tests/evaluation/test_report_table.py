@@ -84,7 +84,7 @@ def test_p_of_mcnemar_stands_where_there_is_one() -> None:
         report["tasks"][0]["differences"] = differences
         head, row = table(report).splitlines()[2:4]
         assert "McNemar's p" in head
-        assert re.split(r"\s{2,}", row) == ["accuracy", "50.0%", "60.0%", "+10.0 [+2.0, +18.0]", written]
+        assert re.split(r"\s{2,}", row) == ["accuracy (likelihood)", "50.0%", "60.0%", "+10.0 [+2.0, +18.0]", written]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,12 @@ def test_the_overlap_with_the_training_data_is_said() -> None:
     some = table(small(overlap={"checked": True, "train": "train.jsonl", "items": 3, "of": 300}))
     assert "3 of its 300 items are also in the training data (train.jsonl)" in some
     assert "held-out" not in some.lower()
+
+
+def test_one_is_not_called_many() -> None:
+    text = table(small(read=1, n=1, overlap={"checked": True, "train": "t", "items": 1, "of": 1}))
+    assert "问答: 1 item; no record skipped" in text
+    assert "1 of its 1 items is also in the training data" in text
 
 
 def test_names_cannot_steer_the_terminal() -> None:

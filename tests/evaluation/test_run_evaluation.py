@@ -26,6 +26,7 @@ from ms_medqa.evaluation.measure import Measurer
 from ms_medqa.evaluation.run import run_evaluation
 from ms_medqa.evaluation.tasks import parse_specs
 from ms_medqa.evaluation.text_metrics import rouge
+from ms_medqa.evaluation.unfinished import FOLDER, Unfinished
 
 EXAMPLES = [
     Example("a", "头痛怎么办", "多休息，多喝水。", key="多休息"),
@@ -160,10 +161,11 @@ def test_an_adapter_is_measured_beside_its_base(qa: Path, tmp_path: Path) -> Non
     for name, one in difference["figures"].items():
         own, base = values(report, "tuned")[name], values(report, "base")[name]
         assert one["value"] == pytest.approx(own - base, abs=1e-9)
-        assert one["low"] <= one["value"] <= one["high"]
+        # Where all resamples are equal, there is no interval.
+        assert one["low"] is None or one["low"] <= one["value"] <= one["high"]
     choice = report["tasks"][1]
     assert set(choice["groups"]) == {"内科", "外科"}
-    assert set(choice["differences"]["tuned"]["mcnemar"]) == {"accuracy", "letter_accuracy"}
+    assert set(choice["differences"]["tuned"]["mcnemar"]) >= {"accuracy", "letter_accuracy"}
     assert [task["general"] for task in report["tasks"]] == [False, False, True]
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == FILES | {"answers-choice.jsonl", "answers-general-qa.jsonl"}
@@ -236,7 +238,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(
         with pytest.raises(_Killed):
             evaluate(tmp_path, data=qa / "set.jsonl")
         assert scored[-1] == left
-        [part] = (tmp_path / "parts").iterdir()
+        [part] = (tmp_path / FOLDER).iterdir()
         with part.open("ab") as file:
             file.write(b'{"item": 4, "answ')
     monkeypatch.setattr(KeptLines, "add_line", real_add)
@@ -245,7 +247,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(
     assert "going on from there" in capsys.readouterr().out
     assert values(report) == pytest.approx(values(whole), rel=1e-6)
     assert lines(tmp_path / "answers.jsonl") == lines(qa / "out" / "answers.jsonl")
-    assert not (tmp_path / "parts").exists()
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_what_another_run_has_left_is_not_taken(qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,23 +258,142 @@ def test_what_another_run_has_left_is_not_taken(qa: Path, tmp_path: Path, monkey
     with pytest.raises(RunError):
         evaluate(tmp_path, data=qa / "set.jsonl")
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"parts.*other settings"):
+    with pytest.raises(UserError, match=r"unfinished.*other settings"):
         evaluate(tmp_path, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"max_new_tokens": 9}))
-    # More of the same is no other run.
-    assert evaluate(tmp_path, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"limit": 3}))["tasks"]
+    # More of the same is no other run, and nothing is asked again.
+    monkeypatch.setattr(Scorer, "score", lambda self, trees: iter(()) if not trees else pytest.fail("scored again"))
+    less = evaluate(tmp_path, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"limit": 3}))
+    assert less["tasks"][0]["n"] == 3
+
+
+def test_what_is_read_in_another_way_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write(tmp_path / "set.jsonl", [{"zh": "头痛怎么办？", "en": "What helps?", "answer": "休息。"}])
+
+    def settings(column: str) -> Config:
+        return Config(eval=SETTINGS, data={"columns": {"question": column}})
+
+    def dies(*_: object) -> None:
+        raise RunError("no space")
+
+    specs, models = parse_specs(str(data), [], []), contestants([("model", str(tiny.folder()))], "", False)
+    monkeypatch.setattr("ms_medqa.evaluation.run.write_outputs", dies)
+    with pytest.raises(RunError):
+        run_evaluation(specs, models, tmp_path / "out", settings("zh"))
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="other questions"):
+        run_evaluation(specs, models, tmp_path / "out", settings("en"))
+
+
+def test_names_of_models_need_not_be_names_of_files(qa: Path, tmp_path: Path) -> None:
+    for name, seed in (("x", 1), ("y", 2)):
+        tiny.write_adapter(tmp_path / name, seed=seed)
+    named = [("adapter", f"甲={tmp_path / 'x'}"), ("adapter", f"乙={tmp_path / 'y'}")]
+    report = evaluate(tmp_path / "out", named, data=qa / "set.jsonl", settings=SETTINGS.model_copy(update={"limit": 2}))
+    assert [one["name"] for one in report["models"]] == ["甲", "乙"]
+    assert values(report, "甲") != values(report, "乙")
+
+
+def test_the_limit_counts_records_whether_they_can_be_used_or_not(tmp_path: Path) -> None:
+    good = {"question": "头痛怎么办", "answer": "休息。"}
+    data = write(tmp_path / "set.jsonl", [good, {"question": "", "answer": "x"}, good, good])
+    with data.open("a", encoding="utf-8") as file:
+        file.write('\n{"broken')
+    task = evaluate(tmp_path / "out", data=data, settings=SETTINGS.model_copy(update={"limit": 3}))["tasks"][0]
+    assert (task["read"], task["n"], task["skipped"]["count"]) == (5, 2, 1)
+
+
+def test_what_is_no_character_does_not_cost_the_report(tmp_path: Path) -> None:
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps(EXAM[0] | {"subject": "\ud83d"}), encoding="utf-8")
+    task = evaluate(tmp_path / "out", tasks=[f"choice={exam}"], settings=EvalSection(generate=False))["tasks"][0]
+    assert task["n"] == 1
+    assert set(task["groups"]) == {"?"}
+
+
+def test_answers_of_earlier_tasks_do_not_stay_beside_a_new_report(qa: Path, tmp_path: Path) -> None:
+    exam = write(tmp_path / "exam.jsonl", EXAM[:1])
+    evaluate(tmp_path / "out", tasks=[f"choice={exam}"], settings=EvalSection(generate=False))
+    (tmp_path / "out" / "answers-mine.jsonl").write_text("precious")
+    evaluate(tmp_path / "out", data=qa / "set.jsonl")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == FILES | {"answers-mine.jsonl"}
+
+
+def test_training_data_that_is_not_there_is_told_before_anything_is_measured(
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measurer, "run", lambda *_: pytest.fail("measured in vain"))
+    with pytest.raises(UserError, match="typo"):
+        evaluate(tmp_path, data=qa / "set.jsonl", train_data=str(tmp_path / "typo"))
+
+
+def test_items_of_the_training_data_are_counted_for_models_as_well_as_adapters(qa: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny.folder(), run / "model")
+    train = write(
+        tmp_path / "train.jsonl", [EXAMPLES[0].to_dict(), {"question": "别的问题是什么？", "answer": "没有。"}]
+    )
+    (run / "config.yaml").write_text("data: {path: nowhere}", encoding="utf-8")
+    task = evaluate(tmp_path / "a", [("model", str(run / "model"))], data=qa / "set.jsonl")["tasks"][0]
+    assert task["overlap"]["checked"] is False
+    task = evaluate(tmp_path / "b", [("model", str(run / "model"))], data=qa / "set.jsonl", train_data=str(train))[
+        "tasks"
+    ][0]
+    assert (task["overlap"]["items"], task["overlap"]["ids"]) == (1, ["a"])
+    assert task["overlap"]["models"] == {"model": True}
 
 
 def test_two_processes_share_the_items_and_come_to_the_same(
-    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = json.loads((qa / "out" / "report.json").read_text(encoding="utf-8"))
-    monkeypatch.setattr(run_module, "any_rank", lambda flag, world: flag)
+    monkeypatch.setattr(run_module, "check_same_start", lambda parts, world: None)
+    # One after the other: the second process does not wait for the first to end.
+    monkeypatch.setattr(Unfinished, "finish", lambda self: self._world.is_main)
     assert evaluate(tmp_path, data=qa / "set.jsonl", world=World(1, 2)) == {}
-    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["qa.model.rank-1.jsonl"]
+    assert len(list((tmp_path / FOLDER).glob("qa.*.rank-1.jsonl"))) == 1
     report = evaluate(tmp_path, data=qa / "set.jsonl", world=World(0, 2))
     assert report["ranks"] == 2
     assert values(report) == pytest.approx(values(whole), rel=1e-5)
     assert lines(tmp_path / "answers.jsonl") == lines(qa / "out" / "answers.jsonl")
+    # Neither had anything from an earlier run, and nothing is left.
+    assert "going on from there" not in capsys.readouterr().out
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_results_that_another_process_has_not_left_are_no_wrong_answers(
+    qa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "check_same_start", lambda parts, world: None)
+    monkeypatch.setattr(Unfinished, "finish", lambda self: True)
+    with pytest.raises(RunError, match="2 of 5 results of model on qa are missing"):
+        evaluate(tmp_path, data=qa / "set.jsonl", world=World(0, 2))
+    # A run with another number of processes goes on from what is there.
+    assert values(evaluate(tmp_path, data=qa / "set.jsonl"))
+
+
+def test_the_first_process_waits_for_the_others_and_they_for_it(tmp_path: Path) -> None:
+    from threading import Thread
+
+    first, second = Unfinished(tmp_path, World(0, 2)), Unfinished(tmp_path, World(1, 2))
+    ended: list[bool] = []
+    waiting = Thread(target=lambda: ended.append(second.finish()))
+    waiting.start()
+    assert first.finish()
+    assert not ended
+    first.release()
+    waiting.join(timeout=10)
+    assert ended == [False]
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_only_what_this_evaluation_has_made_is_removed(qa: Path, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "mine.txt").write_text("precious")
+    (folder / "choice.0123456789ab.rank-0.jsonl").write_text("of another evaluation")
+    evaluate(tmp_path, data=qa / "set.jsonl")
+    assert {path.name for path in folder.iterdir()} == {"mine.txt", "choice.0123456789ab.rank-0.jsonl"}
 
 
 def test_records_that_cannot_be_measured_are_counted_and_listed(tmp_path: Path) -> None:

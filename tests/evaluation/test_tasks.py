@@ -70,17 +70,18 @@ def test_choice_figures_and_over_how_many_items_they_are(tmp_path: Path) -> None
     task = make(tmp_path, "choice", EXAM)
     # By likelihood A, by likelihood over length B ("B. Ascorbic acid" is longer).
     measured = [
-        Measured(scored(3.0, 2.0, 4.0), "答案是B。"),
-        Measured(scored(5.0, 6.0), "It depends."),
-        Measured([], "A、C"),
+        Measured(scored(3.0, 2.0, 4.0), "答案是B。", finished=True),
+        Measured(scored(5.0, 6.0), "It depends.", finished=True),
+        Measured([], "A、C", finished=True),
     ]
     assert figures(task, measured) == {
         "accuracy": (0.5, 2),
         "accuracy_norm": (1.0, 2),
-        "macro_f1": (pytest.approx(f1_score([1, 1], [1, 0], average="macro", zero_division=0)), 2),
+        "macro_f1": (pytest.approx(f1_score([1, 1], [1, 0], labels=[1], average="macro")), 2),
         "letter_accuracy": (pytest.approx(2 / 3), 3),
         "letter_macro_f1": (pytest.approx(2 / 3), 2),
         "parsed_rate": (pytest.approx(2 / 3), 3),
+        "empty_rate": (0.0, 3),
     }
     assert task.row(task.items[1], measured[1]) == {
         "pick": "A",
@@ -91,8 +92,9 @@ def test_choice_figures_and_over_how_many_items_they_are(tmp_path: Path) -> None
     }
     assert task.row(task.items[2], measured[2]) == {"answer": "A、C", "letters": "AC"}
     # Without answers, their figures are not there.
-    quiet = [Measured(scored(3.0, 2.0, 4.0)), Measured(scored(5.0, 6.0)), Measured()]
-    assert set(figures(task, quiet)) == {"accuracy", "accuracy_norm", "macro_f1"}
+    quiet = make(tmp_path, "choice", EXAM, generate=False)
+    measured = [Measured(scored(3.0, 2.0, 4.0)), Measured(scored(5.0, 6.0))]
+    assert set(figures(quiet, measured)) == {"accuracy", "accuracy_norm", "macro_f1"}
 
 
 def test_verdicts_of_pubmedqa_are_options(tmp_path: Path) -> None:
@@ -127,30 +129,37 @@ def test_classes_are_those_of_the_items_whatever_the_limit(tmp_path: Path) -> No
     found = figures(task, measured)
     assert found["accuracy"] == (0.0, 3)
     assert found["generated_accuracy"] == (pytest.approx(2 / 3), 3)
-    assert found["macro_f1"][0] == pytest.approx(f1_score([0, 2, 0], [2, 0, 1], average="macro", zero_division=0))
+    assert found["macro_f1"][0] == pytest.approx(f1_score([0, 2, 0], [2, 0, 1], labels=[0, 2], average="macro"))
     item = task.items[1]
     assert (task.right_label(item), task.given_label(item, measured[1])) == ("骨科", "心内科")
     with pytest.raises(UserError, match="1 classes"):
         make(tmp_path, "classify", records[:1])
 
 
-def test_perplexity_reads_each_token_of_a_text_once(tmp_path: Path) -> None:
+def test_perplexity_scores_each_token_of_a_text_once(tmp_path: Path) -> None:
     text = "高血压患者应当低盐饮食。" * 60
     task = make(tmp_path, "perplexity", [{"text": text}, {"question": "头痛怎么办？", "answer": "多休息。"}])
-    ids = prompt().tokenizer.encode(text)
+    tokenizer = prompt().tokenizer
+    ids = tokenizer.encode(text)
     asked = task.asked(task.items[0], prompt())
     assert asked.prompt is None
-    windows = [[tree.trunk[place] for place in tree.targets] for tree in asked.trees]
-    assert len(windows) > 1
-    assert [token for window in windows for token in window] == ids[1:]
-    # Each window begins with the last token of the one before.
-    assert all(tree.trunk[0] == before.trunk[-1] for before, tree in zip(asked.trees, asked.trees[1:], strict=False))
+    assert [tree.trunk[place] for tree in asked.trees for place in tree.targets] == ids
+    assert len(asked.trees) > 1
+    # The first token stands behind the end token, where there is no start token; the last window is as long as others.
+    assert asked.trees[0].trunk[0] == tokenizer.eos_token_id
+    assert {len(tree.trunk) for tree in asked.trees} == {512}
     measured = [Measured([[Score(2.0, 1, 4)], [Score(4.0, 1, 2)]]), Measured([[Score(1.0, 0, 1)]])]
     found = figures(task, measured)
     size = len(text.encode()) + len("头痛怎么办？\n多休息。".encode())
     assert found["perplexity"][0] == pytest.approx(2.718281828 ** (7 / 7))
     assert found["bits_per_byte"][0] == pytest.approx(7 / 0.693147181 / size)
     assert found["token_accuracy"][0] == pytest.approx(2 / 7)
+
+
+def test_several_right_options_need_an_answer(tmp_path: Path) -> None:
+    task = make(tmp_path, "choice", EXAM, generate=False)
+    assert [item.id for item in task.items] == ["one", "two"]
+    assert "several right options" in task.skipped[0].reason
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from ms_medqa.evaluation.text_metrics import (
     lcs_length,
     repeated_ngrams,
     rouge,
+    rouge_signature,
     token_f1,
 )
 
@@ -117,6 +118,10 @@ def test_longest_common_subsequence_is_that_of_the_table() -> None:
         (" Take Aspirin,\nnow ", "take aspirin now."),
         ("omega 3", "Omega-3"),
         ("剂量：１．５ mg", "剂量 1.5mg"),
+        ("HIV\u2212 (Rh－)", "hiv- rh-"),
+        ("５０％", "50 %"),
+        ("omega\u22123", "omega 3"),
+        ("T值≤\u22122.5", "T值≤-2.5"),
     ],
 )
 def test_exact_match_does_not_mind_how_it_is_written(answer: str, reference: str) -> None:
@@ -132,6 +137,13 @@ def test_exact_match_does_not_mind_how_it_is_written(answer: str, reference: str
         ("T值≤2.5", "T值≤-2.5"),
         ("12080", "120/80"),
         ("HBsAg(-)", "HBsAg(+)"),
+        ("HBsAg(-)", "HBsAg"),
+        ("Rh-", "Rh+"),
+        ("Rh-", "Rh"),
+        ("HIV-，建议复查", "HIV，建议复查"),
+        ("CD4+", "CD4"),
+        ("5%", "5"),
+        ("5%", "5‰"),
         ("阿托品注射", "阿托品"),
     ],
 )
@@ -161,9 +173,24 @@ def test_token_f1_by_hand() -> None:
     assert token_f1("饮食低盐，高血压患者应当", "高血压患者应当低盐饮食。") == 1
 
 
+def test_the_signature_tells_libraries_versions_and_how_many_items_each_has_measured() -> None:
+    from importlib.metadata import version
+
+    chinese = f"rouge-chinese {version('rouge-chinese')} over jieba {version('jieba')} words, "
+    chinese += "ROUGE-1/2 over distinct n-grams: 2 items"
+    english = f"rouge-score {version('rouge-score')} without stemming: 1 item"
+    other = f"rouge-score {version('rouge-score')} over words of all letters, without stemming: 1 item"
+    texts = ["高血压患者应当低盐饮食。", "Take aspirin daily.", "发热", "Принимать аспирин"]
+    assert rouge_signature(texts) == "; ".join([chinese, english, other])
+    assert rouge_signature(texts[1:2]) == english
+    assert rouge_signature([]) == ""
+
+
 def test_repeated_ngrams_are_those_that_were_there_before() -> None:
-    assert repeated_ngrams([1, 2, 3]) == 0
-    assert repeated_ngrams([]) == 0
+    # Nothing that could have been said again.
+    assert repeated_ngrams([1, 2, 3]) is None
+    assert repeated_ngrams([]) is None
+    assert repeated_ngrams([1, 2, 3, 4]) == 0
     assert repeated_ngrams([1, 2, 3, 4, 5]) == 0
     # 1111 five times, four of them again.
     assert repeated_ngrams([1] * 8) == pytest.approx(4 / 5)

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from ms_medqa.config.assets import SHIPPED_MODELS, resolve_model
 from ms_medqa.config.files import user_path
 from ms_medqa.config.schema import Config
 from ms_medqa.evaluation.contestants import Contestant
-from ms_medqa.evaluation.figures import Figure
-from ms_medqa.evaluation.intervals import difference, interval, mcnemar
-from ms_medqa.evaluation.items import Item, Skipped
-from ms_medqa.evaluation.overlap_check import overlap_of
-from ms_medqa.evaluation.provenance import commands_of, versions
-from ms_medqa.evaluation.task import Measured, Task
+from ms_medqa.evaluation.intervals import SEED
+from ms_medqa.evaluation.outcome import Outcome
+from ms_medqa.evaluation.overlap_check import overlaps_of
+from ms_medqa.evaluation.provenance import commands_of, config_of, is_of_a_run, versions
+from ms_medqa.evaluation.report.build_task import task_part
 from ms_medqa.evaluation.training_log import data_report_of, training_log_of
 
-if TYPE_CHECKING:
-    from ms_medqa.evaluation.run import ModelFacts
-
 FORMAT = 1
-EXAMPLES = 20
-MOST_SKIPPED = 1000
-# Groups of which each has its own figures; a column of ids is no group.
-MOST_GROUPS = 200
-# Of a right or a wrong item; pairs of these are what McNemar's test is about.
-_PAIRED = ("accuracy", "letter_accuracy", "generated_accuracy")
-_BY_GROUP = ("accuracy", "accuracy_norm", "macro_f1", "letter_accuracy", "letter_macro_f1")
-SEED = 0
 
-Pairs = list[tuple[Item, Measured]]
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the report tells of a model: the prompt's name, digests of its weights and of its tokenizer."""
+
+    prompt: str
+    digest: str
+    tokenizer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +42,10 @@ class About:
         config: resolved.
         device: on which it ran.
         ranks: processes that shared the work.
-        train_data: data that items might have been taken from; None: what the adapters say.
+        train_data: data that items might have been taken from, beside what adapters say.
     """
 
-    command: str
+    command: Sequence[str]
     began: float
     config: Config
     device: str
@@ -63,36 +54,35 @@ class About:
 
 
 def build_report(
-    tasks: Sequence[Task],
-    models: Sequence[Contestant],
-    facts: Mapping[str, ModelFacts],
-    results: Mapping[str, Mapping[str, Mapping[int, Measured]]],
-    about: About,
+    outcomes: Sequence[Outcome], models: Sequence[Contestant], facts: Mapping[str, ModelFacts], about: About
 ) -> dict[str, Any]:
     """The whole report, as plain JSON values."""
-    adapters = {one.name: user_path(one.adapter) for one in models if one.adapter is not None}
-    built = []
-    for task in tasks:
-        of_task = {one.name: results[one.name][task.spec.name] for one in models}
-        kept, _ = kept_items(task, of_task)
-        records = [task.items[number].record for number in kept]
-        overlap = overlap_of(records, adapters, about.config.data, about.train_data)
-        built.append(_task(task, models, of_task) | {"overlap": overlap})
-    logs = {name: training_log_of(adapter) for name, adapter in adapters.items()}
-    data = {name: data_report_of(adapter) for name, adapter in adapters.items()}
-    signatures = {name: text for task in tasks for name, text in task.signatures.items()}
-    return {
+    trained = _trained(models)
+    overlaps = overlaps_of(
+        [[item.record for item in outcome.items] for outcome in outcomes], trained, about.config.data, about.train_data
+    )
+    known = _known(models, trained, about.train_data is not None)
+    parts = [
+        task_part(outcome, models, facts) | {"overlap": overlap | ({"models": known} if overlap["checked"] else {})}
+        for outcome, overlap in zip(outcomes, overlaps, strict=True)
+    ]
+    told = {
+        "training": {name: training_log_of(folder) for name, folder in trained.items()},
+        "data_report": {name: data_report_of(folder) for name, folder in trained.items()},
+        "trained_with": {name: config_of(folder) for name, folder in trained.items()},
+    }
+    report = {
         "format": FORMAT,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": round(time.time() - about.began, 1),
-        "title": ", ".join(one.name for one in models),
-        "commands": commands_of(adapters.values(), about.command),
+        "title": f"{', '.join(one.name for one in models)}: {', '.join(part['name'] for part in parts)}",
+        "commands": commands_of(trained.values(), about.command, about.ranks),
         "versions": versions(),
-        "signatures": signatures,
+        "signatures": _signatures(outcomes),
         "device": about.device,
         "seed": SEED,
         "ranks": about.ranks,
-        "config": about.config.model_dump(mode="json"),
+        "config": _used(about.config),
         "models": [
             {
                 "name": one.name,
@@ -101,160 +91,60 @@ def build_report(
                 "base": one.base,
                 "prompt": facts[one.name].prompt,
                 "digest": facts[one.name].digest,
+                "tokenizer": facts[one.name].tokenizer,
             }
             for one in models
         ],
-        "tasks": built,
-        "training": {name: log for name, log in logs.items() if log},
-        "data_report": {name: report for name, report in data.items() if report},
+        "tasks": parts,
+        **{key: {name: value for name, value in values.items() if value} for key, values in told.items()},
     }
+    return _writable(report)
 
 
-def kept_items(task: Task, of_task: Mapping[str, Mapping[int, Measured]]) -> tuple[list[int], list[Skipped]]:
-    """Numbers of the items that every model was measured on, and what was skipped, all figures being over the same."""
-    kept, skipped = [], list(task.skipped)
-    for number, item in enumerate(task.items):
-        errors = [(name, measured[number].error) for name, measured in of_task.items() if measured[number].error]
-        if errors:
-            skipped.append(Skipped(item.id, "; ".join(f"{name}: {error}" for name, error in errors)))
-        else:
-            kept.append(number)
-    return kept, skipped
-
-
-def _task(task: Task, models: Sequence[Contestant], of_task: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
-    kept, skipped = kept_items(task, of_task)
-    pairs = {name: [(task.items[number], measured[number]) for number in kept] for name, measured in of_task.items()}
-    figures = {name: task.figures(own) if own else [] for name, own in pairs.items()}
-    found: dict[str, Any] = {
-        "name": task.spec.name,
-        "kind": task.kind,
-        "general": task.spec.general,
-        "data": {"path": str(task.data.path), "sha256": task.data.sha256},
-        "read": task.data.read,
-        "limit": task.settings.limit,
-        "n": len(kept),
-        "skipped": _skipped(skipped, of_task),
-        "figures": {name: {one.name: _figure(one) for one in own} for name, own in figures.items()},
-        "differences": {one.name: _differences(one, figures) for one in models if one.base is not None},
-    }
-    if groups := _groups(kept, task, figures):
-        found["groups"] = groups
-    if confusion := {name: matrix for name, own in pairs.items() if (matrix := _confusion(task, own))}:
-        found["confusion"] = confusion
-    if charts := _charts(pairs):
-        found["charts"] = charts
-    if examples := _examples(task, models, pairs):
-        found["examples"] = examples
+def _trained(models: Sequence[Contestant]) -> dict[str, Path]:
+    """What `train` has made of all that was measured: adapters, whole models, and models that adapters were put on."""
+    found: dict[str, Path] = {}
+    for one in models:
+        if one.adapter is not None:
+            found[one.name] = user_path(one.adapter)
+        folder = resolve_model(one.model)
+        if one.model not in SHIPPED_MODELS and folder not in found.values() and is_of_a_run(folder):
+            found[one.name if one.adapter is None else f"{one.name}: {one.model}"] = folder
     return found
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _known(models: Sequence[Contestant], trained: Mapping[str, Path], all_named: bool) -> dict[str, bool]:
+    """Of each model whether it is known what it was trained on; what its first makers did is never known.
 
-
-def _figure(figure: Figure) -> dict[str, Any]:
-    low, high = interval(figure)
-    return {"value": _number(figure.value), "low": _number(low), "high": _number(high), "n": figure.n}
-
-
-def _differences(one: Contestant, figures: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
-    assert one.base is not None
-    base = {figure.name: figure for figure in figures[one.base]}
-    found: dict[str, Any] = {"base": one.base, "figures": {}}
-    tests: dict[str, Any] = {}
-    for figure in figures[one.name]:
-        other = base.get(figure.name)
-        if other is None:
-            continue
-        value, low, high = difference(other, figure)
-        found["figures"][figure.name] = {"value": _number(value), "low": _number(low), "high": _number(high)}
-        if figure.name in _PAIRED and figure.n:
-            both = figure.counted & other.counted
-            right = [each.stats[both, 0] > 0 for each in (other, figure)]
-            tests[figure.name] = mcnemar(*(each.tolist() for each in right))
-    return found | ({"mcnemar": tests} if tests else {})
-
-
-def _skipped(skipped: Sequence[Skipped], of_task: Mapping[str, Any]) -> dict[str, Any]:
-    # "line 7: …" and numbers differ from record to record; what is counted is the kind of fault.
-    reasons = Counter(_kind_of(one.reason) for one in skipped)
-    items = [dataclasses.asdict(one) for one in skipped[:MOST_SKIPPED]]
-    return {"count": len(skipped), "reasons": dict(reasons.most_common()), "items": items}
-
-
-def _kind_of(reason: str) -> str:
-    head, _, rest = reason.partition(": ")
-    reason = rest if rest and head.removeprefix("line ").isdecimal() else reason
-    return re.sub(r"\bneeds \d+ positions", "needs more positions", reason)
-
-
-def _groups(kept: Sequence[int], task: Task, figures: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
-    names = [task.items[number].group for number in kept]
-    wanted = sorted({name for name in names if name is not None})
-    if not wanted or len(wanted) > MOST_GROUPS:
-        return {}
-    found = {}
-    for name in wanted:
-        mask = np.array([own == name for own in names])
-        found[name] = {
-            "n": int(mask.sum()),
-            "figures": {
-                model: {
-                    one.name: _figure(dataclasses.replace(one, stats=one.stats[mask], counted=one.counted[mask]))
-                    for one in own
-                    if one.name in _BY_GROUP
-                }
-                for model, own in figures.items()
-            },
-        }
-    return found
-
-
-def _confusion(task: Task, pairs: Pairs) -> dict[str, Any] | None:
-    labels = sorted({label for item, _ in pairs if (label := task.right_label(item)) is not None})
-    if not labels:
-        return None
-    given = [(task.right_label(item), task.given_label(item, one)) for item, one in pairs]
-    labels = sorted({*labels, *(label for _, label in given if label is not None)})
-    counts = [[0] * len(labels) for _ in labels]
-    for right, label in given:
-        if right is not None and label is not None:
-            counts[labels.index(right)][labels.index(label)] += 1
-    return {"labels": labels, "counts": counts}
-
-
-def _charts(pairs: Mapping[str, Pairs]) -> dict[str, Any]:
-    answered = {name: [one for _, one in own if one.answer is not None] for name, own in pairs.items()}
-    if not any(answered.values()):
-        return {}
+    A model that adapters were put on here is a base, and no more is asked of it.
+    """
+    bases = {one.base for one in models}
     return {
-        "answer_tokens": {name: [one.answer_tokens for one in own] for name, own in answered.items()},
-        "repeated_4grams": {name: [round(one.repeated, 4) for one in own] for name, own in answered.items()},
+        one.name: all_named or one.name in trained
+        for one in models
+        if one.adapter is not None or one.name in trained or (one.name not in bases and one.model not in SHIPPED_MODELS)
     }
 
 
-def _examples(task: Task, models: Sequence[Contestant], pairs: Mapping[str, Pairs]) -> list[dict[str, Any]]:
-    """Where the last model lost most against its base, then where it gained most; alone, its worst and its best."""
-    last = models[-1]
-    own = pairs[last.name]
-    scores = {name: [task.score(item, one) for item, one in each] for name, each in pairs.items()}
-    gains = []
-    for place, score in enumerate(scores[last.name]):
-        before = scores[last.base][place] if last.base is not None else 0.0
-        if score is not None and before is not None:
-            gains.append((score - before, place))
-    gains.sort()
-    half = EXAMPLES // 2
-    chosen = gains if len(gains) <= EXAMPLES else [*gains[:half], *gains[-half:][::-1]]
-    found = []
-    for _, place in chosen:
-        reference = task.reference(own[place][0])
-        answers = {}
-        for name, each in pairs.items():
-            row = task.row(*each[place])
-            shown = row.get("answer") if row.get("answer") is not None else row.get("pick")
-            answers[name] = "" if shown is None else str(shown)
-        numbers = {name: each[place] for name, each in scores.items()}
-        found.append(reference | {"answers": answers, "scores": numbers})
-    return found
+def _signatures(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Figure → what a library calls just what it has computed; with the task's name where there are several tasks."""
+    return {
+        name if len(outcomes) == 1 else f"{outcome.task.spec.name}: {name}": text
+        for outcome in outcomes
+        for name, text in outcome.task.signatures.items()
+    }
+
+
+def _used(config: Config) -> dict[str, Any]:
+    """The keys that had a part in it: an evaluation trains nothing, and draws nothing."""
+    data = {"columns", "shape", "nfkc", "cluster_similarity", "benchmark_ngram"}
+    return config.model_dump(mode="json", include={"eval": True, "data": data, "runtime": {"dtype", "device"}})
+
+
+def _writable(value: Any) -> Any:
+    """The same, with U+FFFD for what is no character: half a surrogate pair, or a byte of a path that is no UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_writable(name): _writable(each) for name, each in value.items()}
+    return [_writable(each) for each in value] if isinstance(value, list | tuple) else value

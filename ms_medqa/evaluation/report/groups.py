@@ -9,6 +9,8 @@ from typing import Any
 from ms_medqa.evaluation.report.numbers import counted, mapping, number, text
 from ms_medqa.evaluation.report.rows import Cell, headline, rows_of
 
+_LONG = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Groups:
@@ -25,6 +27,16 @@ class Groups:
     models: Sequence[str]
     columns: Sequence[tuple[str, str]]
     rows: Sequence[tuple[str, str, Sequence[Cell]]]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the table is to be opened first."""
+        return len(self.rows) > _LONG
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a value has nothing that tells how sure it is."""
+        return any(cell.unsure for _, _, cells in self.rows for cell in cells)
 
 
 def groups_of(task: Mapping[str, Any], models: Sequence[str], language: str) -> Groups | None:

@@ -26,17 +26,27 @@ def series_of(report: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float
 
 
 def data_rows(report: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
-    """Model -> (what, how many) of the records from which its training data was made."""
+    """Model -> (what, how many) of the records from which its training data was made, and of its tokens."""
     found = {}
     for model, data in mapping(report.get("data_report")).items():
         data = mapping(data)
-        rows = [(words[name], counted(data.get(name))) for name in ("read", "augmented") if data.get(name) is not None]
-        rows[1:1] = [(f"{words['kept']}: {text(part)}", counted(n)) for part, n in mapping(data.get("kept")).items()]
+        rows = [("read", "", data.get("read"))] if data.get("read") is not None else []
+        rows += [("kept", part, n) for part, n in mapping(data.get("kept")).items()]
+        rows += [(name, "", data[name]) for name in ("augmented", "repeated") if data.get(name) is not None]
+        mixed = [mapping(source) for source in listing(data.get("mixed"))]
+        rows += [("mixed", source.get("path"), source.get("taken")) for source in mixed if source]
         refused = sorted(mapping(data.get("rejected")).items(), key=lambda item: (-(number(item[1]) or 0), item[0]))
-        rows += [(f"{words['rejected']}: {text(reason)}", counted(n)) for reason, n in refused]
+        rows += [("rejected", reason, n) for reason, n in refused]
+        for part, counts in mapping(data.get("tokens")).items():
+            kinds = (("data_tokens", "total"), ("trained_tokens", "trained"))
+            rows += [(word, part, mapping(counts)[name]) for word, name in kinds if name in mapping(counts)]
         if rows:
-            found[model] = rows
+            found[model] = [(_named(words[word], of, words), counted(n)) for word, of, n in rows]
     return found
+
+
+def _named(word: str, of: Any, words: Mapping[str, str]) -> str:
+    return word if of == "" else f"{word}{words['colon']}{text(of)}"
 
 
 def made_with(report: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -47,8 +57,9 @@ def made_with(report: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple
 
 def model_rows(report: Mapping[str, Any], words: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of a table of the models."""
-    keys = ("name", "model", "adapter", "base", "prompt", "digest")
     models = [mapping(model) for model in listing(report.get("models"))]
+    keys = ["name", "model", "adapter", "base", "prompt", "digest"]
+    keys += ["tokenizer"] if any(model.get("tokenizer") is not None for model in models) else []
     return [words[key] for key in keys], [[text(model.get(key)) for key in keys] for model in models]
 
 
@@ -59,7 +70,16 @@ def commands_of(report: Mapping[str, Any]) -> str:
 
 def config_of(report: Mapping[str, Any]) -> str:
     """The resolved config as YAML; empty where there is none."""
-    config = report.get("config")
+    return _yaml(report.get("config"))
+
+
+def trained_with(report: Mapping[str, Any]) -> dict[str, str]:
+    """Model -> the config that it was trained with, as YAML."""
+    found = {text(model): _yaml(config) for model, config in mapping(report.get("trained_with")).items()}
+    return {model: config for model, config in found.items() if config}
+
+
+def _yaml(config: Any) -> str:
     return yaml.safe_dump(config, allow_unicode=True, sort_keys=False).rstrip("\n") if config else ""
 
 

@@ -6,23 +6,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ms_medqa.evaluation.report.charts import thin
-from ms_medqa.evaluation.report.made import commands_of, config_of, data_rows, made_with, model_rows, series_of
+from ms_medqa.evaluation.report.examples import Example
+from ms_medqa.evaluation.report.made import (
+    commands_of,
+    config_of,
+    data_rows,
+    made_with,
+    model_rows,
+    series_of,
+    trained_with,
+)
 from ms_medqa.evaluation.report.markdown_text import block, grid, inline, quote
 from ms_medqa.evaluation.report.numbers import counted, mapping, shown, text
-from ms_medqa.evaluation.report.parts import Example, Part, parts_of
-from ms_medqa.evaluation.report.rows import Cell
+from ms_medqa.evaluation.report.parts import Part, parts_of
+from ms_medqa.evaluation.report.rows import FEWEST, Cell
 from ms_medqa.evaluation.report.sentences import tested
 from ms_medqa.evaluation.report.spread import three_of
 from ms_medqa.evaluation.report.titles import title_of
 from ms_medqa.evaluation.report.words import words_of
 
-FILE_NAME = "report.md"
 # Points of a curve that a table shows.
 _MOST_POINTS = 12
 
 
 def markdown(report: Mapping[str, Any], language: str = "en") -> str:
-    """The report's text; arguments and errors as `report_page.page`."""
+    """The report's text; arguments and errors as `page.page`."""
     words = words_of(language)
     parts = parts_of(report, language)
     sections = {
@@ -33,9 +41,9 @@ def markdown(report: Mapping[str, Any], language: str = "en") -> str:
         "training": list(_training(report, words)),
         "answers": [line for part in parts for line in _answers(part, words)],
         "confusion": [line for part in parts for line in _confusion(part, words)],
-        "examples": [line for part in parts for example in part.examples for line in _example(part, example, words)],
+        "examples": [line for part in parts for line in _examples(part, words)],
         "skipped": [line for part in parts for line in _skipped(part, words)],
-        "overlap": [f"- {inline(part.name)}: {inline(part.overlap.words)}" for part in parts] + [words["overlap_base"]],
+        "overlap": [f"- {inline(part.name)}: {_overlap(part)}" for part in parts] + [words["overlap_base"]],
         "data_report": list(_data(report, words)),
         "repeat": list(_repeat(report, words)),
     }
@@ -52,17 +60,22 @@ def _summary(parts: Sequence[Part], words: Mapping[str, str]) -> list[str]:
     found = []
     for part in parts:
         for said in part.said:
-            verdict = f"**{words[said.kind]}** – " if said.kind != "nothing" else ""
+            verdict = f"**{words[said.badge]}** – " if said.badge else ""
             also = f" {inline(said.also)}" if said.also else ""
             warning = f" **{inline(part.overlap.words)}**" if part.overlap.kind == "some" else ""
             found.append(f"- {verdict}{inline(said.words)}{also}{warning}")
-    return ["\n".join(found), words["judged"], words["points"]] if found else [words["no_comparison"]]
+    lines = ["\n".join(found), words["brackets"]] if found else []
+    if any(part.is_compared for part in parts):
+        return [*lines, words["judged"].format(fewest=FEWEST), words["points"]]
+    return [*lines, words["no_comparison"]]
 
 
 def _task(part: Part, words: Mapping[str, str]) -> Iterable[str]:
     yield f"### {inline(part.name)} ({inline(part.kind)})"
     yield inline(part.items + (words["semicolon"] + words["data"] + words["colon"] + part.data if part.data else ""))
-    yield inline(part.overlap.words)
+    yield _overlap(part)
+    if part.notes:
+        yield " ".join(map(inline, part.notes))
     if not part.rows:
         return
     head = [words["figure"], *map(inline, part.models)]
@@ -73,10 +86,14 @@ def _task(part: Part, words: Mapping[str, str]) -> Iterable[str]:
         cells += [_cell(row.cells[model]) for model in part.models]
         for tuned, base in part.bases.items():
             made = row.changes[tuned]
-            verdict = f" **{words[made.verdict]}**" if made.verdict else ""
-            cells.append(f"{made.written}{verdict} {inline(tested(made, tuned, base, words))}".rstrip())
+            verdict = f" **{words[part.judged(tuned, made.verdict)]}**" if made.verdict else ""
+            cells.append(
+                f"{made.written}{_dagger(made.unsure)}{verdict} {inline(tested(made, tuned, base, words))}".rstrip()
+            )
         rows.append(cells)
     yield grid(head, rows)
+    if part.is_unsure:
+        yield words["no_interval"]
 
 
 def _groups(part: Part, words: Mapping[str, str]) -> Iterable[str]:
@@ -85,6 +102,8 @@ def _groups(part: Part, words: Mapping[str, str]) -> Iterable[str]:
     yield f"### {inline(part.name)}"
     head = [words["group"], "n", *(f"{inline(model)}, {inline(label)}" for label, model in part.groups.columns)]
     yield grid(head, [[inline(name), n, *map(_cell, cells)] for name, n, cells in part.groups.rows])
+    if part.groups.is_unsure:
+        yield words["no_interval"]
 
 
 def _training(report: Mapping[str, Any], words: Mapping[str, str]) -> Iterable[str]:
@@ -118,16 +137,27 @@ def _confusion(part: Part, words: Mapping[str, str]) -> Iterable[str]:
         yield grid(head, [[inline(label), *(count for count, _ in row), total] for label, row, total in matrix.rows])
 
 
-def _example(part: Part, example: Example, words: Mapping[str, str]) -> Iterable[str]:
-    yield f"### {inline(part.name)} · {inline(example.id)}"
+def _examples(part: Part, words: Mapping[str, str]) -> Iterable[str]:
+    for group in part.examples:
+        yield f"### {inline(part.name)}: {group.title}"
+        if group.about:
+            yield inline(group.about)
+        for example in group.items:
+            yield from _example(example, words)
+
+
+def _example(example: Example, words: Mapping[str, str]) -> Iterable[str]:
+    yield f"#### {inline(example.id)}"
     texts = {"question": example.question, "context": example.context, "reference": example.reference}
     for name, value in texts.items():
         if value is not None:
             yield f"**{words[name]}**"
             yield quote(value)
-    for model, answer, score in example.answers:
-        yield f"**{inline(model)}** · {words['score']} {score}"
-        yield quote(answer if answer.strip() else words["no_answer"])
+    for answer in example.answers:
+        yield f"**{inline(answer.model)}** · {words['score']} {answer.score}"
+        if answer.pick is not None:
+            yield f"{words['pick']}{words['colon']}{inline(answer.pick)}"
+        yield quote(answer.text if answer.text.strip() else words["no_answer"])
 
 
 def _skipped(part: Part, words: Mapping[str, str]) -> Iterable[str]:
@@ -163,8 +193,19 @@ def _repeat(report: Mapping[str, Any], words: Mapping[str, str]) -> Iterable[str
     if config := config_of(report):
         yield f"### {words['config']}"
         yield block(config, "yaml")
+    for model, config in trained_with(report).items():
+        yield f"### {words['trained_with']}{words['colon']}{inline(model)}"
+        yield block(config, "yaml")
+
+
+def _overlap(part: Part) -> str:
+    return inline(f"{part.overlap.words} {part.overlap.also}")
+
+
+def _dagger(unsure: bool) -> str:
+    return " †" if unsure else ""
 
 
 def _cell(cell: Cell) -> str:
     n = f" (n = {cell.n})" if cell.n else ""
-    return f"{cell.value} {cell.interval}".rstrip() + n
+    return f"{cell.value} {cell.interval}".rstrip() + _dagger(cell.unsure) + n

@@ -13,16 +13,23 @@ from markupsafe import Markup
 from ms_medqa.data.svg_chart import histogram
 from ms_medqa.evaluation.report.charts import dots, lines
 from ms_medqa.evaluation.report.confusion import SHADES
-from ms_medqa.evaluation.report.made import commands_of, config_of, data_rows, made_with, model_rows, series_of
+from ms_medqa.evaluation.report.made import (
+    commands_of,
+    config_of,
+    data_rows,
+    made_with,
+    model_rows,
+    series_of,
+    trained_with,
+)
 from ms_medqa.evaluation.report.numbers import clean, counted, listing, mapping, shown, text
 from ms_medqa.evaluation.report.parts import Part, parts_of
-from ms_medqa.evaluation.report.rows import models_of
+from ms_medqa.evaluation.report.rows import FEWEST, models_of
 from ms_medqa.evaluation.report.sentences import listed, tested
 from ms_medqa.evaluation.report.spread import columns_of
 from ms_medqa.evaluation.report.titles import title_of
-from ms_medqa.evaluation.report.words import words_of
+from ms_medqa.evaluation.report.words import plural, words_of
 
-FILE_NAME = "report.html"
 # Colours that the page has for models; more than that share them.
 _COLOURS = 6
 # Ids that are listed of items that are also in the training data.
@@ -52,6 +59,7 @@ def page(report: Mapping[str, Any], language: str = "en") -> str:
         title=text(report.get("title") or words["page"]),
         created=words["created"].format(created=text(made[0]), seconds=shown(made[1], ",.1f")) if any(made) else "",
         parts=parts,
+        judged=words["judged"].format(fewest=FEWEST),
         colours=colours,
         shades=SHADES,
         tested=tested,
@@ -67,6 +75,7 @@ def page(report: Mapping[str, Any], language: str = "en") -> str:
         made=made_with(report, words),
         signatures=[(text(name), text(value)) for name, value in mapping(report.get("signatures")).items()],
         config=config_of(report),
+        trained_with=trained_with(report),
     )
     return clean(html)
 
@@ -131,7 +140,7 @@ def _histograms(part: Part, colours: Mapping[str, str], words: Mapping[str, str]
         label = title_of(name).name(words["language"])
         charts = [
             (
-                f"{model} ({words['answers_n'].format(n=counted(sum(column)))})",
+                f"{model} ({plural(words, 'answers_n', sum(column)).format(n=counted(sum(column)))})",
                 histogram(
                     edges,
                     column,

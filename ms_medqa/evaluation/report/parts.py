@@ -7,28 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ms_medqa.evaluation.report.confusion import Confusion, confusion_of
+from ms_medqa.evaluation.report.examples import Examples, examples_of
 from ms_medqa.evaluation.report.groups import Groups, groups_of
-from ms_medqa.evaluation.report.numbers import listing, mapping, number, shown, text
-from ms_medqa.evaluation.report.rows import Row, bases_of, models_of, rows_of, tasks_of
+from ms_medqa.evaluation.report.notes import notes_of
+from ms_medqa.evaluation.report.numbers import listing, mapping, number, text
+from ms_medqa.evaluation.report.rows import Row, bases_of, judged, models_of, rows_of, tasks_of
 from ms_medqa.evaluation.report.sentences import Said, comparisons, items, listed, overlap, reasons
 from ms_medqa.evaluation.report.words import words_of
-
-_MOST_EXAMPLES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One item; a context, reference or answer that is not there is None.
-
-    Attributes:
-        answers: (model, answer, score) of each model that has one.
-    """
-
-    id: str
-    question: str
-    context: str | None
-    reference: str | None
-    answers: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +28,9 @@ class Part:
         models: those that have figures of it.
         bases: tuned model -> the one that it is compared with.
         rows: one for each figure.
-        said: one sentence for each tuned model.
+        said: one sentence for each tuned model; without any, for each model.
         items: how many items there are and how many were skipped.
+        notes: what is to be known of its figures.
         reasons: why, with counts.
         skipped: (id, reason) of those that are listed, and `listed`, how many of all these are.
         overlap: with the training data.
@@ -61,6 +47,7 @@ class Part:
     rows: Sequence[Row]
     said: Sequence[Said]
     items: str
+    notes: Sequence[str]
     reasons: Mapping[str, int]
     skipped: Sequence[tuple[str, str]]
     listed: str
@@ -68,7 +55,22 @@ class Part:
     groups: Groups | None
     confusion: Mapping[str, Confusion]
     charts: Mapping[str, Mapping[str, Sequence[float]]]
-    examples: Sequence[Example]
+    examples: Sequence[Examples]
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a model is compared with another."""
+        return any(said.kind != "figure" for said in self.said)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a value has nothing that tells how sure it is."""
+        found = [each for row in self.rows for each in (*row.cells.values(), *row.changes.values())]
+        return any(each.unsure for each in found)
+
+    def judged(self, tuned: str, verdict: str) -> str:
+        """The key of the word for a verdict on a tuned model."""
+        return judged(verdict, mapping(self.source.get("differences")).get(tuned))
 
 
 def parts_of(report: Mapping[str, Any], language: str) -> list[Part]:
@@ -93,17 +95,24 @@ def _part(task: Mapping[str, Any], models: Sequence[str], language: str) -> Part
         rows=rows,
         said=comparisons(task, rows, words),
         items=items(task, words),
-        reasons=reasons(task),
+        notes=notes_of(task, words),
+        reasons=reasons(task, words),
         skipped=[
             (text(each.get("id")), text(each.get("reason"))) for each in map(mapping, listing(skipped.get("items")))
         ],
-        listed=listed(len(listing(skipped.get("items"))), skipped.get("count"), words),
+        listed=_listed(skipped, words),
         overlap=overlap(task, words),
         groups=groups_of(task, models, language),
         confusion={model: confusion_of(mapping(each), words) for model, each in mapping(task.get("confusion")).items()},
         charts={name: _numbers(mapping(each)) for name, each in mapping(task.get("charts")).items()},
-        examples=[_example(mapping(each), models) for each in listing(task.get("examples"))[:_MOST_EXAMPLES]],
+        examples=examples_of(task, models, words),
     )
+
+
+def _listed(skipped: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    shown, count = len(listing(skipped.get("items"))), number(skipped.get("count"))
+    said = listed(shown, count, words)
+    return said if count is None or count <= shown else words["skipped_file"].format(listed=said)
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -117,16 +126,3 @@ def _numbers(models: Mapping[str, Any]) -> dict[str, list[float]]:
         for model, values in models.items()
     }
     return {model: values for model, values in found.items() if values}
-
-
-def _example(example: Mapping[str, Any], models: Sequence[str]) -> Example:
-    answers, scores = mapping(example.get("answers")), mapping(example.get("scores"))
-    names = [*models, *(name for name in answers if name not in models)]
-    context, reference = (None if example.get(key) is None else text(example[key]) for key in ("context", "reference"))
-    return Example(
-        text(example.get("id")),
-        text(example.get("question")),
-        context or None,
-        reference,
-        [(name, text(answers[name]), shown(scores.get(name), ".3f")) for name in names if name in answers],
-    )

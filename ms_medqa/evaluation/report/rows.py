@@ -20,6 +20,10 @@ from ms_medqa.evaluation.report.numbers import (
 )
 from ms_medqa.evaluation.report.titles import HEADLINES, TITLES, title_of
 
+# Below, intervals of the bootstrap are too narrow to call a model better or worse by.
+FEWEST = 30
+_SIGNIFICANT = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -29,11 +33,15 @@ class Cell:
         value: as it is written.
         interval: such as "[7.90, 8.30]", empty where there is none.
         n: the items it is over, where these are fewer than all; else empty.
+        over: the items it is over.
+        unsure: it has a value, but nothing tells how sure that is.
     """
 
     value: str = NOTHING
     interval: str = ""
     n: str = ""
+    over: str = NOTHING
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,10 @@ class Change:
 
     Attributes:
         written: the difference and its interval.
-        verdict: "better", "worse", "changed" (neither way is better), "same", or "" where there is no interval.
+        verdict: "better", "worse", "changed" (neither way is better), "same", "few" (too few items to say), or "" where
+            there is no interval.
+        n: the items it is over.
+        unsure: it has a value, but nothing tells how sure that is.
         p: McNemar's, empty where there is none.
         only_base: items that the base alone has right.
         only_tuned: items that the tuned model alone has right.
@@ -50,6 +61,8 @@ class Change:
 
     written: str = NOTHING
     verdict: str = ""
+    n: str = NOTHING
+    unsure: bool = False
     p: str = ""
     only_base: str = ""
     only_tuned: str = ""
@@ -114,7 +127,10 @@ def rows_of(
             title_of(name).name(language),
             title_of(name).better,
             {model: _cell(mapping(values.get(model)).get(name), name, n) for model in models},
-            {tuned: _change(mapping(each), name) for tuned, each in differences.items()},
+            {
+                tuned: _change(mapping(each), name, _over(values, tuned, each, name, n))
+                for tuned, each in differences.items()
+            },
         )
         for name in names
     ]
@@ -134,6 +150,12 @@ def bases_of(task: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def judged(kind: str, difference: Any) -> str:
+    """The key of the word for a verdict: only a model that was made of the one it is compared with can have changed."""
+    same = mapping(difference).get("same_weights") is True
+    return kind if same or kind not in ("better", "worse") else f"{kind}_other"
+
+
 def _cell(figure: Any, name: str, n: Any) -> Cell:
     figure, form = mapping(figure), title_of(name).form
     own = number(figure.get("n"))
@@ -141,25 +163,46 @@ def _cell(figure: Any, name: str, n: Any) -> Cell:
         shown(figure.get("value"), form),
         span(figure.get("low"), figure.get("high"), form),
         "" if own is None or own == number(n) else counted(own),
+        counted(number(n) if own is None else own),
+        _is_unsure(figure),
     )
 
 
-def _change(difference: Mapping[str, Any], name: str) -> Change:
+def _over(values: Mapping[str, Any], tuned: str, difference: Any, name: str, n: Any) -> float | None:
+    """How many items a difference is over, as far as it is known."""
+    figures = [mapping(mapping(values.get(model)).get(name)) for model in (mapping(difference).get("base"), tuned)]
+    own = mapping(mapping(mapping(difference).get("figures")).get(name)).get("n")
+    counts = [count for count in (number(own), *(number(figure.get("n")) for figure in figures)) if count is not None]
+    return min(counts, default=number(n))
+
+
+def _is_unsure(figure: Mapping[str, Any]) -> bool:
+    ends = [figure[end] for end in ("low", "high") if end in figure]
+    return number(figure.get("value")) is not None and bool(ends) and None in map(number, ends)
+
+
+def _change(difference: Mapping[str, Any], name: str, n: float | None) -> Change:
     figure = mapping(mapping(difference.get("figures")).get(name))
     test = mapping(mapping(difference.get("mcnemar")).get(name))
     value, low, high = figure.get("value"), figure.get("low"), figure.get("high")
     title = title_of(name)
+    known = None not in (number(value), number(low), number(high))
     return Change(
         change(value, low, high, title.form),
-        "" if None in (number(value), number(low), number(high)) else _verdict(sign_of(low, high), title.better),
+        _verdict(sign_of(low, high), title.better, number(test.get("p")), n) if known else "",
+        counted(n),
+        _is_unsure(figure),
         p_value(test.get("p")) if test else "",
         counted(test.get("only_base")) if test else "",
         counted(test.get("only_tuned")) if test else "",
     )
 
 
-def _verdict(sign: int, better: str | None) -> str:
-    if not sign:
+def _verdict(sign: int, better: str | None, p: float | None, n: float | None) -> str:
+    # McNemar's test is exact, however few the items are.
+    if p is None and n is not None and n < FEWEST:
+        return "few"
+    if not sign or (p is not None and p >= _SIGNIFICANT):
         return "same"
     if better is None:
         return "changed"

@@ -28,6 +28,7 @@ class ChoiceTask(Task):
     `letter_accuracy` is over all questions: the letters that the model writes must be just the right ones."""
 
     kind: ClassVar[str] = "choice"
+    score_is: ClassVar[str] = "log-likelihood of the right option, less the likeliest wrong one's, nats"
 
     def unfit(self, item: Item) -> str | None:
         record = item.record
@@ -37,11 +38,13 @@ class ChoiceTask(Task):
             return "the question is empty"
         options = options_of(record)
         if options is None:
-            return "no options, and the answer is not yes, no or maybe"
+            return "no options, and no label yes, no or maybe"
         if not record.label:
             return "the right option is not told"
         if record.choices is not None and not set(record.label) <= set(LETTERS[: len(record.choices)]):
             return f"the right option {record.label!r} is none of A to {LETTERS[len(record.choices) - 1]}"
+        if len(right_options(record)) > 1 and not self.settings.generate:
+            return "several right options, which only an answer can name: eval.generate is false"
         return None
 
     def asked(self, item: Item, prompt: Prompt) -> Asked:
@@ -76,6 +79,7 @@ class ChoiceTask(Task):
             ),
             macro_f1_figure("letter_macro_f1", single, one_right, classes),
             share_figure("parsed_rate", [pick is not None for pick in chosen]),
+            share_figure("empty_rate", [not (one.answer or "").strip() for _, one in measured]),
         ]
 
     def row(self, item: Item, measured: Measured) -> dict[str, Any]:
@@ -99,6 +103,11 @@ class ChoiceTask(Task):
         record = item.record
         assert isinstance(record, Example)
         return super().reference(item) | {"choices": options_of(record), "label": record.label}
+
+    def picked(self, item: Item, measured: Measured) -> str | None:
+        row = self.row(item, measured)
+        said = [f"pick {row['pick']}"] if "pick" in row else []
+        return ", ".join([*said, *([f"wrote {row['letters'] or '–'}"] if "letters" in row else [])]) or None
 
     def score(self, item: Item, measured: Measured) -> float | None:
         """How much likelier the right option is than the likeliest wrong one, in nats; else whether it was chosen."""
@@ -135,7 +144,8 @@ class ChoiceTask(Task):
         if record.choices is None:
             pick = parse_label(measured.answer or "", _VERDICTS)
             return None if pick is None else [pick]
-        letters = parse_letters(measured.answer or "", record.choices, several=len(right_options(record)) > 1)
+        several = len(right_options(record)) > 1
+        letters = parse_letters(measured.answer or "", record.choices, several=several, finished=measured.finished)
         return None if letters is None else [LETTERS.index(letter) for letter in letters]
 
 

@@ -28,6 +28,7 @@ class ClassifyTask(Task):
     own answer names."""
 
     kind: ClassVar[str] = "classify"
+    score_is: ClassVar[str] = "log-likelihood per character of the right class, less the likeliest wrong one's, nats"
 
     def __init__(self, spec: Spec, data: Items, settings: EvalSection) -> None:
         super().__init__(spec, data, settings)
@@ -47,6 +48,9 @@ class ClassifyTask(Task):
         if not record.question.strip():
             return "the question is empty"
         return None if class_of(item) else "no class"
+
+    def asks(self) -> Any:
+        return self.classes
 
     def asked(self, item: Item, prompt: Prompt) -> Asked:
         record = item.record
@@ -70,6 +74,7 @@ class ClassifyTask(Task):
             share_figure("generated_accuracy", [pick == gold for pick, gold in zip(said, golds, strict=True)]),
             macro_f1_figure("generated_macro_f1", said, golds, len(self.classes)),
             share_figure("parsed_rate", [pick is not None for pick in said]),
+            share_figure("empty_rate", [not (one.answer or "").strip() for _, one in measured]),
         ]
 
     def row(self, item: Item, measured: Measured) -> dict[str, Any]:
@@ -81,6 +86,10 @@ class ClassifyTask(Task):
 
     def reference(self, item: Item) -> dict[str, Any]:
         return super().reference(item) | {"label": class_of(item)}
+
+    def picked(self, item: Item, measured: Measured) -> str | None:
+        row = self.row(item, measured)
+        return ", ".join([f"pick {row['pick']}", *([f"wrote {row['class'] or '–'}"] if "class" in row else [])])
 
     def score(self, item: Item, measured: Measured) -> float | None:
         """How much likelier (a character) the right class is than the likeliest wrong one, in nats."""

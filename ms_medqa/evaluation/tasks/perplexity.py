@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 
 from ms_medqa.data.example import Example, Record
 from ms_medqa.data.prompt import Prompt
+from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.evaluation.figures import Figure
 from ms_medqa.evaluation.items import Item
 from ms_medqa.evaluation.likelihood import WIDTH
-from ms_medqa.evaluation.task import Asked, Measured, Task, whole_text
+from ms_medqa.evaluation.task import Asked, Measured, Task
 from ms_medqa.evaluation.token_figures import bits_per_byte, token_figures
 from ms_medqa.evaluation.trees import Score, Tree
 
 
 class PerplexityTask(Task):
-    """A text is read in windows of 512 tokens that do not overlap, so that models with more positions are not favoured:
-    each token is scored once, its window's first behind the last of the window before. That is the rolling likelihood
-    of EleutherAI's harness, with `max_length` 512. A text's first token is scored where the tokenizer has a start
-    token."""
+    """Each token of a text is scored once, the first behind the start token (or the end token, of tokenizers that have
+    none), in windows of 512 tokens, so that models with more positions are not favoured: the rolling likelihood of
+    EleutherAI's lm-evaluation-harness with `max_length=511`."""
 
     kind: ClassVar[str] = "perplexity"
     generates: ClassVar[bool] = False
@@ -28,14 +28,10 @@ class PerplexityTask(Task):
         return None if text_of(item.record).strip() else "the text is empty"
 
     def asked(self, item: Item, prompt: Prompt) -> Asked:
-        ids = whole_text(prompt.tokenizer, text_of(item.record))
-        # One more token stands before each window: what it is read behind.
-        starts = range(0, max(1, len(ids) - 1), WIDTH - 1)
-        windows = [ids[start : start + WIDTH] for start in starts]
-        return Asked([Tree(window, targets=range(1, len(window))) for window in windows])
+        return Asked(windows(prompt.tokenizer, text_of(item.record)))
 
     def figures(self, measured: Sequence[tuple[Item, Measured]]) -> list[Figure]:
-        scores = [sum((tree[0] for tree in one.scores), Score()) for _, one in measured]
+        scores = [whole(one) for _, one in measured]
         sizes = [len(text_of(item.record).encode("utf-8", "surrogatepass")) for item, _ in measured]
         return [*token_figures(scores), bits_per_byte([score.loss for score in scores], sizes)]
 
@@ -43,8 +39,25 @@ class PerplexityTask(Task):
         return {"id": item.id}
 
     def row(self, item: Item, measured: Measured) -> dict[str, Any]:
-        score = sum((tree[0] for tree in measured.scores), Score())
+        score = whole(measured)
         return {"loss": score.loss, "tokens": score.tokens}
+
+
+def windows(tokenizer: Tokenizer, text: str) -> list[Tree]:
+    """The windows of a text, each with a token before those that are scored; the last is as long as the others."""
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids, step = [start, *tokenizer.encode(text)], WIDTH - 1
+    trees = []
+    for begin in range(1, len(ids), step):
+        end = min(begin + step, len(ids))
+        first = max(0, end - WIDTH)
+        trees.append(Tree(ids[first:end], targets=range(begin - first, end - first)))
+    return trees
+
+
+def whole(measured: Measured) -> Score:
+    """The score of a text, from those of its windows."""
+    return sum((tree[0] for tree in measured.scores), Score())
 
 
 def text_of(record: Record) -> str:

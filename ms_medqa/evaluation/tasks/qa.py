@@ -9,9 +9,9 @@ from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.evaluation.figures import Figure, mean_figure, share_figure
 from ms_medqa.evaluation.items import Item
-from ms_medqa.evaluation.metrics import has_key_fact
+from ms_medqa.evaluation.key_facts import has_key_fact
 from ms_medqa.evaluation.task import Asked, Measured, Task
-from ms_medqa.evaluation.text_metrics import bleu_figure, char_f1, exact_match, rouge, token_f1
+from ms_medqa.evaluation.text_metrics import bleu_figure, char_f1, exact_match, rouge, rouge_signature, token_f1
 from ms_medqa.evaluation.token_figures import token_figures
 from ms_medqa.evaluation.trees import Tree
 
@@ -21,6 +21,7 @@ class QATask(Task):
     other figures are over the model's own greedy answers."""
 
     kind: ClassVar[str] = "qa"
+    score_is: ClassVar[str] = "token F1 of the answer with the reference"
 
     def unfit(self, item: Item) -> str | None:
         record = item.record
@@ -47,6 +48,7 @@ class QATask(Task):
         both = list(zip(answers, references, strict=True))
         rouges = [rouge(answer, reference) for answer, reference in both]
         bleu, self.signatures["bleu_4"] = bleu_figure(answers, references)
+        self.signatures["rouge"] = rouge_signature(references)
         keys = [record.key if isinstance(record, Example) else None for record, _ in pairs]
         facts = [has_key_fact(answer, key) if key else None for answer, key in zip(answers, keys, strict=True)]
         found += [

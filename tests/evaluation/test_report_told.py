@@ -1,0 +1,104 @@
+"""What a report says of models, of what was left out and of examples, on the page and in Markdown alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from report_sample import sample
+from test_report_page import shown
+
+from ms_medqa.evaluation.report.md import markdown
+from ms_medqa.evaluation.report.page import page
+from ms_medqa.evaluation.report.words import EN
+
+
+def verdict_of(n: int, p: float | None, low: float = 0.01) -> str:
+    """The kind of what the page says of an accuracy that is larger by an interval from `low` to 0.3."""
+    figures = {name: {"accuracy": {"value": 0.5, "low": 0.3, "high": 0.7, "n": n}} for name in "ab"}
+    difference: dict[str, Any] = {"base": "a", "figures": {"accuracy": {"value": 0.15, "low": low, "high": 0.3}}}
+    if p is not None:
+        difference["mcnemar"] = {"accuracy": {"only_base": 0, "only_tuned": 5, "p": p}}
+    task = {"name": "exam", "n": n, "figures": figures, "differences": {"b": difference}}
+    found = shown({"tasks": [task]})
+    assert f"n = {n})." in found.text
+    kinds = {str(attributes["class"]).removeprefix("badge ") for tag, attributes in found.tags if tag == "b"}
+    (kind,) = kinds
+    return kind
+
+
+def test_few_items_are_not_enough_to_call_a_model_better() -> None:
+    assert verdict_of(29, None) == "few"
+    assert verdict_of(30, None) == "better"
+    # McNemar's test is exact: it needs no least number, but has to agree.
+    assert verdict_of(6, 0.031) == "better"
+    assert verdict_of(500, 0.0625) == "same"
+    assert verdict_of(500, 0.04, low=-0.01) == "same"
+
+
+def test_a_model_alone_is_told_by_its_headline_with_interval_and_number_of_items() -> None:
+    figures = {"tiny": {"perplexity": {"value": 8.0, "low": 7.5, "high": 8.5, "n": 300}}}
+    figures["tiny"]["rouge_l"] = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 298}
+    report = {"models": [{"name": "tiny"}], "tasks": [{"name": "qa", "n": 300, "figures": figures}]}
+    for text in (shown(report).text, markdown(report).replace("\\", "")):
+        assert "qa: tiny has ROUGE-L 25.0% [20.0%, 30.0%] (n = 298)." in text
+        assert EN["no_comparison"] in text
+        assert EN["points"] not in text
+
+
+def test_what_was_not_compared_is_said() -> None:
+    text = shown(sample()).text
+    assert "Not compared between 微调 <b>二</b> and base, for their tokenizers differ: next-token accuracy." in text
+    assert "Answers: greedy, at most 64 tokens." in text
+    assert "1 item has no group." in text
+    assert "there are 301 groups" in text
+    assert "7 of 1,280 records not used (eval.limit = 1,273)" in text
+
+
+def example(number: int, gain: float | None, score: float) -> dict[str, Any]:
+    return {"id": f"id-{number}", "question": "q", "answers": {"b": "x"}, "gain": gain, "scores": {"b": score}}
+
+
+def headings(report: dict[str, Any]) -> list[str]:
+    text = markdown(report)
+    section = text[text.index(f"## {EN['examples']}") :]
+    section = section[: section.index("\n## ")]
+    return [line.lstrip("# ") for line in section.splitlines() if line.startswith("###")]
+
+
+def test_examples_stand_by_what_was_lost_and_gained() -> None:
+    given = [example(1, -2.0, 0.1), example(2, 0.0, 0.5), example(3, 0.5, 0.7), example(4, 1.5, 0.9)]
+    task = {"name": "qa", "figures": {"b": {}}, "examples": given, "compared": {"tuned": "b", "base": "a"}}
+    assert headings({"tasks": [task]}) == ["qa: lost most", "id-1", "qa: gained most", "id-3", "id-4"]
+    assert "of b against a" in shown({"tasks": [task]}).text
+    alone = [example(place, None, score) for place, score in enumerate((0.1, 0.2, 0.8, 0.9))]
+    task |= {"examples": alone, "compared": {"tuned": "b", "base": None}, "score": "token F1"}
+    wanted = ["qa: lowest score", "id-0", "id-1", "qa: highest score", "id-3", "id-2"]
+    assert headings({"tasks": [task]}) == wanted
+    assert "of b; score: token F1" in shown({"tasks": [task]}).text
+
+
+def test_long_texts_of_examples_are_cut() -> None:
+    task = {"examples": [{"id": "1", "question": "W" * 5007, "reference": "V" * 5000, "answers": {"a": "U" * 9000}}]}
+    text = shown({"tasks": [task]}).text
+    assert "W" * 5000 + "… (7 more characters: see the file of answers)" in text
+    assert "V" * 5000 in text
+    assert "U… (4,000 more characters" in text
+
+
+def test_of_many_reasons_the_rare_ones_are_summed_up_and_the_file_is_named() -> None:
+    reasons = {f"reason-{place:02}": 50 - place for place in range(40)}
+    skipped = {"count": 1220, "reasons": reasons, "items": [{"id": "1", "reason": "reason-00"}]}
+    report = {"tasks": [{"name": "qa", "read": 2000, "n": 780, "skipped": skipped}]}
+    for text in (shown(report).text, markdown(report)):
+        assert "reason-29" in text
+        assert "reason-30" not in text
+        assert str(sum(50 - place for place in range(30, 40))) in text
+        assert "the first 1 of 1,220; all are in skipped.jsonl" in text
+
+
+def test_a_long_table_of_groups_is_closed_and_a_short_one_open() -> None:
+    html = page(sample())
+    groups = html[html.index('<section id="groups">') :]
+    groups = groups[: groups.index("</section>")]
+    assert groups.count("<details>") == 1
+    assert groups.index("心血管内科") < groups.index("<details>") < groups.rindex("第 44 科")
