@@ -116,14 +116,14 @@ def test_a_perplexity_beyond_all_bounds_does_not_fill_the_screen() -> None:
 
 def test_the_overlap_with_the_training_data_is_said() -> None:
     some = table(small(overlap={"checked": True, "train": "train.jsonl", "items": 3, "of": 300}))
-    assert "3 of its 300 items are also in the training data (train.jsonl)" in some
+    assert "3 of its 300 items overlap the training data (train.jsonl)" in some
     assert "held-out" not in some.lower()
 
 
 def test_one_is_not_called_many() -> None:
     text = table(small(read=1, n=1, overlap={"checked": True, "train": "t", "items": 1, "of": 1}))
     assert "问答: 1 item; no record skipped" in text
-    assert "1 of its 1 items is also in the training data" in text
+    assert "1 of its 1 items overlaps the training data" in text
 
 
 def test_names_cannot_steer_the_terminal() -> None:

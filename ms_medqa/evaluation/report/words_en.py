@@ -119,9 +119,9 @@ EN = {
     "other": "other",
     "overlap": "Overlap with the training data",
     "overlap_none": "Held-out: none of its {of} items is in the training data ({train}).",
-    "overlap_some": "{items} of its {of} items are also in the training data ({train}): its figures may show memory "
+    "overlap_some": "{items} of its {of} items overlap the training data ({train}): its figures may show memory "
     "rather than skill.",
-    "overlap_some_one": "{items} of its {of} items is also in the training data ({train}): its figures may show memory "
+    "overlap_some_one": "{items} of its {of} items overlaps the training data ({train}): its figures may show memory "
     "rather than skill.",
     "overlap_partly": "None of the {of} items that were compared is in the training data ({train}), but not all was "
     "compared: {gaps}.",
