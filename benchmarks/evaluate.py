@@ -42,6 +42,8 @@ def turns(sides: dict[str, Side], case: str, rounds: int) -> list[dict[str, dict
     for number in range(rounds):
         order = SIDES if number % 2 == 0 else SIDES[::-1]
         found.append({name: sides[name].ask(json.dumps({"case": case, "few": None})) for name in order})
+        seconds = ", ".join(f"{name} {found[-1][name]['seconds']:.0f} s" for name in SIDES)
+        print(f"  round {number + 1}: {seconds}", flush=True)
     return found
 
 
