@@ -13,42 +13,63 @@ from collections.abc import Sequence
 from ms_medqa.data.shapes.options import LETTERS
 from ms_medqa.evaluation import letter_patterns as say
 
+# Where a verdict stands, and its letters.
+_Verdict = tuple[int, str | None]
 # Characters before a verdict in which its clause is looked for.
 _CLAUSE_LENGTH = 80
 
 
-def parse_letters(answer: str, choices: Sequence[str], several: bool = False) -> str | None:
+def parse_letters(answer: str, choices: Sequence[str], several: bool = False, finished: bool = True) -> str | None:
     """The letters of the options that an answer chooses, such as `B` or `ABD`, ascending; None where that is not clear.
 
     Args:
         answer: what a model wrote.
         choices: the options' texts in their order, without letters; the first is A.
         several: more than one option may be chosen; else an answer that chooses two is not clear.
+        finished: False where the answer was cut off: what it says of an option that it begins with may then be the
+            start of a walk through all, so only an announced verdict, and lines of just letters or options, count.
     """
     text = say.plain(answer)
-    reader = _Reader(text, choices, several)
-    said = [(match.start(), reader.announced(match.end())) for match in say.ANNOUNCED.finditer(text)]
-    right = []
-    for match in say.PASSED.finditer(text):
-        if not say.DENIED.match(text, match.end()):
-            verdicts = said if match["noun"] or match["name"] else right
-            verdicts.append((match.start("letters"), reader.named(match["letters"])))
-    verdicts, judged = _meant(text, said), set(_meant(text, right))
-    first = reader.beginning()
+    reader = _Reader(text, choices, several, finished)
+    said, right = _said(text, reader)
+    turned = [(each.start(), reader.announced(each.end(), say.FULL_STOP)) for each in say.RETRACTED.finditer(text)]
+    since = max((pos for pos, _ in turned), default=0)
+    said += turned
+    verdicts = _meant(text, said, since)
+    # Where several are called right, they are statements that the answer goes through. One that was cut off might.
+    judged = set(_meant(text, right, since)) if finished else set()
+    first = None if since else reader.beginning()
     # All options are a copy of the question, unless that is all that the answer says.
     if first is not None and not (verdicts and first == LETTERS[: len(choices)]):
         verdicts.insert(0, first)
-    # Where several are called right, they are statements that the answer goes through.
     verdicts.insert(0, judged.pop() if len(judged) == 1 else "")
     return verdicts[-1] if verdicts[-1] and set(verdicts) <= {verdicts[-1], ""} else None
 
 
-def _meant(text: str, said: Sequence[tuple[int, str | None]]) -> list[str]:
-    """Verdicts at places of a text, in their order, without those whose clause says the contrary or weighs."""
+def _said(text: str, reader: _Reader) -> tuple[list[_Verdict], list[_Verdict]]:
+    """What is announced or called the answer, and what is only called right, each with its place."""
+    said, right = [], []
+    for pattern, end in say.VERDICTS:
+        for match in pattern.finditer(text):
+            heads = [match.end(name) for name in pattern.groupindex]
+            said.append((max([match.start(), *heads]), reader.announced(match.end(), end)))
+    for match in say.CALLED.finditer(text):
+        if not say.DENIED.match(text, match.end()):
+            said.append(reader.called(match.start(), match["letter"]))
+    for match in say.PASSED.finditer(text):
+        if not say.DENIED.match(text, match.end()):
+            verdicts = said if match["noun"] or match["name"] else right
+            verdicts.append((match.start("letters"), reader.named(match["letters"])))
+    return said, right
+
+
+def _meant(text: str, said: Sequence[_Verdict], since: int) -> list[str]:
+    """Verdicts from a place of a text on, in their order, without those whose clause says the contrary or weighs."""
     return [
         verdict
         for pos, verdict in sorted(said, key=lambda each: each[0])
         if verdict is not None
+        and pos >= since
         and not say.OTHERWISE.search(say.CLAUSE.split(text[max(0, pos - _CLAUSE_LENGTH) : pos])[-1])
     ]
 
@@ -56,9 +77,12 @@ def _meant(text: str, said: Sequence[tuple[int, str | None]]) -> list[str]:
 class _Reader:
     """Reads verdicts in an answer: letters, an empty string where one is not clear, None where there is none."""
 
-    def __init__(self, text: str, choices: Sequence[str], several: bool) -> None:
-        self._text, self._several = text, several
+    def __init__(self, text: str, choices: Sequence[str], several: bool, finished: bool) -> None:
+        self._text, self._several, self._finished = text, several, finished
         self._texts = [say.plain(text).rstrip(".。 ") for text in choices]
+        self._species = {
+            (name[1].lower(), name[2].lower()) for one in self._texts for name in say.TWO_WORDS.finditer(one)
+        }
         # Case and lines do not matter in an option's text.
         self._folded, *self._options = map(_fold, [text, *self._texts])
         self._longest = max(map(len, self._options), default=0)
@@ -67,8 +91,15 @@ class _Reader:
         """What the first lines choose, or the answer as a whole."""
         listed = self._listed(0)
         if listed is None:
-            return self._at(0, say.LINE_END, whole=True)
+            return self._at(0, say.LINE_END if self._finished else say.UNFINISHED_END, whole=True)
         chosen, end = listed
+        last = (say.LINE_END if self._finished else say.WHOLE_LINE).match(self._text, end)
+        # A list that ends where the answer was cut off might go on.
+        if not self._finished and (last is None or (len(chosen) > 1 and last.end() == len(self._text))):
+            return ""
+        rest = say.SENTENCE.match(self._text, end)
+        if last is None and rest and say.REFUSED.search(rest[0]):
+            return ""
         # Options that are gone through one by one are no choice, but an explanation may be about the others.
         others = []
         for mark in say.MARKED_LATER.finditer(self._text, end):
@@ -79,16 +110,29 @@ class _Reader:
         heads = [(letter, alone) for letter, is_head, alone in others if is_head]
         if (
             (others and not say.LINE_END.match(self._text, end))
-            or (chosen == "A" and heads and heads[0][0] == "B")
+            or (chosen == "A" and (next_line := say.NEXT_LINE.search(self._text, end)) and next_line[1] == "B")
             or any(alone for _, alone in heads)
         ):
             return ""
         return self._clear(chosen)
 
-    def announced(self, pos: int) -> str | None:
-        """What stands where a verdict was announced."""
-        verdict = self._at(pos, say.SENTENCE_END)
+    def announced(self, pos: int, end: re.Pattern[str] | None) -> str | None:
+        """What stands where a verdict was announced, and has this end; without one, only letters with their texts."""
+        if end is None:
+            return self._clear(listed[0]) if (listed := self._listed(pos)) else None
+        verdict = self._at(pos, end)
         return "" if verdict == "A" and say.GOES_ON.match(self._text, pos) else verdict
+
+    def called(self, pos: int, letter: str | None) -> _Verdict:
+        """The option whose text is all of a clause before a place, perhaps with its letter; where the text begins."""
+        size = max((len(text) for text in self._options if text and self._folded.endswith(text, 0, pos)), default=0)
+        before = "\n" * (pos - size < 12) + self._text[max(0, pos - size - 12) : pos - size]
+        if not size or not say.CALLED_FROM.search(before):
+            return pos, None
+        at, mark = self._option(pos - size), say.LETTER_BEFORE.search(before)
+        letters = at[0] if at and at[1] == pos else ""
+        beside = {mark[1] if mark else letters, letter or letters}
+        return pos - size, self._clear(letters) if beside == {letters} else ""
 
     def named(self, letters: str) -> str | None:
         """The letters in `A, B and D`, `ABD` or `b)`; None in BED, or in ACE where an option has that word."""
@@ -143,6 +187,10 @@ class _Reader:
         assert opened is not None
         pos = opened.end()
         while at := self._option(pos):
+            if behind := say.LETTER_BEHIND.match(self._text, at[1]):
+                if behind[1] not in at[0]:
+                    return ""
+                at = behind[1], behind.end()
             last = end.match(self._text, at[1])
             if not last or say.DENIED.match(self._text, at[1]):
                 break
@@ -196,8 +244,7 @@ class _Reader:
     def _is_genus(self, letter: str, pos: int) -> bool:
         """True for the E in `E. Coli`, where an option is Escherichia coli."""
         word = say.SPECIES.match(self._text, pos)
-        name = word and re.compile(rf"\b{re.escape(letter)}\w+ {word[1]}\b", re.IGNORECASE)
-        return name is not None and any(map(name.search, self._texts))
+        return word is not None and (letter.lower(), word[1].lower()) in self._species
 
 
 def _fold(text: str) -> str:

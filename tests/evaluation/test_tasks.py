@@ -16,7 +16,6 @@ from ms_medqa.config import UserError
 from ms_medqa.config.schema import EvalSection
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.evaluation.items import read_items
-from ms_medqa.evaluation.labels import parse_label
 from ms_medqa.evaluation.task import Measured, Spec, Task
 from ms_medqa.evaluation.tasks import KINDS, parse_spec, parse_specs
 from ms_medqa.evaluation.trees import Score
@@ -179,39 +178,6 @@ def test_what_a_task_cannot_use_is_skipped_with_its_reason(
     assert len(task.items) == 1
     [skipped] = task.skipped
     assert reason in skipped.reason
-
-
-@pytest.mark.parametrize(
-    ("answer", "number"),
-    [
-        ("yes", 0),
-        ("Yes, it does.", 0),
-        ("**No**", 1),
-        ("The answer is maybe.", 2),
-        ("Ｙｅｓ", 0),
-        ("Nothing is known.", None),
-        ("yes or no", None),
-        ("It may be yes or no", None),
-        ("", None),
-    ],
-)
-def test_a_verdict_is_found_as_a_word_of_its_own(answer: str, number: int | None) -> None:
-    assert parse_label(answer, ["yes", "no", "maybe"]) == number
-
-
-@pytest.mark.parametrize(
-    ("answer", "number"),
-    [
-        ("内科", 0),
-        ("神经内科", 1),
-        ("建议去神经内科就诊", 1),
-        ("内科或神经内科", None),
-        ("神经内科。可再看外科", 1),
-        ("儿科", None),
-    ],
-)
-def test_a_class_that_is_part_of_another(answer: str, number: int | None) -> None:
-    assert parse_label(answer, ["内科", "神经内科", "外科"]) == number
 
 
 def test_tasks_are_named_on_the_command_line() -> None:
