@@ -16,8 +16,8 @@ from ms_medqa.models.cache import CachedDecoder
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.prompt_reader import PromptReader
 
-# Tokens of one pass. Attention is over the square of them, although most pairs are of different texts: at 512 it takes
-# 6 % of a 0.5B model's time.
+# Tokens of one pass. Attention is over the square of them, although most pairs are of different texts: at 512 that is
+# 6 % of a 0.5B model's multiplications.
 WIDTH = 512
 SMALLEST_WIDTH = 64
 # Texts that need more tokens are read in pieces, for the sake of memory.
