@@ -86,6 +86,9 @@ class _Reader:
         # Case and lines do not matter in an option's text.
         self._folded, *self._options = map(_fold, [text, *self._texts])
         self._longest = max(map(len, self._options), default=0)
+        self._starting: dict[str, list[tuple[str, str]]] = {}
+        for option, letter in zip(self._options, LETTERS, strict=False):
+            self._starting.setdefault(option[:1], []).append((option, letter))
 
     def beginning(self) -> str | None:
         """What the first lines choose, or the answer as a whole."""
@@ -94,25 +97,20 @@ class _Reader:
             return self._at(0, say.LINE_END if self._finished else say.UNFINISHED_END, whole=True)
         chosen, end = listed
         last = (say.LINE_END if self._finished else say.WHOLE_LINE).match(self._text, end)
-        # A list that ends where the answer was cut off might go on.
-        if not self._finished and (last is None or (len(chosen) > 1 and last.end() == len(self._text))):
-            return ""
         rest = say.SENTENCE.match(self._text, end)
-        if last is None and rest and say.REFUSED.search(rest[0]):
+        is_refused = last is None and rest is not None and say.REFUSED.search(rest[0])
+        # A list that ends where the answer was cut off might go on.
+        if is_refused or not (self._finished or (last and (len(chosen) == 1 or last.end() < len(self._text)))):
             return ""
         # Options that are gone through one by one are no choice, but an explanation may be about the others.
         others = []
         for mark in say.MARKED_LATER.finditer(self._text, end):
             letter, at = mark["letter"].upper(), self._option(mark.end())
             if at and letter in at[0] and letter not in chosen:
-                is_head, alone = self._text[mark.start() - 1] == "\n", say.LINE_END.match(self._text, at[1]) is not None
-                others.append((letter, is_head, alone))
-        heads = [(letter, alone) for letter, is_head, alone in others if is_head]
-        if (
-            (others and not say.LINE_END.match(self._text, end))
-            or (chosen == "A" and (next_line := say.NEXT_LINE.search(self._text, end)) and next_line[1] == "B")
-            or any(alone for _, alone in heads)
-        ):
+                is_line = self._text[mark.start() - 1] == "\n" and say.LINE_END.match(self._text, at[1]) is not None
+                others.append(is_line)
+        below = say.NEXT_LINE.search(self._text, end)
+        if (others and last is None) or any(others) or (chosen == "A" and below and below[1] == "B"):
             return ""
         return self._clear(chosen)
 
@@ -121,7 +119,8 @@ class _Reader:
         if end is None:
             return self._clear(listed[0]) if (listed := self._listed(pos)) else None
         verdict = self._at(pos, end)
-        return "" if verdict == "A" and say.GOES_ON.match(self._text, pos) else verdict
+        goes_on = verdict == "A" and self._text.find("B", pos, pos + 310) > 0 and say.GOES_ON.match(self._text, pos)
+        return "" if goes_on else verdict
 
     def called(self, pos: int, letter: str | None) -> _Verdict:
         """The option whose text is all of a clause before a place, perhaps with its letter; where the text begins."""
@@ -225,20 +224,19 @@ class _Reader:
         """The letters of the options with the longest text that stands at a place, and where it ends."""
         found = [
             (pos + len(option), letter)
-            for option, letter in zip(self._options, LETTERS, strict=False)
+            for option, letter in self._starting.get(self._folded[pos : pos + 1] or "\n", ())
             # Neither `Insulin` in `insulinoma` nor 10 in 100 or 10.5.
-            if option
-            and self._folded.startswith(option, pos)
-            and not say.SAME_WORD.match(self._text, pos + len(option) - 1)
+            if self._folded.startswith(option, pos) and not say.SAME_WORD.match(self._text, pos + len(option) - 1)
         ]
         end = max(found, default=(0, ""))[0]
         return ("".join(letter for each, letter in found if each == end), end) if found else None
 
     def _cut_off(self, pos: int, letter: str) -> tuple[str, int] | None:
         """The same of the beginning of one option's text, where the line ends with it."""
-        end = pos + len(self._text[pos : pos + self._longest + 1].split("\n", 1)[0])
+        options = self._starting.get(self._folded[pos : pos + 1] or "\n", ())
+        end = pos + (len(self._text[pos : pos + self._longest + 1].split("\n", 1)[0]) if options else 0)
         said = self._folded[pos:end].rstrip(")].。… ")
-        begun = "".join(other for other, option in zip(LETTERS, self._options, strict=False) if option.startswith(said))
+        begun = "".join(other for option, other in options if option.startswith(said))
         return (letter, end) if len(said) > 2 and begun == letter else None
 
     def _is_genus(self, letter: str, pos: int) -> bool:

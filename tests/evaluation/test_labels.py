@@ -1,6 +1,8 @@
-"""Which class an answer names: as a word of its own, and not where it says that it is another."""
+"""Which class an answer names: announced ones first, and none that is denied."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 
@@ -16,6 +18,28 @@ from ms_medqa.evaluation.labels import parse_label
         ("The answer is maybe.", 2),
         ("Ｙｅｓ", 0),
         ("Nothing is known.", None),
+        ("No\nIt does not.", 1),
+        ("No, it does not.", 1),
+        ("Yes. It does.", 0),
+        ("Yes because it helps", 0),
+        ("yes<|im_end|>", 0),
+        ('{"answer": "yes"}', 0),
+        ("<answer>no</answer>", 1),
+        ("Answer: **no**", 1),
+        ("\\boxed{yes}", 0),
+        ("答案是no。", 1),
+        ("No significant difference was found, so the answer is yes.", 0),
+        ("Yes, at first. But on balance, the answer is no.", 1),
+        ("No significant difference was found.", None),
+        ("There is no evidence to answer", None),
+        ("I have no idea", None),
+        ("The answer is no significant difference", None),
+        ("The answer is not yes.", None),
+        ("I don't think the answer is yes.", None),
+        ("The answer is yes or no", None),
+        ("The answer is yes. The answer is no.", None),
+        ("yes/no", None),
+        ("Yes?", None),
         ("yes or no", None),
         ("It may be yes or no", None),
         ("", None),
@@ -34,6 +58,10 @@ def test_a_verdict_is_found_as_a_word_of_its_own(answer: str, number: int | None
         ("内科或神经内科", None),
         ("神经内科。可再看外科", 1),
         ("儿科", None),
+        ("答案：内科", 0),
+        ("【答案】外科", 2),
+        ("内科可以看。答案是外科", 2),
+        ("答案不是内科", None),
     ],
 )
 def test_a_class_that_is_part_of_another(answer: str, number: int | None) -> None:
@@ -43,24 +71,35 @@ def test_a_class_that_is_part_of_another(answer: str, number: int | None) -> Non
 @pytest.mark.parametrize(
     ("answer", "number"),
     [
-        ("不是内科，应挂外科", 1),
-        ("不建议挂内科，建议挂外科", 1),
-        ("Not Cardiology, but Neurology", 3),
+        ("不是内科，应挂外科", 2),
+        ("不建议挂内科，建议挂外科", 2),
+        ("不是内科而是外科", 2),
+        ("无需挂内科。外科即可", 2),
+        ("内科，不是外科", 0),
+        ("不是内科", None),
+        ("勿挂内科", None),
+        # These deny something else.
+        ("非常建议内科", 0),
+        ("吞咽不适应挂内科", 0),
+        ("不能行走，请去内科", 0),
+        ("Not Cardiology, but Neurology", 4),
+        ("not cardiology but neurology", 4),
+        ("I wouldn't go to cardiology.", None),
+        ("Cardiology and Neurology", None),
+        # A class with a comma is one clause.
+        ("Not head,\nneck surgery", None),
+        ("head,\nneck surgery", 5),
     ],
 )
-def test_a_class_that_is_denied_is_not_named(answer: str, number: int) -> None:
-    assert parse_label(answer, ["内科", "外科", "Cardiology", "Neurology"]) == number
+def test_a_class_that_is_denied_is_not_named(answer: str, number: int | None) -> None:
+    labels = ["内科", "神经内科", "外科", "Cardiology", "Neurology", "Head, neck surgery"]
+    assert parse_label(answer, labels) == number
 
 
 @pytest.mark.parametrize(
-    ("answer", "number"),
-    [
-        ("No significant difference was found, so the answer is yes.", 0),
-        ("There is no evidence to answer", None),
-        ("I have no idea", None),
-        ("No, it does not.", 1),
-        ("Yes. It does.", 0),
-    ],
+    "part", ["no ", "the answer is yes ", "not yes ", "yes, ", "yes   ", "答案是", "不内科", "_", '"']
 )
-def test_a_verdict_is_no_word_of_a_sentence(answer: str, number: int | None) -> None:
-    assert parse_label(answer, ["yes", "no", "maybe"]) == number
+def test_a_hundred_kilobytes_of_an_answer_take_no_time(part: str) -> None:
+    started = time.process_time()
+    parse_label(part * (100_000 // len(part.encode())), ["yes", "no", "内科"])
+    assert time.process_time() - started < 1

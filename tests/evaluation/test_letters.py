@@ -15,108 +15,62 @@ LABELS = ["Hepatitis", "Metformin 10", "Hepatitis B", "ACE inhibitors", "Metform
 ZH = ["胰岛素", "二甲双胍", "阿司匹林", "格列吡嗪", "以上都不是"]
 
 
+def each(text: str) -> list[str]:
+    """Answers of one line, many a line."""
+    return [answer.strip() for line in text.strip().splitlines() for answer in line.split(" | ")]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        "B",
-        "B.",
-        "(B)",
-        "[B]",
-        "（B）",
-        "Ｂ",
-        "Ｂ．",
-        "b",
-        "b)",
-        "(b)",
-        "b.",
-        "**B**",
-        "`B`",
+        *each(r"""
+    B | B. | (B) | [B] | （B） | Ｂ | Ｂ． | b | b) | (b) | b. | **B** | `B` | Option B | B. Metformin
+    B. metformin. | B.Metformin | B) Metformin | (B) Metformin | B: Metformin | B - Metformin | B (Metformin)
+    **B. Metformin** | **B.** Metformin | - B. Metformin | Option B: Metformin | b. metformin
+    B. Metformin 500 mg twice daily | B. Metf | Metformin | metformin. | “Metformin” | **Metformin** | Answer: B
+    Answer: b | ANSWER: B | **Answer:** B | **Answer: B** | ### Final answer: (B) | Answer = B | The answer is B
+    The answer is b. | The answer is (B). | The answer is **B**. | The answer is "B".
+    The correct answer is (B). | The correct answer is: B. Metformin | The correct answer is B) Metformin.
+    The correct answer to this question is B. | The correct answer is option B. | answer is option B
+    The correct option is B. | The best choice is B. | The answer should be B. | The answer is clearly B.
+    The answer is B, because it lowers glucose. | The answer is B because it lowers glucose.
+    The answer is B. The patient has type 2 diabetes. | The answer is metformin.
+    The answer is B, metformin, not A. | Option B is correct | Option B is the correct answer. | (B) is correct.
+    B is correct. | B is the best answer, since insulin comes later. | Therefore B is correct.
+    I would choose B. | I choose option B. | \boxed{B} | $\boxed{B}$ | The answer is $\boxed{\text{B}}$.
+    \[\boxed{(B)}\] | B. Metformin because insulin (A) is given later. | B. Explanation: it comes first.
+    B because metformin comes first | A patient with diabetes needs metformin first. Therefore, the answer is B.
+    A is given later. C and D are not for this patient. So the answer is B.
+    It could be A or B. As the kidneys are healthy, the answer is B. | The answer is not A. The answer is B.
+    I don't think the answer is A. The answer is B. | Option A is wrong. Option C is wrong. Option B is correct.
+    Since it is not type 1, the answer is B. | The answer is B, not A.
+    The answer is B. Hence the correct option is B. | Ans: B | The answer is (B) the drug that is given first.
+    The correct answers are both B and B. | The answer is B as it lowers glucose.
+    The correct answer is B. Metformin. A. Insulin is wrong. | Option A is incorrect, option B is correct.
+    [Answer] B | <answer>B</answer> | {"answer": "B"} | Metformin (B) | Metformin is the correct answer.
+    Metformin (B) is the correct answer. | B. Metformin is the correct answer.
+    The most appropriate next step in management is **B. Metformin**. | The correct response is B. | Thus, B
+    So B. | Select B. | It's B. | The answer is not A but B. | B Metformin | The answer is actually B.
+    Hmm, the answer is B. | B. Metformin, as A is not first-line.
+    B. Metformin because insulin is not first-line. | B</s>
+    """),
         " \n B \n",
-        "Option B",
-        "B. Metformin",
-        "B. metformin.",
-        "B.Metformin",
-        "B) Metformin",
-        "(B) Metformin",
-        "B: Metformin",
-        "B - Metformin",
-        "B (Metformin)",
-        "**B. Metformin**",
-        "**B.** Metformin",
-        "- B. Metformin",
-        "Option B: Metformin",
-        "b. metformin",
-        "B. Metformin 500 mg twice daily",
-        "B. Metf",
-        "Metformin",
-        "metformin.",
-        "“Metformin”",
-        "**Metformin**",
-        "Answer: B",
-        "Answer: b",
-        "ANSWER: B",
         "Answer:\nB",
-        "**Answer:** B",
-        "**Answer: B**",
-        "### Final answer: (B)",
-        "Answer = B",
-        "The answer is B",
-        "The answer is b.",
-        "The answer is (B).",
-        "The answer is **B**.",
-        'The answer is "B".',
-        "The correct answer is (B).",
-        "The correct answer is: B. Metformin",
-        "The correct answer is B) Metformin.",
-        "The correct answer to this question is B.",
-        "The correct answer is option B.",
-        "answer is option B",
-        "The correct option is B.",
-        "The best choice is B.",
-        "The answer should be B.",
-        "The answer is clearly B.",
-        "The answer is B, because it lowers glucose.",
-        "The answer is B because it lowers glucose.",
-        "The answer is B. The patient has type 2 diabetes.",
-        "The answer is metformin.",
-        "The answer is B, metformin, not A.",
-        "Option B is correct",
-        "Option B is the correct answer.",
-        "(B) is correct.",
-        "B is correct.",
-        "B is the best answer, since insulin comes later.",
-        "Therefore B is correct.",
-        "I would choose B.",
-        "I choose option B.",
-        r"\boxed{B}",
-        r"$\boxed{B}$",
-        r"The answer is $\boxed{\text{B}}$.",
-        r"\[\boxed{(B)}\]",
         "B. Metformin\nExplanation: Insulin (A) is given later, and C is no antidiabetic.",
         "B. Metformin\nA. Insulin is wrong because it is given later.\nC. Aspirin is wrong too.",
-        "B. Metformin because insulin (A) is given later.",
         "B\nMetformin is the first-line drug.",
         "B\nA is wrong because it comes later.",
-        "B. Explanation: it comes first.",
-        "B because metformin comes first",
-        "A patient with diabetes needs metformin first. Therefore, the answer is B.",
-        "A is given later. C and D are not for this patient. So the answer is B.",
-        "It could be A or B. As the kidneys are healthy, the answer is B.",
-        "The answer is not A. The answer is B.",
-        "I don't think the answer is A. The answer is B.",
-        "Option A is wrong. Option C is wrong. Option B is correct.",
-        "Since it is not type 1, the answer is B.",
-        "The answer is B, not A.",
-        "The answer is B. Hence the correct option is B.",
         "A. Insulin\nB. Metformin\nC. Aspirin\nD. Glipizide\nE. None of the above\nAnswer: B",
         "<think>The answer is A? No, wait.</think>\n\nB. Metformin",
-        "Ans: B",
-        "The answer is (B) the drug that is given first.",
-        "The correct answers are both B and B.",
-        "The answer is B as it lowers glucose.",
-        "The correct answer is B. Metformin. A. Insulin is wrong.",
         "B. Metformin\nOptions A, C and D are correct statements.",
-        "Option A is incorrect, option B is correct.",
+        "### Answer\nB",
+        "### Answer\n\n**B. Metformin**",
+        '```json\n{\n  "answer": "B",\n  "why": "It is first."\n}\n```',
+        "It comes first. <answer>\nB\n</answer>",
+        # What ends an answer is no part of it.
+        "B<|im_end|>",
+        "B<|im_end|>\n<|im_start|>user\nA",
+        "B<｜end▁of▁sentence｜>",
     ],
 )
 def test_one_option_is_found(answer: str) -> None:
@@ -128,67 +82,29 @@ def test_one_option_is_found(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "B、二甲双胍",
-        "B．二甲双胍。",
-        "B：二甲双胍",
-        "（B）二甲双胍",
-        "选项B：二甲双胍",
-        "二甲双胍",
-        "二甲双胍。",
-        "B项",
-        "B选项",
-        "选项B",
-        "答案：B",
-        "答案:B。",
-        "答案是B",
-        "答案是 B。",
-        "答案为B项",
-        "答案选B",
-        "答案是：B",
-        "答案：选B",
-        "答案是“B”",
-        "答案是二甲双胍。",
-        "答案：B. 二甲双胍",
-        "答案：（B）",
-        "【答案】B",
-        "【答案】 B 【解析】二甲双胍是首选。",
+        *each("""
+    B、二甲双胍 | B．二甲双胍。 | B：二甲双胍 | （B）二甲双胍 | 选项B：二甲双胍 | 二甲双胍 | 二甲双胍。 | B项
+    B选项 | 选项B | 答案：B | 答案:B。 | 答案是B | 答案是 B。 | 答案为B项 | 答案选B | 答案是：B | 答案：选B
+    答案是“B” | 答案是二甲双胍。 | 答案：B. 二甲双胍 | 答案：（B） | 【答案】B
+    【答案】 B 【解析】二甲双胍是首选。 | 正确答案为 B 项 | 正确答案是选项B | 正确选项是B。
+    正确的答案应该是B。 | 本题答案应为B。 | 选B | 选择B。 | 应选B | 本题选B | 故选B。 | 故选：B | 故本题选B项。
+    因此选B，因为首选二甲双胍。 | A项不符合题意，故选B。 | 不选A，选B。
+    胰岛素用于1型糖尿病，阿司匹林不降糖。综上，正确答案是B。 | B正确 | B项正确。 | 选项B正确，其余错误。
+    A错误，B正确。 | B是正确答案。 | 答案是B，而不是A。 | B。解析：二甲双胍是首选药。
+    B，因为二甲双胍是首选药。 | 最可能的答案是B。 | B。二甲双胍是2型糖尿病的首选药（B对），胰岛素（A错）次之。
+    二甲双胍是首选药，B为本题的正确答案。 | （二甲双胍是首选药，故B为正确答案）。 | 故正确答案为B。 | 正确的是B
+    选A的人较多，但正确答案是B。 | A正确，C正确，D正确，B错误，故选B。 | 答案是二甲双胍（B）
+    答案是“二甲双胍”（B）。 | 最可能的诊断是B. 二甲双胍 | B 二甲双胍 | B项符合题意 | 答案不是A，而是B。
+    不选A而选B | 答案不是胰岛素，而是二甲双胍。 | 二甲双胍是正确答案。 | B. 二甲双胍，A项不正确。
+    B. 二甲双胍，其余选项不符合题意 | 答案是B，应为首选药。 | 答案是B，如头痛、发热等等。
+    答案是B。本题考查2型糖尿病。
+    """),
         "参考答案：B\n解析：A项用于1型糖尿病，C项不降糖。",
-        "正确答案为 B 项",
-        "正确答案是选项B",
-        "正确选项是B。",
-        "正确的答案应该是B。",
-        "本题答案应为B。",
-        "选B",
-        "选择B。",
-        "应选B",
-        "本题选B",
-        "故选B。",
-        "故选：B",
-        "故本题选B项。",
-        "因此选B，因为首选二甲双胍。",
-        "A项不符合题意，故选B。",
-        "不选A，选B。",
-        "胰岛素用于1型糖尿病，阿司匹林不降糖。综上，正确答案是B。",
-        "B正确",
-        "B项正确。",
-        "选项B正确，其余错误。",
-        "A错误，B正确。",
-        "B是正确答案。",
-        "答案是B，而不是A。",
-        "B。解析：二甲双胍是首选药。",
-        "B，因为二甲双胍是首选药。",
         "B\n解析：A、C、D均不是首选药。",
         "B. 二甲双胍\nA. 胰岛素：用于1型糖尿病，错误。\nC. 阿司匹林：不降糖。",
-        "最可能的答案是B。",
-        "B。二甲双胍是2型糖尿病的首选药（B对），胰岛素（A错）次之。",
-        "二甲双胍是首选药，B为本题的正确答案。",
-        "（二甲双胍是首选药，故B为正确答案）。",
-        "故正确答案为B。",
-        "正确的是B",
-        "选A的人较多，但正确答案是B。",
         # What is right is no answer to the question what is wrong.
         "答案：B\nA项正确。B项错误。C项正确。D项正确。",
-        "A正确，C正确，D正确，B错误，故选B。",
+        "### 答案\nB",
     ],
 )
 def test_one_option_is_found_in_chinese(answer: str) -> None:
@@ -215,6 +131,8 @@ def test_one_option_is_found_in_chinese(answer: str) -> None:
         ("正确答案是A、B和D。", "ABD"),
         ("故选ABD。", "ABD"),
         ("A、B、D均正确。", "ABD"),
+        ("A、B、D三项正确", "ABD"),
+        ("正确的有A、B、D", "ABD"),
         ("The answer is A, B and D.", "ABD"),
         ("The correct answers are A, B, and D.", "ABD"),
         ("The correct options are:\nA\nB\nD", "ABD"),
