@@ -71,7 +71,8 @@ class KeptLines(AbstractContextManager["KeptLines"]):
     def strange(self) -> UserError:
         """For a file that holds nothing of use to this run."""
         return UserError(
-            f"{self.path} holds {self._what} of another model, other settings, other questions, or something else",
+            f"{self.path} holds {self._what} of another model, of other settings, to other questions, or something "
+            "else",
             "repeat the command that began it, or remove it",
         )
 
