@@ -106,8 +106,9 @@ def run_evaluation(
         prompt = _prompt(one, model)
         facts[one.name] = ModelFacts(prompt.name, digest(model, None), prompt.tokenizer.fingerprint)
         measurer = Measurer(model, prompt, config.eval, scorer)
+        of_model = _about_model(one, prompt, facts[one.name].digest, model)
         for task in tasks:
-            asked.append(_Asked(task, one, _about(task, one, prompt, facts[one.name].digest, model, config.eval)))
+            asked.append(_Asked(task, one, of_model | _about_task(task, config.eval)))
             results[task.spec.name][one.name] = _measure(asked[-1], measurer, unfinished, world)
 
     _each_model(models, config.runtime.dtype, measure)
@@ -175,10 +176,8 @@ def _digest_of(task: Task) -> str:
     return found.hexdigest()
 
 
-def _about(
-    task: Task, one: Contestant, prompt: Prompt, weights: str, model: CausalLM, settings: EvalSection
-) -> Mapping[str, Any]:
-    """What results depend on."""
+def _about_model(one: Contestant, prompt: Prompt, weights: str, model: CausalLM) -> dict[str, Any]:
+    """What results depend on of the model."""
     adapter = None if one.adapter is None else user_path(one.adapter) / _ADAPTER_WEIGHTS
     return {
         "model": weights,
@@ -186,6 +185,12 @@ def _about(
         "config": repr(model.config),
         "prompt": prompt.to_dict(),
         "tokenizer": prompt.tokenizer.fingerprint,
+    }
+
+
+def _about_task(task: Task, settings: EvalSection) -> dict[str, Any]:
+    """And of the task."""
+    return {
         "task": task.kind,
         "asked": task.asks(),
         "data": task.data.sha256,

@@ -11,7 +11,6 @@ from ms_medqa.config.errors import UserError
 from ms_medqa.config.schema import EvalSection
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
-from ms_medqa.data.tokenizer import Tokenizer
 from ms_medqa.evaluation.figures import Figure
 from ms_medqa.evaluation.items import Item, Items, Skipped
 from ms_medqa.evaluation.trees import Score, Tree
@@ -159,8 +158,3 @@ class Task(ABC):
 def continuation(prompt: Prompt, example: Example, start: Sequence[int]) -> list[int]:
     """Tokens of an example's answer without what ends it, behind those of its prompt."""
     return list(prompt.encode(example, end=False).input_ids[len(start) :])
-
-
-def whole_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text by itself, with those that begin every text of this tokenizer."""
-    return [*tokenizer.prefix_ids, *tokenizer.encode(text)]
