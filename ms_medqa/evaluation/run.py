@@ -32,10 +32,11 @@ from ms_medqa.evaluation.unfinished import Unfinished, items_left
 from ms_medqa.generation.generate import adapter_folder, apply_adapter, load_model
 from ms_medqa.generation.variant import find_prompt, find_tokenizer
 from ms_medqa.generation.weights import digest
+from ms_medqa.models.checkpoint import open_checkpoint
 from ms_medqa.models.decoder import CausalLM
+from ms_medqa.peft.adapter import WEIGHTS_FILE
 
 ALONE = World()
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Measures the tasks with a model that is ready.
 _Measure = Callable[[Contestant, CausalLM, Scorer], None]
@@ -85,10 +86,7 @@ def run_evaluation(
     """
     began = time.time()
     output = user_path(output)
-    for one in models:
-        resolve_model(one.model)
-        if one.adapter is not None:
-            adapter_folder(one.adapter)
+    _check_models(models)
     if train_data is not None:
         for file in expand_inputs([user_path(train_data)]):
             check_file(file.path)
@@ -130,6 +128,15 @@ def run_evaluation(
     return report
 
 
+def _check_models(models: Sequence[Contestant]) -> None:
+    """Raise what is wrong with any of them before time is spent on the first."""
+    for one in models:
+        if one.adapter is None:
+            open_checkpoint(resolve_model(one.model))
+        else:
+            peft.check_adapter(one.model, adapter_folder(one.adapter))
+
+
 def _task(spec: Spec, config: Config) -> Task:
     task = KINDS[spec.kind](spec, read_items(spec.path, config.data, config.eval.group_by), config.eval)
     task.check_some()
@@ -147,10 +154,6 @@ def _each_model(models: Sequence[Contestant], dtype: str, measure: _Measure) -> 
 def _with_one_loading(path: str, left: list[Contestant], dtype: str, measure: _Measure) -> list[Contestant]:
     """Measure up to the first adapter, which is merged into the weights; the others, which need new ones."""
     model = load_model(path, dtype=dtype)
-    for one in left:
-        if one.adapter is not None:
-            # Before time is spent on the base.
-            peft.check_adapter(model, one.adapter)
     scorer = Scorer(model)
     for place, one in enumerate(left, start=1):
         if one.adapter is not None:
@@ -178,7 +181,7 @@ def _digest_of(task: Task) -> str:
 
 def _about_model(one: Contestant, prompt: Prompt, weights: str, model: CausalLM) -> dict[str, Any]:
     """What results depend on of the model."""
-    adapter = None if one.adapter is None else user_path(one.adapter) / _ADAPTER_WEIGHTS
+    adapter = None if one.adapter is None else user_path(one.adapter) / WEIGHTS_FILE
     return {
         "model": weights,
         "adapter": sha256_file(adapter) if adapter is not None and adapter.is_file() else None,

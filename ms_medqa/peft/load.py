@@ -6,9 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ms_medqa.config.assets import resolve_model
 from ms_medqa.config.console import is_main_rank
 from ms_medqa.config.errors import UserError
-from ms_medqa.models.checkpoint import EMBEDDING, HEAD
+from ms_medqa.models.checkpoint import EMBEDDING, HEAD, open_checkpoint
+from ms_medqa.models.config import ModelConfig
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.layers import Linear
 from ms_medqa.models.loading import assign, forget_file, naming_of, normalize_rows
@@ -20,9 +22,10 @@ from ms_medqa.peft.inject import LayerPlan, change, check_plain, lora_layers, pu
 from ms_medqa.peft.whole import mark_whole
 
 
-def check_adapter(model: CausalLM, folder: str | Path) -> None:
-    """Raise UserError where an adapter is broken or of another model; the model stays as it is."""
-    read_for(model, folder)
+def check_adapter(model: str | Path, folder: str | Path) -> None:
+    """Raise UserError where an adapter or a model folder is broken, or the adapter of another model; none is built."""
+    checkpoint = open_checkpoint(resolve_model(model))
+    _fit(read_adapter(folder), checkpoint.config, checkpoint.naming, checkpoint.folder)
 
 
 def load_adapter(model: CausalLM, folder: str | Path, merge: bool = True, fresh: bool = False) -> Adapter:
@@ -64,14 +67,18 @@ def read_for(model: CausalLM, folder: str | Path) -> tuple[Adapter, Naming, dict
     """An adapter that fits, the names of the tensors with it in (a head may come), and what it does to them."""
     adapter = read_adapter(folder)
     check_plain(model)
-    naming = naming_of(model)
+    return adapter, *_fit(adapter, model.config, naming_of(model), model.folder)
+
+
+def _fit(adapter: Adapter, config: ModelConfig, naming: Naming, model: Path | None) -> tuple[Naming, dict[str, Change]]:
+    """Of an adapter that fits the model of a folder, the names of the tensors, and what it does to them."""
     if unties(adapter, naming):
-        naming = Naming(model.config, {**naming.shapes, HEAD: naming.shapes[EMBEDDING]})
+        naming = Naming(config, {**naming.shapes, HEAD: naming.shapes[EMBEDDING]})
     found = changes(adapter, naming)
-    if model.config.normalized_head and "lm_head" in adapter.layers:
+    if config.normalized_head and "lm_head" in adapter.layers:
         raise UserError(f"adapter {adapter.folder}: the head of this model is normalized, it takes no adapter")
-    check_base(adapter.folder, model.folder, model.config)
-    return adapter, naming, found
+    check_base(adapter.folder, model, config)
+    return naming, found
 
 
 def _change_weights(model: CausalLM, naming: Naming, found: dict[str, Change], fresh: bool) -> None:
