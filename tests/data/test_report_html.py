@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import socket
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from html_page import HtmlPage
 
 from ms_medqa.data.report_html import render_report_html, write_report_html
 from ms_medqa.data.svg_chart import bars, histogram
 from ms_medqa.data.tallies import tally
 
-VOID = {"meta", "br", "link", "img", "hr"}
 REPORT: dict[str, Any] = {
     "read": 1_300,
     "kept": {"train": 900, "val": 120, "test": 80},
@@ -48,38 +47,8 @@ HISTOGRAMS = {
 TYPES = {"train": {"symptom": 400, "drug": 500}, "val": {"drug": 120}}
 
 
-class Page(HTMLParser):
-    """Checks that tags are balanced, and gathers what a reader and a browser would see."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def names(self) -> set[str]:
-        return {tag for tag, _ in self.tags}
-
-
-def page(report: dict[str, Any] = REPORT, histograms: Any = HISTOGRAMS, types: Any = TYPES) -> Page:
-    return Page(render_report_html(report, histograms, types))
+def page(report: dict[str, Any] = REPORT, histograms: Any = HISTOGRAMS, types: Any = TYPES) -> HtmlPage:
+    return HtmlPage(render_report_html(report, histograms, types))
 
 
 def test_the_page_says_what_the_report_says() -> None:
@@ -105,7 +74,7 @@ def test_it_needs_no_network_and_runs_no_script(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     shown = page()
-    assert not shown.names() & {"script", "link", "img", "iframe", "object", "embed", "foreignobject", "use"}
+    assert not shown.names & {"script", "link", "img", "iframe", "object", "embed", "foreignobject", "use"}
     for tag, attributes in shown.tags:
         assert not {"src", "href", "xlink:href", "srcset"} & attributes.keys(), tag
         assert not [name for name in attributes if name.startswith("on")], tag
@@ -132,7 +101,7 @@ def test_names_are_text_wherever_they_stand(name: str) -> None:
     report |= {"rejected": {name: 200}, "kind": name, "prompt": {"name": name}, "settings": {name: name}}
     report |= {name: name, "kept": {"train": 1_000, name: 100}, "tokens": {name: {"record": {name: 1}}}}
     shown = page(report, {"record": {name: ([0, 1], [2])}}, {name: {name: 3}})
-    assert not shown.names() & {"script", "img", "b"}
+    assert not shown.names & {"script", "img", "b"}
     assert shown.text.count(name) >= 12
 
 
