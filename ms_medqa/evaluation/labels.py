@@ -12,6 +12,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ms_medqa.evaluation.letter_patterns import said
+
 _EDGE = re.compile(r"^[\W_]+|[\W_]+$")
 _CLAUSE_END = re.compile(r"[\n。.!?;,:](?!\d)")
 _ANNOUNCED = re.compile(
@@ -52,7 +54,7 @@ def parse_label(answer: str, labels: Sequence[str]) -> int | None:
             one counts where that one does not stand. One that is an everyday word, such as `no`, counts only where it
             is announced, or begins the answer, with a break behind it. Width of letters and case do not matter.
     """
-    text = unicodedata.normalize("NFKC", answer).lower().strip()
+    text = said(answer).lower().strip()
     names = [_plain(label) for label in labels]
     mentions = _mentions(text, names)
     clauses = _Clauses(text, mentions)

@@ -180,9 +180,14 @@ _TAG, _TAG_END = re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>"
 _MARKUP = re.compile(r"[*`$#_]|\\[()\[\]]")
 
 
+def said(text: str) -> str:
+    """An answer in NFKC without a model's thoughts before it and without what follows the token that ends it."""
+    return _ENDED.split(unicodedata.normalize("NFKC", _THOUGHTS.sub("", text)), maxsplit=1)[0]
+
+
 def plain(text: str) -> str:
     """A text without thoughts, control tokens, markup, full width and superfluous space; `(b)` becomes `(B)`."""
-    text = _ENDED.split(unicodedata.normalize("NFKC", _THOUGHTS.sub("", text)), maxsplit=1)[0]
+    text = said(text)
     text = _MARKUP.sub("", _TAG_END.sub("\n", _TAG.sub("\nAnswer: ", text)))
     lines = (" ".join(line.split()) for line in text.splitlines())
     return re.sub(r"\([a-z]\)", lambda match: match[0].upper(), "\n".join(line for line in lines if line))

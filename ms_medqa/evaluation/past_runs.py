@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+# Of the reports that are written and read.
 FORMAT = 1
 # With all its examples and lengths of answers; more is no report.
 _MOST_BYTES = 2**28

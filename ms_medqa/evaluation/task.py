@@ -79,7 +79,7 @@ class Task(ABC):
     """
 
     kind: ClassVar[str]
-    # What `score` is, for people.
+    # What `score` is: the report has words for it.
     score_is: ClassVar[str] = ""
     # Models answer its items, unless `eval.generate` says otherwise.
     generates: ClassVar[bool] = True
@@ -126,9 +126,9 @@ class Task(ABC):
         """What the file of answers tells of one model's answer."""
         return {} if measured.answer is None else {"answer": measured.answer}
 
-    def picked(self, item: Item, measured: Measured) -> str | None:
-        """What a model has chosen, for people; None where there is no choice."""
-        return None
+    def picked(self, item: Item, measured: Measured) -> dict[str, str | None]:
+        """What a model found `likeliest`, and what its answer names (`written`; None: nothing that could be told)."""
+        return {}
 
     def score(self, item: Item, measured: Measured) -> float | None:
         """One number by which examples are put in order, better ones higher; None: there are no examples."""

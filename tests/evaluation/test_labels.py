@@ -23,6 +23,8 @@ from ms_medqa.evaluation.labels import parse_label
         ("Yes. It does.", 0),
         ("Yes because it helps", 0),
         ("yes<|im_end|>", 0),
+        ("no<|im_end|> The answer is yes.", 1),
+        ("<think>The answer is yes? But no.</think>\n\nNo", 1),
         ('{"answer": "yes"}', 0),
         ("<answer>no</answer>", 1),
         ("Answer: **no**", 1),

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import copy
 import string
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from html_page import HtmlPage
 from report_sample import LONG, SCRIPT, sample
 
 from ms_medqa.config import UserError
@@ -17,47 +17,19 @@ from ms_medqa.evaluation.report.page import page
 from ms_medqa.evaluation.report.table import table
 from ms_medqa.evaluation.report.titles import HEADLINES, TITLES
 from ms_medqa.evaluation.report.words import EN, WORDS, ZH
+from ms_medqa.evaluation.tasks import KINDS
 
-VOID = {"meta", "br"}
 LANGUAGES = ("en", "zh")
 
 
-class Shown(HTMLParser):
-    """Checks that tags are balanced, and gathers what a reader and a browser would see."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text += data
-
-
-def shown(report: dict[str, Any], language: str = "en") -> Shown:
-    return Shown(page(report, language))
+def shown(report: dict[str, Any], language: str = "en") -> HtmlPage:
+    return HtmlPage(page(report, language))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nothing_is_fetched_and_nothing_is_run(language: str) -> None:
     html = page(sample(), language)
-    found = Shown(html)
+    found = HtmlPage(html)
     assert not {tag for tag, _ in found.tags} & {
         "script",
         "link",
@@ -311,6 +283,10 @@ def test_no_word_is_left_that_no_report_uses(monkeypatch: pytest.MonkeyPatch) ->
             used.add(key)
             return super().__getitem__(key)
 
+        def get(self, key: str, default: Any = None) -> Any:
+            used.update({key} & self.keys())
+            return super().get(key, default)
+
     monkeypatch.setitem(WORDS, "en", Recording(EN))
     length = {"value": -40, "low": -44, "high": -36}
     more = sample()
@@ -340,6 +316,8 @@ def test_no_word_is_left_that_no_report_uses(monkeypatch: pytest.MonkeyPatch) ->
         one | {"overlap": data | {"items": 0, "of": 1, "unread": 1}},
         one | {"overlap": data | {"items": 0, "of": 0}, "differences": {}},
         one | {"overlap": data | {"items": 1, "of": 1}, "compared": {"tuned": "b"}, "examples": [{}, {}]},
+        *(one | {"score": kind.score_is, "compared": {"tuned": "b"}, "examples": [{}]} for kind in KINDS.values()),
+        one | {"empty": {"b": {"count": 1, "ids": ["1"]}}},
         {"examples": [{"question": "x" * 5001}, {"question": "x" * 6000}]},
     ]
     for report in (sample(), more, other, {"tasks": every}, {}):

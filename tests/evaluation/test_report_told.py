@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from report_sample import sample
 from test_report_page import shown
 
@@ -48,7 +49,7 @@ def test_a_model_alone_is_told_by_its_headline_with_interval_and_number_of_items
 def test_what_was_not_compared_is_said() -> None:
     text = shown(sample()).text
     assert "Not compared between 微调 <b>二</b> and base, for their tokenizers differ: next-token accuracy." in text
-    assert "Answers: greedy, at most 64 tokens." in text
+    assert "Answers are decoded greedily, to at most 64 tokens." in text
     assert "1 item has no group." in text
     assert "there are 301 groups" in text
     assert "7 of 1,280 records not used (eval.limit = 1,273)" in text
@@ -71,10 +72,10 @@ def test_examples_stand_by_what_was_lost_and_gained() -> None:
     assert headings({"tasks": [task]}) == ["qa: lost most", "id-1", "qa: gained most", "id-3", "id-4"]
     assert "of b against a" in shown({"tasks": [task]}).text
     alone = [example(place, None, score) for place, score in enumerate((0.1, 0.2, 0.8, 0.9))]
-    task |= {"examples": alone, "compared": {"tuned": "b", "base": None}, "score": "token F1"}
+    task |= {"examples": alone, "compared": {"tuned": "b", "base": None}, "score": "token_f1"}
     wanted = ["qa: lowest score", "id-0", "id-1", "qa: highest score", "id-3", "id-2"]
     assert headings({"tasks": [task]}) == wanted
-    assert "of b; score: token F1" in shown({"tasks": [task]}).text
+    assert "of b; score: token F1 of the answer with the reference" in shown({"tasks": [task]}).text
 
 
 def test_long_texts_of_examples_are_cut() -> None:
@@ -94,6 +95,38 @@ def test_of_many_reasons_the_rare_ones_are_summed_up_and_the_file_is_named() -> 
         assert "reason-30" not in text
         assert str(sum(50 - place for place in range(30, 40))) in text
         assert "the first 1 of 1,220; all are in skipped.jsonl" in text
+
+
+def test_empty_answers_are_counted_and_listed() -> None:
+    empty = {"a": {"count": 2, "ids": ["x-1", "x-2"]}, "b": {"count": 0, "ids": []}, "c": {"count": 1, "ids": ["x-3"]}}
+    report = {"tasks": [{"name": "qa", "read": 9, "n": 9, "empty": empty}]}
+    for text in (shown(report).text, markdown(report)):
+        assert "a: 2 of 9 answers are empty." in text
+        assert "c: 1 of 9 answers is empty." in text
+        assert "b: " not in text
+        assert "x-1, x-2" in text
+    assert "a：9 条回答中有 2 条为空。" in markdown(report, "zh")
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("line 7: column 'answer' says A, column 'answer_idx' says B", "第 7 行：column 'answer' says A, column"),
+        ("base: needs 611 positions, the model holds 512", "base：需要 611 个位置，模型只有 512 个"),
+        (
+            "a: needs more positions, the model holds 9; b: an option has no tokens",
+            "a：超出模型的 9 个位置；b：有选项",
+        ),
+        ("the right option 'E' is none of A to D", "正确选项 'E' 不在 A 至 D 之内"),
+        ("13-gram", "含相同的 13-gram"),
+        ("what nobody knows", "what nobody knows"),
+    ],
+)
+def test_reasons_are_told_in_chinese_as_far_as_they_are_known(reason: str, words: str) -> None:
+    skipped = {"count": 1, "reasons": {reason: 1}, "items": [{"id": "1", "reason": reason}]}
+    report = {"tasks": [{"name": "qa", "read": 2, "n": 1, "skipped": skipped}]}
+    assert shown(report, "zh").text.count(words) == 2
+    assert reason in shown(report).text
 
 
 def test_a_long_table_of_groups_is_closed_and_a_short_one_open() -> None:

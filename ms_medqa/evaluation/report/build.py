@@ -16,11 +16,10 @@ from ms_medqa.evaluation.contestants import Contestant
 from ms_medqa.evaluation.intervals import SEED
 from ms_medqa.evaluation.outcome import Outcome
 from ms_medqa.evaluation.overlap_check import overlaps_of
+from ms_medqa.evaluation.past_runs import FORMAT
 from ms_medqa.evaluation.provenance import commands_of, config_of, is_of_a_run, versions
 from ms_medqa.evaluation.report.build_task import task_part
 from ms_medqa.evaluation.training_log import data_report_of, training_log_of
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def examples_of(outcome: Outcome, models: Sequence[Contestant]) -> dict[str, Any
         example["answers"] = {name: one.answer for name, one in measured.items() if one.answer is not None}
         picks = {name: task.picked(item, one) for name, one in measured.items()}
         if any(picks.values()):
-            example["picks"] = {name: pick for name, pick in picks.items() if pick is not None}
+            example["picks"] = {name: pick for name, pick in picks.items() if pick}
         example["scores"] = {name: each[place] for name, each in scores.items()}
         found.append(example | {"gain": None if last.base is None else gain})
     return {

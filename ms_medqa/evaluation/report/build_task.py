@@ -36,7 +36,6 @@ def task_part(outcome: Outcome, models: Sequence[Contestant], facts: Mapping[str
     """Figures, differences, groups, examples and what was skipped, as plain JSON values."""
     task, pairs = outcome.task, outcome.pairs
     figures = {name: task.figures(own) if own else [] for name, own in pairs.items()}
-    new = task.settings.max_new_tokens
     found: dict[str, Any] = {
         "name": task.spec.name,
         "kind": task.kind,
@@ -52,7 +51,7 @@ def task_part(outcome: Outcome, models: Sequence[Contestant], facts: Mapping[str
         **examples_of(outcome, models),
     }
     if task.generates and task.settings.generate:
-        found["decoding"] = f"greedy, at most {new} tokens"
+        found["decoding"] = {"method": "greedy", "max_new_tokens": task.settings.max_new_tokens}
         found["empty"] = {name: _empty(own) for name, own in pairs.items()}
     if confusion := {name: matrix for name, own in pairs.items() if (matrix := _confusion(outcome, own))}:
         found["confusion"] = confusion

@@ -16,7 +16,7 @@ _MOST_CHARACTERS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one model said to an item; `pick`, what it found likeliest, is None where that is not told."""
+    """What one model said to an item; `pick`, which option that is, is None where that is not told."""
 
     model: str
     text: str
@@ -90,7 +90,8 @@ def _about(task: Mapping[str, Any], compared: Mapping[str, Any], words: Mapping[
         name = "examples_of" if compared.get("base") is None else "examples_against"
         said.append(words[name].format(tuned=text(compared["tuned"]), base=text(compared.get("base"))))
     if task.get("score"):
-        said.append(words["score_is"].format(score=text(task["score"])))
+        score = text(task["score"])
+        said.append(words["score_is"].format(score=words.get(f"score_{score}", score)))
     return words["semicolon"].join(said)
 
 
@@ -110,12 +111,18 @@ def _example(example: Mapping[str, Any], models: Sequence[str], words: Mapping[s
                 name,
                 _cut(answers.get(name, ""), words),
                 shown(scores.get(name), ".3f"),
-                None if picks.get(name) is None else _cut(picks[name], words),
+                _pick(mapping(picks.get(name)), words),
             )
             for name in names
             if name in answers or name in picks
         ],
     )
+
+
+def _pick(pick: Mapping[str, Any], words: Mapping[str, str]) -> str | None:
+    """What a model found likeliest, and what its answer names."""
+    said = [words[f"pick_{how}"].format(pick=_cut(pick[how], words)) for how in ("likeliest", "written") if how in pick]
+    return words["semicolon"].join(said) or None
 
 
 def _cut(value: Any, words: Mapping[str, str]) -> str:

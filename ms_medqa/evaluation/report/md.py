@@ -156,7 +156,7 @@ def _example(example: Example, words: Mapping[str, str]) -> Iterable[str]:
     for answer in example.answers:
         yield f"**{inline(answer.model)}** · {words['score']} {answer.score}"
         if answer.pick is not None:
-            yield f"{words['pick']}{words['colon']}{inline(answer.pick)}"
+            yield inline(answer.pick)
         yield quote(answer.text if answer.text.strip() else words["no_answer"])
 
 
@@ -169,6 +169,8 @@ def _skipped(part: Part, words: Mapping[str, str]) -> Iterable[str]:
     if part.skipped:
         yield part.listed
         yield grid([words["id"], words["reason"]], [[inline(id_), inline(why)] for id_, why in part.skipped], left=2)
+    for said, ids, listed in part.empty:
+        yield inline(f"{said} {words['id']}{words['colon']}{listed}{words['colon']}{words['comma'].join(ids)}")
 
 
 def _data(report: Mapping[str, Any], words: Mapping[str, str]) -> Iterable[str]:

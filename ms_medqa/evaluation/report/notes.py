@@ -16,8 +16,8 @@ def notes_of(task: Mapping[str, Any], words: Mapping[str, str]) -> Sequence[str]
     found = []
     if f"about_{task.get('kind')}" in words and mapping(task.get("figures")):
         found.append(words[f"about_{task['kind']}"])
-    if task.get("decoding"):
-        found.append(words["decoding"].format(decoding=text(task["decoding"]).rstrip(".。")))
+    if number(mapping(task.get("decoding")).get("max_new_tokens")):
+        found.append(words["decoding"].format(most=counted(task["decoding"]["max_new_tokens"])))
     differences = mapping(task.get("differences"))
     for tuned, base in bases_of(task).items():
         names = [title_of(text(name)).name(words["language"]) for name in listing(_incomparable(differences[tuned]))]

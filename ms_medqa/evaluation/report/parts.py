@@ -10,10 +10,10 @@ from ms_medqa.evaluation.report.confusion import Confusion, confusion_of
 from ms_medqa.evaluation.report.examples import Examples, examples_of
 from ms_medqa.evaluation.report.groups import Groups, groups_of
 from ms_medqa.evaluation.report.notes import notes_of
-from ms_medqa.evaluation.report.numbers import listing, mapping, number, text
+from ms_medqa.evaluation.report.numbers import counted, listing, mapping, number, text
 from ms_medqa.evaluation.report.rows import Row, bases_of, judged, models_of, rows_of, tasks_of
 from ms_medqa.evaluation.report.sentences import Said, comparisons, items, listed, overlap, reasons
-from ms_medqa.evaluation.report.words import words_of
+from ms_medqa.evaluation.report.words import plural, reason_of, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Part:
         notes: what is to be known of its figures.
         reasons: why, with counts.
         skipped: (id, reason) of those that are listed, and `listed`, how many of all these are.
+        empty: of each model with empty answers a sentence, ids, and how many of all these are.
         overlap: with the training data.
         charts: name -> model -> numbers, one for each answer.
     """
@@ -51,6 +52,7 @@ class Part:
     reasons: Mapping[str, int]
     skipped: Sequence[tuple[str, str]]
     listed: str
+    empty: Sequence[tuple[str, Sequence[str], str]]
     overlap: Said
     groups: Groups | None
     confusion: Mapping[str, Confusion]
@@ -98,9 +100,11 @@ def _part(task: Mapping[str, Any], models: Sequence[str], language: str) -> Part
         notes=notes_of(task, words),
         reasons=reasons(task, words),
         skipped=[
-            (text(each.get("id")), text(each.get("reason"))) for each in map(mapping, listing(skipped.get("items")))
+            (text(each.get("id")), reason_of(each.get("reason"), words))
+            for each in map(mapping, listing(skipped.get("items")))
         ],
         listed=_listed(skipped, words),
+        empty=_empty(task, words),
         overlap=overlap(task, words),
         groups=groups_of(task, models, language),
         confusion={model: confusion_of(mapping(each), words) for model, each in mapping(task.get("confusion")).items()},
@@ -113,6 +117,17 @@ def _listed(skipped: Mapping[str, Any], words: Mapping[str, str]) -> str:
     shown, count = len(listing(skipped.get("items"))), number(skipped.get("count"))
     said = listed(shown, count, words)
     return said if count is None or count <= shown else words["skipped_file"].format(listed=said)
+
+
+def _empty(task: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple[str, Sequence[str], str]]:
+    found = []
+    for model, empty in mapping(task.get("empty")).items():
+        count, ids = number(mapping(empty).get("count")), [text(each) for each in listing(mapping(empty).get("ids"))]
+        if count:
+            said = plural(words, "empty_of", count)
+            said = said.format(model=text(model), n=counted(count), of=counted(task.get("n")))
+            found.append((said, ids, listed(len(ids), count, words)))
+    return found
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ms_medqa.evaluation.report.numbers import NOTHING, counted, listing, mapping, number, text
 from ms_medqa.evaluation.report.rows import Change, Row, bases_of, headline, judged
-from ms_medqa.evaluation.report.words import plural
+from ms_medqa.evaluation.report.words import plural, reason_of
 
 _MOST_REASONS = 30
 
@@ -90,7 +90,7 @@ def items(task: Mapping[str, Any], words: Mapping[str, str]) -> str:
 
 def reasons(task: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, int]:
     """Why records were skipped, the most frequent reason first; of more than 30 the rest is summed up."""
-    found = {text(reason): int(number(count) or 0) for reason, count in _reasons(task).items()}
+    found = {reason_of(reason, words): int(number(count) or 0) for reason, count in _reasons(task).items()}
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     rest = ordered[_MOST_REASONS:]
     shown = dict(ordered[:_MOST_REASONS])
@@ -109,7 +109,9 @@ def overlap(task: Mapping[str, Any], words: Mapping[str, str]) -> Said:
     of = n if number(found.get("of")) is None else number(found.get("of"))
     if found.get("checked") is not True or count is None or of is None:
         why = found.get("why")
-        sentence = words["overlap_unknown"].format(why=text(why).rstrip(".。") if why else words["no_reason"])
+        sentence = words["overlap_unknown"].format(
+            why=reason_of(why, words).rstrip(".。") if why else words["no_reason"]
+        )
         return Said("unknown", sentence)
     gaps = words["semicolon"].join(_gaps(found, 0 if n is None else n - of, words))
     kind = "some" if count else "partly" if gaps else "none"
@@ -133,7 +135,7 @@ def _gaps(found: Mapping[str, Any], rest: float, words: Mapping[str, str]) -> li
 
 
 def _overlap_reasons(found: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    counts = {text(reason): len(listing(ids)) for reason, ids in mapping(found.get("reasons")).items()}
+    counts = {reason_of(reason, words): len(listing(ids)) for reason, ids in mapping(found.get("reasons")).items()}
     every = words["semicolon"].join(f"{reason}{words['colon']}{counted(n)}" for reason, n in counts.items() if n)
     return words["overlap_reasons"].format(all=every) if every else ""
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ms_medqa.config.errors import UserError
-from ms_medqa.evaluation.report.numbers import number
+from ms_medqa.evaluation.report.numbers import number, text
+from ms_medqa.evaluation.report.reasons_zh import reason_zh
 from ms_medqa.evaluation.report.words_en import EN
 from ms_medqa.evaluation.report.words_zh import ZH
 
@@ -22,6 +23,11 @@ def words_of(language: str) -> dict[str, str]:
     if language not in WORDS:
         raise UserError(f"no report in the language {language!r}", f"known are {', '.join(WORDS)}")
     return WORDS[language]
+
+
+def reason_of(reason: Any, words: Mapping[str, str]) -> str:
+    """Why something was left out, in the language of the words as far as they have it."""
+    return reason_zh(text(reason)) if words["language"] == "zh" else text(reason)
 
 
 def plural(words: Mapping[str, str], name: str, n: Any) -> str:

@@ -28,7 +28,7 @@ class ChoiceTask(Task):
     `letter_accuracy` is over all questions: the letters that the model writes must be just the right ones."""
 
     kind: ClassVar[str] = "choice"
-    score_is: ClassVar[str] = "log-likelihood of the right option, less the likeliest wrong one's, nats"
+    score_is: ClassVar[str] = "margin"
 
     def unfit(self, item: Item) -> str | None:
         record = item.record
@@ -104,10 +104,9 @@ class ChoiceTask(Task):
         assert isinstance(record, Example)
         return super().reference(item) | {"choices": options_of(record), "label": record.label}
 
-    def picked(self, item: Item, measured: Measured) -> str | None:
+    def picked(self, item: Item, measured: Measured) -> dict[str, str | None]:
         row = self.row(item, measured)
-        said = [f"pick {row['pick']}"] if "pick" in row else []
-        return ", ".join([*said, *([f"wrote {row['letters'] or '–'}"] if "letters" in row else [])]) or None
+        return {how: row[name] for how, name in (("likeliest", "pick"), ("written", "letters")) if name in row}
 
     def score(self, item: Item, measured: Measured) -> float | None:
         """How much likelier the right option is than the likeliest wrong one, in nats; else whether it was chosen."""

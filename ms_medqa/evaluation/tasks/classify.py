@@ -28,7 +28,7 @@ class ClassifyTask(Task):
     own answer names."""
 
     kind: ClassVar[str] = "classify"
-    score_is: ClassVar[str] = "log-likelihood per character of the right class, less the likeliest wrong one's, nats"
+    score_is: ClassVar[str] = "margin_per_character"
 
     def __init__(self, spec: Spec, data: Items, settings: EvalSection) -> None:
         super().__init__(spec, data, settings)
@@ -87,9 +87,9 @@ class ClassifyTask(Task):
     def reference(self, item: Item) -> dict[str, Any]:
         return super().reference(item) | {"label": class_of(item)}
 
-    def picked(self, item: Item, measured: Measured) -> str | None:
+    def picked(self, item: Item, measured: Measured) -> dict[str, str | None]:
         row = self.row(item, measured)
-        return ", ".join([f"pick {row['pick']}", *([f"wrote {row['class'] or '–'}"] if "class" in row else [])])
+        return {how: row[name] for how, name in (("likeliest", "pick"), ("written", "class")) if name in row}
 
     def score(self, item: Item, measured: Measured) -> float | None:
         """How much likelier (a character) the right class is than the likeliest wrong one, in nats."""

@@ -21,7 +21,7 @@ class QATask(Task):
     other figures are over the model's own greedy answers."""
 
     kind: ClassVar[str] = "qa"
-    score_is: ClassVar[str] = "token F1 of the answer with the reference"
+    score_is: ClassVar[str] = "token_f1"
 
     def unfit(self, item: Item) -> str | None:
         record = item.record
