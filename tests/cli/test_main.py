@@ -318,7 +318,7 @@ def test_a_library_caller_keeps_its_handlers(command):
         ["convert", "~no-such-user/x", "--output", "{}/out"],
         ["convert", str(MEDQA_MINI), "--output", "~no-such-user/x"],
         ["train", "~no-such-user/x"],
-        ["eval", "--model", "{}", "--data", "~no-such-user/x", "--output", "{}/out"],
+        ["eval", "--data", "~no-such-user/x", "--output", "{}/out"],
         ["ask", "头痛", "--model", "~no-such-user/x"],
         ["ask", "头痛", "--adapter", "~no-such-user/x"],
         ["serve", "--model", "~no-such-user/x"],

@@ -24,6 +24,12 @@ QUESTIONS = 500
 CLOSE = 2e-3
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    """Tests run beside each other, where PyTorch's threads wait for one another for longer than they compute."""
+    pytest.importorskip("torch").set_num_threads(1)
+
+
 def test_perplexity_is_the_harness_s_rolling_likelihood(tmp_path: Path) -> None:
     torch, lm_eval = pytest.importorskip("torch"), pytest.importorskip("lm_eval")
     assert lm_eval
