@@ -138,7 +138,7 @@ def test_what_goes_wrong_in_a_process_is_the_same_error(
 
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from ms_medqa.config.console import progress
 from ms_medqa.data.processes import fresh_processes
 
@@ -148,6 +148,8 @@ def start():
     os.write(1, b"started\\n")
 
 if __name__ == "__main__":
+    # As in the foreground of a terminal; what a shell starts in the background inherits that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with fresh_processes(2, start) as pool:
         pool.submit(time.sleep, 600)
         print("submitted", flush=True)
