@@ -91,7 +91,7 @@ def check_overlap(records: Sequence[Record], train: Path, settings: DataSection)
 
     Returns:
         `checked` (true), `train` (what was read), `items` (how many overlap), `of` (all items), `ids` (of those that
-        overlap, in order), `reasons` (reason → items) and `unread` (training records that could not be read); or
+        overlap, in order), `reasons` (reason → how many) and `unread` (training records that could not be read); or
         `checked` (false) and `why`: the data is absent, was changed since it was converted, or holds no record that can
         be read.
     """

@@ -269,7 +269,7 @@ def _choice() -> dict[str, Any]:
             "of": 1273,
             "ids": [IMAGE],
             "unread": 2,
-            "reasons": {"the question": ["1", "2"], "a near copy": ["3"]},
+            "reasons": {"the question": 2, "a near copy": 1},
             "models": {"base": True, "tuned": False},
         },
     }

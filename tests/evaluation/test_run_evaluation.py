@@ -175,6 +175,7 @@ def test_items_of_the_training_data_are_counted_for_models_as_well_as_adapters(q
     ][0]
     assert (task["overlap"]["items"], task["overlap"]["ids"]) == (1, ["a"])
     assert task["overlap"]["models"] == {"model": True}
+    assert "question: 1" in (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
 
 
 def test_records_that_cannot_be_measured_are_counted_and_listed(tmp_path: Path) -> None:

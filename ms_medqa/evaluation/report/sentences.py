@@ -135,8 +135,10 @@ def _gaps(found: Mapping[str, Any], rest: float, words: Mapping[str, str]) -> li
 
 
 def _overlap_reasons(found: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    counts = {reason_of(reason, words): len(listing(ids)) for reason, ids in mapping(found.get("reasons")).items()}
-    every = words["semicolon"].join(f"{reason}{words['colon']}{counted(n)}" for reason, n in counts.items() if n)
+    counts = {reason: number(n) for reason, n in mapping(found.get("reasons")).items()}
+    every = words["semicolon"].join(
+        f"{reason_of(reason, words)}{words['colon']}{counted(n)}" for reason, n in counts.items() if n
+    )
     return words["overlap_reasons"].format(all=every) if every else ""
 
 
