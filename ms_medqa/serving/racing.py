@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -43,6 +42,6 @@ async def race(work: Awaitable[_Result], *rivals: Awaitable[object], seconds: fl
     finally:
         for each in (task, *others):
             each.cancel()
-            # A task that is cancelled still has to end its own clean-up.
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await each
+        # A task that is cancelled still has to end its own clean-up. That the race itself is cancelled meanwhile is not
+        # lost here, as it would be if each were awaited and its cancellation suppressed.
+        await asyncio.gather(task, *others, return_exceptions=True)

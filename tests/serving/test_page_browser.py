@@ -74,9 +74,27 @@ class Visit:
         """The model's texts of one side."""
         return self.page.locator(f"#chat-{side} [data-testid=bot] .md").all_inner_texts()
 
+    def set(self, **settings: str) -> None:
+        """Unfold the settings and write some."""
+        self.page.click("#sampling button")
+        for name, value in settings.items():
+            field = self.page.locator(f"#{name} input[type=number]")
+            # What is written while the settings still unfold is put back, for all to see.
+            for _ in range(20):
+                if field.input_value() == value:
+                    break
+                field.fill(value)
+                field.press("Tab")
+                self.page.wait_for_timeout(200)
+            assert field.input_value() == value
+
     def wait_status(self, text: str) -> None:
         """Wait until the line below the dialogue says something."""
-        self.page.locator("#status", has_text=text).wait_for()
+        status = self.page.locator("#status")
+        try:
+            status.filter(has_text=text).wait_for()
+        except Exception as error:
+            raise AssertionError(f"it says {status.inner_text()!r}, not {text!r}") from error
 
     def _check(self, request: Any) -> None:
         url = urlsplit(request.url)
@@ -120,7 +138,7 @@ def visit(fixture: Fixture, browser: Browser) -> Iterator[Open]:
 
 def test_an_answer_grows_and_a_dialogue_goes_on(visit: Open, fixture: Fixture) -> None:
     here = visit()
-    here.ask(QUESTION * 3)
+    here.ask(QUESTION * 30)
     lengths = set()
     while "Seed" not in here.page.inner_text("#status"):
         lengths.update(map(len, here.answers()))
@@ -145,7 +163,7 @@ def test_base_and_tuned_answer_side_by_side(visit: Open) -> None:
     here.page.click("#model-1 input")
     here.page.get_by_role("option", name="base").click()
     here.page.locator("#chat-1").wait_for()
-    here.ask(QUESTION * 4)
+    here.ask(QUESTION * 30)
     growing = 0
     while "Seed" not in here.page.inner_text("#status"):
         sides = [here.answers(side) for side in (0, 1)]
@@ -202,10 +220,7 @@ def test_the_language_is_the_browsers_and_can_be_switched(visit: Open) -> None:
 
 def test_stop_reload_and_leaving(visit: Open, fixture: Fixture) -> None:
     here = visit()
-    here.page.click("#sampling button")
-    here.page.fill("#temperature input[type=number]", "2")
-    here.page.fill("#max_tokens input[type=number]", "2000")
-    here.page.press("#max_tokens input[type=number]", "Tab")
+    here.set(temperature="2", max_tokens="2000")
     here.ask(QUESTION)
     here.page.locator("#stop:enabled").click()
     here.wait_status("Stopped")
@@ -220,9 +235,7 @@ def test_stop_reload_and_leaving(visit: Open, fixture: Fixture) -> None:
     here.wait_status("Seed")
     assert QUESTION not in here.answers()[-1]
     here.page.fill("#question textarea", QUESTION)
-    here.page.click("#sampling button")
-    here.page.fill("#temperature input[type=number]", "2")
-    here.page.press("#temperature input[type=number]", "Tab")
+    here.set(temperature="2")
     here.page.click("#ask")
     here.page.locator("#stop:enabled").wait_for()
     here.page.close()
