@@ -7,6 +7,9 @@ import runpy
 import sys
 from pathlib import Path
 
+# Behind a worker's process id, the name of the file that tells that its command has ended well.
+DONE = ".done"
+
 
 def main() -> None:
     """Be the scheduler, or run the command line as rank RANK_ID."""
@@ -25,7 +28,14 @@ def main() -> None:
     folder = os.environ.get("MS_MEDQA_PID_FOLDER")
     if folder is not None:
         (Path(folder) / str(os.getpid())).write_text(os.environ.get("RANK_ID", ""), encoding="ascii")
-    runpy.run_module("ms_medqa.cli.main", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("ms_medqa.cli.main", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        # What comes now is the clean-up of libraries. In MindSpore's, of processes that compute together, now and then
+        # one crashes; that is no failure of the run.
+        if folder is not None and not end.code:
+            (Path(folder) / f"{os.getpid()}{DONE}").touch()
+        raise
 
 
 if __name__ == "__main__":

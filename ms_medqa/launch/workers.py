@@ -22,6 +22,7 @@ from ms_medqa.launch.logs import LogView, log_tail, remove_old_logs
 from ms_medqa.launch.nodes import ALONE, Nodes
 from ms_medqa.launch.peers import Peers
 from ms_medqa.launch.process import die_with_parent
+from ms_medqa.launch.worker import DONE
 
 _FAILURE = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
 _POLL_SECONDS = 0.2
@@ -58,7 +59,8 @@ def run_workers(
         nodes: the hosts of the run.
 
     Returns:
-        0, or the status of this host's worker that failed first (128 + signal where a signal ended it).
+        0, also where a worker fails when all of this host's have done their work; or the status of this host's worker
+        that failed first (128 + signal where a signal ended it).
 
     Raises:
         RunError: another host's part of the run has ended, and this one's would wait for it.
@@ -89,6 +91,10 @@ def run_workers(
         if process.returncode == 0 and failure is None:
             return 0
         rank, status = _first_failure(failure, Path(pid_folder), process.returncode)
+        done = len(list(Path(pid_folder).glob(f"*{DONE}")))
+    if done == len(ranks):
+        print(f"note: {_told(rank, status)} when all workers had done their work", file=sys.stderr)
+        return 0
     _report(msrun_log if rank is None else log_dir / f"worker_{rank}.log", rank, status, shown=rank == ranks[0])
     if status != 2 and (elsewhere := peers.failed_first(log_dir, device_num)) is not None:
         print(elsewhere, file=sys.stderr)
@@ -156,7 +162,7 @@ def _watch(
 
 def _pass_on(number: signal.Signals, pid_folder: Path) -> bool:
     """Send a signal to all workers that have begun; whether there are any."""
-    workers = [int(path.name) for path in pid_folder.iterdir()]
+    workers = [int(path.name) for path in pid_folder.iterdir() if path.suffix != DONE]
     for worker in workers:
         with suppress(ProcessLookupError):
             os.kill(worker, number)
@@ -195,9 +201,12 @@ def _report(log: Path, rank: int | None, status: int, shown: bool) -> None:
         if not shown:
             print(tail, file=sys.stderr)
         return
+    print(f"{_told(rank, status)}, the end of {log}:\n{tail}", file=sys.stderr)
+
+
+def _told(rank: int | None, status: int) -> str:
     how = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
-    who = "msrun" if rank is None else f"worker {rank}"
-    print(f"{who} failed ({how}), the end of {log}:\n{tail}", file=sys.stderr)
+    return f"{'msrun' if rank is None else f'worker {rank}'} failed ({how})"
 
 
 def check_device_num(text: str) -> int:

@@ -113,6 +113,39 @@ def test_a_killed_worker_is_told_by_its_signal(write_script, tmp_path, capfd):
     assert "worker 1 failed (ended by signal 9)" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("works", [False, True], ids=["when all are done", "while another works"])
+def test_a_worker_that_crashes_at_its_very_end(works, tmp_path, capfd):
+    """As MindSpore's clean-up does now and then; what a worker runs is `launch/worker.py`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import atexit, os, sys, time
+            sys.path[0] = {str(ROOT)!r}
+            from ms_medqa.launch import worker
+            if os.environ["MS_ROLE"] == "MS_SCHED":
+                time.sleep(60)
+                sys.exit()
+            if os.environ["RANK_ID"] == "1":
+                time.sleep({0 if works else 2})
+                atexit.register(os.kill, os.getpid(), 11)
+            else:
+                time.sleep({60 if works else 0})
+            worker.main()
+            """
+        )
+    )
+    status = run_workers(script, ["--version"], 2, tmp_path / "logs")
+    said = capfd.readouterr()
+    if works:
+        assert status == 128 + 11
+        assert "worker 1 failed (ended by signal 11), the end of " in said.err
+    else:
+        assert status == 0
+        assert said.out.startswith("ms-medqa ")
+        assert said.err == "note: worker 1 failed (ended by signal 11) when all workers had done their work\n"
+
+
 def test_workers_that_another_hosts_sigterm_has_ended_are_no_failure(write_script, tmp_path, capfd):
     script = write_script(
         """
