@@ -61,7 +61,9 @@ def widths(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
 
 # Requests that may come to the end of the cache, where no piece of the usual widths has room, and some that may not.
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "widest", "most"), [(250, 512, 2), (100, 256, 3)])
+@pytest.mark.parametrize(
+    ("way", "limit", "widest", "most"), [("kernel", 250, 512, 2), ("operators", 100, 256, 3)], indirect=["way"]
+)
 def test_no_request_waits_for_a_graph(
     limit: int,
     widest: int,
