@@ -182,6 +182,7 @@ def _qa() -> dict[str, Any]:
                     "base": {"rouge_l": _figure(0.1 + place / 100, 0.05, 90 - 13 * place)},
                     "tuned": {"rouge_l": _figure(0.8 - place / 20, 0.1 + place / 100, 90 - 13 * place)},
                 },
+                "differences": {"tuned": {"base": "base", "figures": {"rouge_l": _difference(0.7 - place / 20, 0.1)}}},
             }
             for place, name in enumerate(SUBJECTS)
         },
@@ -259,6 +260,16 @@ def _choice() -> dict[str, Any]:
                     "base": {"accuracy": _figure(0.25, 0.12, 60 - place), "macro_f1": _figure(0.2, 0.1, 60 - place)},
                     "tuned": {"accuracy": _figure(0.3, 0.12, 60 - place), "macro_f1": _figure(None, 0, 60 - place)},
                 },
+                "differences": {
+                    "tuned": {
+                        "base": "base",
+                        "same_weights": True,
+                        "figures": {"accuracy": _difference(0.05 + place / 1000, 0.04)},
+                        "mcnemar": {"accuracy": {"only_base": 1, "only_tuned": 9 + place, "p": 0.2 / (1 + place)}},
+                    }
+                }
+                if place < 44
+                else None,
             }
             for place in range(45)
         },

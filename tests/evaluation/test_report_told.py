@@ -129,6 +129,23 @@ def test_reasons_are_told_in_chinese_as_far_as_they_are_known(reason: str, words
     assert reason in shown(report).text
 
 
+def test_how_a_tuned_model_differs_is_told_of_each_group() -> None:
+    report = sample()
+    text = shown(report).text
+    # McNemar's p has to be below 0.05 as well.
+    assert "+5.4 [+1.4, +9.4] betterMcNemar's p = 0.040; only base right: 1, only tuned right: 13" in text
+    assert "+5.2 [+1.2, +9.2] no difference shownMcNemar's p = 0.067" in text
+    assert EN["by_chance"] in text
+    lines = [line for line in markdown(report).splitlines() if line.startswith(("| 第 4 科", "| 第 44 科"))]
+    assert lines[0].endswith("**better** McNemar's p = 0.040; only base right: 1, only tuned right: 13 |")
+    # Of this one nothing is known.
+    assert lines[1].endswith("| – |")
+    for task in report["tasks"]:
+        for group in task.get("groups", {}).values():
+            group.pop("differences")
+    assert EN["by_chance"] not in shown(report).text + markdown(report)
+
+
 def test_a_long_table_of_groups_is_closed_and_a_short_one_open() -> None:
     html = page(sample())
     groups = html[html.index('<section id="groups">') :]

@@ -95,6 +95,12 @@ def test_an_adapter_is_measured_beside_its_base(qa: Path, tmp_path: Path) -> Non
         assert one["low"] is None or one["low"] <= one["value"] <= one["high"]
     choice = report["tasks"][1]
     assert set(choice["groups"]) == {"内科", "外科"}
+    for group in choice["groups"].values():
+        own, base = (group["figures"][name]["accuracy"] for name in ("tuned", "base"))
+        made = group["differences"]["tuned"]
+        assert made["figures"]["accuracy"]["value"] == pytest.approx(own["value"] - base["value"])
+        gained = made["mcnemar"]["accuracy"]["only_tuned"] - made["mcnemar"]["accuracy"]["only_base"]
+        assert gained == pytest.approx(own["n"] * (own["value"] - base["value"]))
     assert set(choice["differences"]["tuned"]["mcnemar"]) >= {"accuracy", "letter_accuracy"}
     assert [task["general"] for task in report["tasks"]] == [False, False, True]
     names = {path.name for path in (tmp_path / "out").iterdir()}

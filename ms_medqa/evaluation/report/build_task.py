@@ -46,8 +46,8 @@ def task_part(outcome: Outcome, models: Sequence[Contestant], facts: Mapping[str
         "n": len(outcome.items),
         "skipped": _skipped(outcome.skipped),
         "figures": {name: {one.name: _figure(one) for one in own} for name, own in figures.items()},
-        "differences": {one.name: _differences(one, models, figures, facts) for one in models if one.base is not None},
-        **_groups(outcome, figures),
+        "differences": _compared(models, figures, facts),
+        **_groups(outcome, models, figures, facts),
         **examples_of(outcome, models),
     }
     if task.generates and task.settings.generate:
@@ -67,6 +67,12 @@ def _number(value: float) -> float | None:
 def _figure(figure: Figure) -> dict[str, Any]:
     low, high = interval(figure)
     return {"value": _number(figure.value), "low": _number(low), "high": _number(high), "n": figure.n}
+
+
+def _compared(
+    models: Sequence[Contestant], figures: Mapping[str, Sequence[Figure]], facts: Mapping[str, _Facts]
+) -> dict[str, Any]:
+    return {one.name: _differences(one, models, figures, facts) for one in models if one.base is not None}
 
 
 def _differences(
@@ -112,7 +118,12 @@ def _empty(pairs: Pairs) -> dict[str, Any]:
     return {"count": len(ids), "ids": ids[:MOST_EMPTY]}
 
 
-def _groups(outcome: Outcome, figures: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
+def _groups(
+    outcome: Outcome,
+    models: Sequence[Contestant],
+    figures: Mapping[str, Sequence[Figure]],
+    facts: Mapping[str, _Facts],
+) -> dict[str, Any]:
     names = [item.group for item in outcome.items]
     wanted = sorted({name for name in names if name is not None})
     if not wanted:
@@ -123,14 +134,18 @@ def _groups(outcome: Outcome, figures: Mapping[str, Sequence[Figure]]) -> dict[s
     for name in wanted:
         mask = np.array([own == name for own in names])
         of_group = {
-            model: {
-                one.name: _figure(dataclasses.replace(one, stats=one.stats[mask], counted=one.counted[mask]))
+            model: [
+                dataclasses.replace(one, stats=one.stats[mask], counted=one.counted[mask])
                 for one in own
                 if one.name in _BY_GROUP
-            }
+            ]
             for model, own in figures.items()
         }
-        found[name] = {"n": int(mask.sum()), "figures": of_group}
+        found[name] = {
+            "n": int(mask.sum()),
+            "figures": {model: {one.name: _figure(one) for one in own} for model, own in of_group.items()},
+            "differences": _compared(models, of_group, facts),
+        }
     return {"groups": found, "ungrouped": names.count(None)}
 
 

@@ -19,7 +19,7 @@ from ms_medqa.evaluation.report.made import (
 from ms_medqa.evaluation.report.markdown_text import block, grid, inline, quote
 from ms_medqa.evaluation.report.numbers import counted, mapping, shown, text
 from ms_medqa.evaluation.report.parts import Part, parts_of
-from ms_medqa.evaluation.report.rows import FEWEST, Cell
+from ms_medqa.evaluation.report.rows import FEWEST, Cell, Change
 from ms_medqa.evaluation.report.sentences import tested
 from ms_medqa.evaluation.report.spread import three_of
 from ms_medqa.evaluation.report.titles import title_of
@@ -84,25 +84,33 @@ def _task(part: Part, words: Mapping[str, str]) -> Iterable[str]:
     for row in part.rows:
         cells = [inline(row.label) + (f" ({words['lower_is_better']})" if row.better == "lower" else "")]
         cells += [_cell(row.cells[model]) for model in part.models]
-        for tuned, base in part.bases.items():
-            made = row.changes[tuned]
-            verdict = f" **{words[part.judged(tuned, made.verdict)]}**" if made.verdict else ""
-            cells.append(
-                f"{made.written}{_dagger(made.unsure)}{verdict} {inline(tested(made, tuned, base, words))}".rstrip()
-            )
+        cells += [_change(part, row.changes[tuned], tuned, base, words) for tuned, base in part.bases.items()]
         rows.append(cells)
     yield grid(head, rows)
     if part.is_unsure:
         yield words["no_interval"]
 
 
+def _change(part: Part, made: Change, tuned: str, base: str, words: Mapping[str, str]) -> str:
+    verdict = f" **{words[part.judged(tuned, made.verdict)]}**" if made.verdict else ""
+    return f"{made.written}{_dagger(made.unsure)}{verdict} {inline(tested(made, tuned, base, words))}".rstrip()
+
+
 def _groups(part: Part, words: Mapping[str, str]) -> Iterable[str]:
-    if part.groups is None:
+    groups = part.groups
+    if groups is None:
         return
     yield f"### {inline(part.name)}"
-    head = [words["group"], "n", *(f"{inline(model)}, {inline(label)}" for label, model in part.groups.columns)]
-    yield grid(head, [[inline(name), n, *map(_cell, cells)] for name, n, cells in part.groups.rows])
-    if part.groups.is_unsure:
+    head = [words["group"], "n", *(f"{inline(model)}, {inline(label)}" for label, model in groups.columns)]
+    head += [f"{inline(tuned)} − {inline(base)}, {inline(groups.label)}" for tuned, base in groups.bases.items()]
+    rows = []
+    for row in groups.rows:
+        changes = [_change(part, row.changes[tuned], tuned, base, words) for tuned, base in groups.bases.items()]
+        rows.append([inline(row.name), row.n, *map(_cell, row.cells), *changes])
+    yield grid(head, rows)
+    if groups.bases:
+        yield words["by_chance"]
+    if groups.is_unsure:
         yield words["no_interval"]
 
 

@@ -95,18 +95,16 @@ def _template() -> Template:
 def _groups(part: Part, colours: Mapping[str, str], words: Mapping[str, str]) -> dict[str, Any]:
     """The table of a task's groups, with its chart and the names for which that had no room."""
     assert part.groups is not None
-    title = title_of(part.groups.headline)
-    label = title.name(words["language"])
     css = {model: colours[model] for model in part.groups.models}
     chart, rest = dots(
         mapping(part.source.get("groups")),
         part.groups.headline,
         css,
-        form=title.form,
-        title=f"{words['groups']}: {part.name}, {label}",
+        form=title_of(part.groups.headline).form,
+        title=f"{words['groups']}: {part.name}, {part.groups.label}",
     )
     left_out = words["left_out"].format(names=words["comma"].join(map(text, rest))) if rest else ""
-    return {"name": part.name, "label": label, "css": css, "chart": chart, "left_out": left_out, "table": part.groups}
+    return {"part": part, "css": css, "chart": chart, "left_out": left_out, "table": part.groups}
 
 
 def _curves(report: Mapping[str, Any], words: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -72,6 +72,7 @@ EN = {
     "data": "data",
     "groups": "By subject",
     "group": "subject",
+    "by_chance": "Where nothing has changed, about one of 20 subjects is called better or worse by chance.",
     "left_out": "Left out of the chart (fewest items): {names}.",
     "training": "Loss and learning rate",
     "train_loss": "training loss",
