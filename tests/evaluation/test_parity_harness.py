@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import decoders
 import numpy as np
 import pytest
 
@@ -28,6 +30,17 @@ CLOSE = 2e-3
 def one_thread() -> None:
     """Tests run beside each other, where PyTorch's threads wait for one another for longer than they compute."""
     pytest.importorskip("torch").set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights behind the tokenizer of `medqa-tiny`, a tenth of its size: the harness reads 450,000 tokens."""
+    folder = tmp_path_factory.mktemp("small")
+    shape = {"vocab_size": 8000, "hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": 1024}
+    decoders.write(folder, decoders.config_of(**shape))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(resolve_model("medqa-tiny") / name, folder)
+    return folder
 
 
 def test_perplexity_is_the_harness_s_rolling_likelihood(tmp_path: Path) -> None:
@@ -61,7 +74,9 @@ def test_perplexity_is_the_harness_s_rolling_likelihood(tmp_path: Path) -> None:
     np.testing.assert_allclose([-row["loss"] for row in rows], expected, rtol=1e-4)
 
 
-def test_picks_are_those_of_the_harness(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picks_are_those_of_the_harness(
+    small: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("torch", "transformers", "lm_eval", "datasets"):
         pytest.importorskip(name)
     # Nothing is fetched: the task is made here.
@@ -75,14 +90,15 @@ def test_picks_are_those_of_the_harness(shared_data: Path, tmp_path: Path, monke
     few.write_text("".join(lines[:QUESTIONS]), encoding="utf-8")
     run_evaluation(
         parse_specs(None, [f"choice={few}"], []),
-        contestants([], "medqa-tiny", False),
+        contestants([], str(small), False),
         tmp_path / "out",
         Config(eval=EvalSection(limit=QUESTIONS, generate=False), runtime={"dtype": "float32"}),
     )
     ours = [json.loads(line) for line in (tmp_path / "out" / "answers-choice.jsonl").read_text("utf-8").splitlines()]
     report = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))["tasks"]["choice"]
     assert len(ours) == report["n"] == QUESTIONS
-    theirs = harness(ours, tmp_path)
+    assert len({row["pick"] for row in ours}) == 4
+    theirs = harness(small, ours, tmp_path)
     figures = theirs["results"]["exam"]
     close = 0
     for row, sample in zip(ours, theirs["samples"]["exam"], strict=True):
@@ -97,7 +113,7 @@ def test_picks_are_those_of_the_harness(shared_data: Path, tmp_path: Path, monke
     assert report["accuracy_norm"] == pytest.approx(figures["acc_norm,none"], abs=(close + 1) / QUESTIONS)
 
 
-def harness(rows: list[dict], place: Path) -> dict:
+def harness(folder: Path, rows: list[dict], place: Path) -> dict:
     """The harness's own run over the same prompts, as a task of its own."""
     import torch
     from lm_eval import simple_evaluate
@@ -106,7 +122,6 @@ def harness(rows: list[dict], place: Path) -> dict:
     from lm_eval.tasks import TaskManager
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = resolve_model("medqa-tiny")
     prompt = Prompt.named("medqa", Tokenizer.load(folder))
     docs = place / "docs.jsonl"
     with docs.open("w", encoding="utf-8") as file:
