@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_medqa.backend.compile_cache import CompileCache, compiler_variables, versions
+from ms_medqa.backend.device import blanks_are_silent
 from ms_medqa.peft import count_parameters
 from ms_medqa.training.build import Run
 
@@ -28,7 +29,10 @@ def compile_cache(run: Run, most_labels: int) -> CompileCache:
     runtime = run.config.runtime
     if not runtime.compile_cache or runtime.mode != "graph":
         return CompileCache(None, {}, run.world.rank)
-    return CompileCache(Path(runtime.compile_cache).absolute(), graph_key(run, most_labels), run.world.rank)
+    # A process that trains again, as a notebook may, finds the graphs of both runs.
+    patient = run.device.name == "CPU" and blanks_are_silent()
+    place = Path(runtime.compile_cache).absolute()
+    return CompileCache(place, graph_key(run, most_labels), run.world.rank, patient=patient)
 
 
 def graph_key(run: Run, most_labels: int) -> dict[str, Any]:

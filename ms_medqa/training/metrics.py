@@ -37,7 +37,7 @@ class MetricsLog:
         with atomic_write(self.path) as file:
             file.writelines(_line(record) for record in self.history)
         self._file = self.path.open("a", encoding="utf-8")
-        self._drawn = time.monotonic()
+        self._drawn, self._to_draw = time.monotonic(), True
         self._board: Board | None = None
         with space_wanted(folder / "tensorboard"):
             self._board = Board(folder / "tensorboard", resumed_step + 1 if resumed_step else None)
@@ -54,6 +54,7 @@ class MetricsLog:
             for name, value in record.items()
         }
         self.history.append(record)
+        self._to_draw = True
         if time.monotonic() - self._drawn > _DRAW_SECONDS:
             self.draw()
         with space_checked(self.path):
@@ -82,8 +83,8 @@ class MetricsLog:
                 self._board.close()
 
     def draw(self) -> None:
-        """loss.png: training loss, the same smoothed, and validation loss over steps."""
-        if not self.history:
+        """loss.png: training loss, the same smoothed, and validation loss over steps, unless it shows all already."""
+        if not self.history or not self._to_draw:
             return
         self._drawn = time.monotonic()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -108,8 +109,10 @@ class MetricsLog:
         if train or evaluated:
             axes.legend()
         path = self.folder / "loss.png"
-        with space_wanted(path), atomic_write(path, "wb") as file:
-            figure.savefig(file, dpi=120, format="png")
+        with space_wanted(path):
+            with atomic_write(path, "wb") as file:
+                figure.savefig(file, dpi=120, format="png")
+            self._to_draw = False
 
 
 @contextmanager

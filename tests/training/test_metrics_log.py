@@ -38,6 +38,20 @@ def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
     log.close()
     assert lines(tmp_path) == [line(1), line(2, "eval")]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_is_drawn_anew_where_a_record_has_come(tmp_path: Path) -> None:
+    picture = tmp_path / "loss.png"
+    log = MetricsLog(tmp_path)
+    log.write(line(1))
+    log.draw()
+    first = picture.read_bytes()
+    picture.unlink()
+    log.draw()
+    assert not picture.exists()
+    log.write(line(2, "eval"))
+    log.close()
+    assert picture.read_bytes() != first
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
