@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from made_once import FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 _TEXT = (
@@ -25,13 +26,14 @@ _TEXT = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Graphs that tests compile are kept for the session, in a folder that all of its processes share."""
+    """Graphs that tests compile, and what they make for others, lie in a folder that the session's processes share."""
     # As `quiet_environment` has it; most tests import MindSpore before they call that.
     os.environ.setdefault("MS_SUBMODULE_LOG_v", "{CORE:4}")
-    if "MS_MEDQA_GRAPHS" not in os.environ:
-        folder = tempfile.TemporaryDirectory(prefix="ms-medqa-graphs-")
+    if FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="ms-medqa-tests-")
         config.add_cleanup(folder.cleanup)
-        os.environ["MS_MEDQA_GRAPHS"] = folder.name
+        os.environ[FOLDER] = folder.name
+        os.environ.setdefault("MS_MEDQA_GRAPHS", str(Path(folder.name) / "graphs"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,7 +32,7 @@ def test_a_tuned_model_knows_what_its_base_does_not(tmp_path: Path, capsys: pyte
     report = json.loads((data / "report.json").read_text())
     assert report["read"] == len(records) == sum(report["kept"].values()) + sum(report["rejected"].values())
 
-    arguments = [f"data.path={data}", f"output_dir={run}", "train.epochs=6", "train.batch_size=4"]
+    arguments = [f"data.path={data}", f"output_dir={run}", "train.epochs=4", "train.batch_size=4"]
     assert main(["train", str(DEMO_CONFIG), *arguments]) == 0
 
     adapter, test = str(run / "adapter"), str(data / "test.jsonl")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import decoders
 import numpy as np
 import tiny
 import yaml
+from made_once import made_once, session_folder
 
 from ms_medqa.cli.main import main
 from ms_medqa.data.dataset import Rows, build_rows
@@ -32,8 +30,10 @@ CONFIG = decoders.config_of(vocab_size=400, num_hidden_layers=1, max_position_em
 @functools.cache
 def place() -> Path:
     """A folder with `model` (one layer of width 32), `data` (questions) and `text`. Do not write into it."""
-    folder = Path(tempfile.mkdtemp(prefix="trainable-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return made_once("trainable", _make)
+
+
+def _make(folder: Path) -> None:
     decoders.write(folder / "model", CONFIG)
     tiny.write_tokenizer(folder / "model")
     # Validation is about something else, so that training sooner or later makes it worse.
@@ -48,7 +48,6 @@ def place() -> Path:
     texts = [{"text": f"Night {n}: {'sleep and water help. ' * (1 + n % 3)}"} for n in range(40)]
     convert(questions, folder / "data", folder / "model")
     convert(texts, folder / "text", folder / "model")
-    return folder
 
 
 def convert(records: Sequence[dict[str, str]], output: Path, model: Path) -> None:
@@ -62,7 +61,11 @@ def convert(records: Sequence[dict[str, str]], output: Path, model: Path) -> Non
 
 
 def write_config(output: Path, **sections: dict[str, Any] | None) -> Path:
-    """A config beside its `output_dir`: LoRA, 4 rows a step in 2 micro-batches, 2 epochs; `sections` are merged in."""
+    """A config beside its `output_dir`: LoRA, 4 rows a step in 2 micro-batches, 2 epochs; `sections` are merged in.
+
+    Runs of the same training share their graphs. That they are those that would be compiled is told in
+    `training/test_compile_cache.py`.
+    """
     config: dict[str, Any] = {
         "model": {"path": str(place() / "model")},
         "data": {"path": str(place() / "data"), "max_length": LENGTH, "packing": False},
@@ -74,7 +77,7 @@ def write_config(output: Path, **sections: dict[str, Any] | None) -> Path:
             "learning_rate": 0.01,
             "logging_steps": 1,
         },
-        "runtime": {"device": "CPU"},
+        "runtime": {"device": "CPU", "compile_cache": str(session_folder() / "training-graphs")},
         "output_dir": str(output),
     }
     for name, values in sections.items():

@@ -204,10 +204,15 @@ sys.exit(main(["serve", *sys.argv[1:]]))
 @needs_libraries
 @pytest.mark.slow
 # Before and after the first graph has run.
-@pytest.mark.parametrize("seconds", [0.0, 6.0])
 @pytest.mark.parametrize(
-    ("number", "said"),
-    [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGHUP, "ended by SIGHUP"), (signal.SIGINT, "interrupted")],
+    ("number", "said", "seconds"),
+    [
+        (signal.SIGTERM, "ended by SIGTERM", 0.0),
+        (signal.SIGTERM, "ended by SIGTERM", 6.0),
+        (signal.SIGHUP, "ended by SIGHUP", 0.0),
+        (signal.SIGINT, "interrupted", 0.0),
+        (signal.SIGINT, "interrupted", 6.0),
+    ],
 )
 def test_a_signal_while_graphs_are_compiled_ends_it_at_once(number: signal.Signals, said: str, seconds: float) -> None:
     command = [sys.executable, "-c", _PROGRAM, "--port", "0", "serve.warm_up=true", "serve.page=false"]

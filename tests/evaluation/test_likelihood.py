@@ -1,23 +1,26 @@
-"""Likelihoods of trees of texts: those of each text read alone by the whole model."""
+"""Likelihoods of trees of texts: those of each text read alone, by the NumPy decoder."""
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import decoders
-import mindspore as ms
 import numpy as np
 import pytest
 import tiny
+import trainable
 
 from ms_medqa.evaluation import likelihood
 from ms_medqa.evaluation.likelihood import Scorer
 from ms_medqa.evaluation.trees import Score, Tree, packs
 from ms_medqa.generation.generate import load_model
-from ms_medqa.models.decoder import CausalLM
+
+# The tensors of a checkpoint, and its config.
+Model = tuple[decoders.Weights, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,9 +41,9 @@ def trees() -> tuple[Tree, ...]:
     return tuple(Tree(one.trunk, one.branches, list(range(1, len(one.trunk), 2))) for one in made)
 
 
-def alone(model: CausalLM, ids: Sequence[int], targets: Iterable[int]) -> tuple[float, int, int]:
-    """Loss, hits and number of the targets of one text, unpadded."""
-    logits = model(ms.Tensor([list(ids)], ms.int32)).asnumpy()[0].astype(np.float64)
+def alone(model: Model, ids: Sequence[int], targets: Iterable[int]) -> tuple[float, int, int]:
+    """Loss, hits and number of the targets of one text."""
+    logits = decoders.logits(*model, ids)
     loss, correct, count = 0.0, 0, 0
     for place in targets:
         row = logits[place - 1]
@@ -50,7 +53,7 @@ def alone(model: CausalLM, ids: Sequence[int], targets: Iterable[int]) -> tuple[
     return loss, correct, count
 
 
-def expected(model: CausalLM, tree: Tree) -> list[tuple[float, int, int]]:
+def expected(model: Model, tree: Tree) -> list[tuple[float, int, int]]:
     start = len(tree.trunk)
     found = [alone(model, tree.trunk, tree.targets)]
     return found + [alone(model, [*tree.trunk, *one], range(start, start + len(one))) for one in tree.branches]
@@ -65,7 +68,10 @@ def check(scores: dict[int, list[Score]], wanted: Sequence[list[tuple[float, int
 
 @functools.cache
 def wanted() -> list[list[tuple[float, int, int]]]:
-    return [expected(tiny.model(), tree) for tree in trees()]
+    folder = tiny.folder()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = trainable.tensors(folder / "model.safetensors"), config
+    return [expected(model, tree) for tree in trees()]
 
 
 def test_a_branch_is_as_likely_as_behind_its_trunk_alone() -> None:
@@ -96,7 +102,7 @@ def test_few_logits_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     ids=["window", "dynamic rope", "alibi"],
 )
 def test_other_ways_to_see_and_to_count_positions(config: dict[str, Any], tmp_path: Path) -> None:
-    decoders.write(tmp_path, config)
+    weights = decoders.write(tmp_path, config)
     model = load_model(tmp_path, dtype="float32")
     most, vocabulary = model.config.position_limit, model.config.vocab_size
 
@@ -107,7 +113,7 @@ def test_other_ways_to_see_and_to_count_positions(config: dict[str, Any], tmp_pa
         Tree(known(one.trunk), list(map(known, one.branches)), one.targets) for one in trees() if one.longest <= most
     ]
     assert len(some) > 3
-    check(dict(Scorer(model).score(some[:8])), [expected(model, tree) for tree in some[:8]])
+    check(dict(Scorer(model).score(some[:8])), [expected((weights, config), tree) for tree in some[:8]])
 
 
 def test_packs_hold_every_tree_once_and_are_no_longer_than_a_pass() -> None:

@@ -316,7 +316,6 @@ def test_decoders_with_and_without_the_kernel_side_by_side(monkeypatch: pytest.M
     prompts = [prompt(size) for size in (20, 90, 31, 2)]
     expected = [alone(tokens, 20) for tokens in prompts]
     batch = Scheduler(tiny.model(), 4)
-    batch.warm_up(120)
     for _ in range(2):
         running = []
         for tokens in prompts:

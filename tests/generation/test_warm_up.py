@@ -62,7 +62,7 @@ def widths(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
 # Requests that may come to the end of the cache, where no piece of the usual widths has room, and some that may not.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("way", "limit", "widest", "most"), [("kernel", 250, 512, 2), ("operators", 100, 256, 3)], indirect=["way"]
+    ("way", "limit", "widest", "most"), [("kernel", 250, 512, 2), ("operators", 100, 256, 2)], indirect=["way"]
 )
 def test_no_request_waits_for_a_graph(
     limit: int,

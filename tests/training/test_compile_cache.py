@@ -19,6 +19,8 @@ from ms_medqa.config import load_config
 from ms_medqa.training.build import build_run
 from ms_medqa.training.graph_key import graph_key
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
 SETTINGS: dict[str, Any] = {"train": {"neftune_alpha": 5.0, "save_steps": 1, "keep_checkpoints": 9}}
 LOADED = ["training step: compiled by an earlier run", "validation: compiled by an earlier run"]
 
@@ -41,6 +43,13 @@ def train(config: Path, *arguments: str) -> str:
     done = start(config, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def train_here(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> str:
+    """The same in this process, sooner: where it does not matter how many graphs were compiled before."""
+    capsys.readouterr()
+    assert trainable.train(config, *arguments) == 0
+    return capsys.readouterr().out
 
 
 def about_cache(said: str) -> list[str]:
@@ -99,19 +108,20 @@ def test_a_resumed_run_loads_graphs_that_were_compiled_with_other_weights(filled
 
 
 @pytest.mark.slow
-def test_changed_constants_of_the_graph_are_compiled_anew(copy: Path) -> None:
+def test_changed_constants_of_the_graph_are_compiled_anew(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """That each by itself makes a difference is told of the key, below."""
     overrides = ["train.learning_rate=0.02", "lora.alpha=16", "lora.dropout=0.2"]
-    assert about_cache(train(config_of(copy, "cached"), *overrides)) == []
-    train(config_of(copy, "plain"), *overrides, "runtime.compile_cache=null")
+    assert about_cache(train_here(capsys, config_of(copy, "cached"), *overrides)) == []
+    train_here(capsys, config_of(copy, "plain"), *overrides, "runtime.compile_cache=null")
     assert figures(copy / "cached") == figures(copy / "plain")
 
 
 @pytest.mark.slow
-def test_all_weights_are_those_of_the_run_and_not_of_the_cache(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        said = about_cache(train(config_of(tmp_path, name, lora=None)))
-    assert said == LOADED
+def test_all_weights_are_those_of_the_run_and_not_of_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert about_cache(train_here(capsys, config_of(tmp_path, "first", lora=None))) == []
+    assert about_cache(train_here(capsys, config_of(tmp_path, "second", lora=None))) == LOADED
     assert figures(tmp_path / "first") == figures(tmp_path / "second")
     output = tmp_path / "second"
     for step in (2, 3, 4, 5, 6):
@@ -133,7 +143,9 @@ def test_two_ranks_load_both_graphs_and_a_resumed_run_of_them_too(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_graph_that_was_spoiled_before_it_was_kept_is_told_once_and_compiled_anew(filled: Path, copy: Path) -> None:
+def test_a_graph_that_was_spoiled_before_it_was_kept_is_told_once_and_compiled_anew(
+    filled: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its sum is right, so MindSpore itself has to find out. What the sums tell is tested with `kept_graphs`."""
     step = entries(copy)[0]
     path = next(step.glob("*.mindir"))
@@ -148,12 +160,14 @@ def test_a_graph_that_was_spoiled_before_it_was_kept_is_told_once_and_compiled_a
     assert sum("training-step" in line for line in lines) == 1
     assert figures(copy / "second") == figures(filled / "plain")
     # It could be found once more.
-    assert about_cache(train(config_of(copy, "third"))) == LOADED
+    assert about_cache(train_here(capsys, config_of(copy, "third"))) == LOADED
     assert figures(copy / "third") == figures(filled / "plain")
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_keeps_a_graph_leaves_none(filled: Path, tmp_path: Path) -> None:
+def test_a_run_killed_while_it_keeps_a_graph_leaves_none(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = config_of(tmp_path, "killed")
     code = "\n".join(
         [
@@ -166,7 +180,7 @@ def test_a_run_killed_while_it_keeps_a_graph_leaves_none(filled: Path, tmp_path:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL
-    assert about_cache(train(config_of(tmp_path, "second"))) == []
+    assert about_cache(train_here(capsys, config_of(tmp_path, "second"))) == []
     assert figures(tmp_path / "second") == figures(filled / "plain")
 
 
@@ -180,15 +194,16 @@ def test_a_folder_that_cannot_be_written_costs_a_note(filled: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_file_in_the_place_of_the_folder_costs_a_note(filled: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_costs_a_note(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "cache").write_text("mine", encoding="utf-8")
-    said = train(config_of(tmp_path, "out"))
+    said = train_here(capsys, config_of(tmp_path, "out"))
     assert "cannot be kept" in said
     assert figures(tmp_path / "out") == figures(filled / "plain")
     assert (tmp_path / "cache").read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.usefixtures("graph_mode")
 class TestKey:
     """What a cached graph belongs to."""
 

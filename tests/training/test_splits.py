@@ -16,7 +16,7 @@ from ms_medqa.data.dataset import BatchPlan
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 # (rows of a micro-batch, micro-batches, ranks); the ranks are processes under the launcher.
-SPLITS = [(8, 1, 1), (2, 4, 1), (4, 1, 2), (1, 4, 2), (1, 1, 8)]
+SPLITS = [(8, 1, 1), (2, 4, 1), (1, 4, 2), (1, 1, 8)]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_losses_and_adapter_do_not_depend_on_the_split(
     # The update is the same whether each rank keeps all moments or its part of them.
     config = uneven.write_config(output, batch, accumulation, shard_optimizer=ranks == 8)
     # Nor does it matter that graphs are kept.
-    kept = [f"runtime.compile_cache={tmp_path_factory.mktemp('graphs')}"] if (batch, ranks) == (4, 2) else []
+    kept = [f"runtime.compile_cache={tmp_path_factory.mktemp('graphs')}"] if ranks == 2 else []
     if ranks == 1:
         assert trainable.train(config) == 0
     else:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trainable
+from made_once import made_once
 
 from ms_medqa.data.dataset import Rows, build_rows
 from ms_medqa.data.manifest import load_split
@@ -43,10 +41,8 @@ TRAINING: dict[str, Any] = {
 @functools.cache
 def data() -> Path:
     """The records, converted for the model of `trainable.place()`. Do not write into it."""
-    folder = Path(tempfile.mkdtemp(prefix="uneven-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    trainable.convert(RECORDS, folder / "data", trainable.place() / "model")
-    return folder / "data"
+    model = trainable.place() / "model"
+    return made_once("uneven", lambda folder: trainable.convert(RECORDS, folder / "data", model)) / "data"
 
 
 def rows() -> Rows:
