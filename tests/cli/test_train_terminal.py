@@ -65,7 +65,7 @@ def medqa(command: str) -> list[str]:
 @pytest.mark.slow
 def test_nothing_but_our_own_lines_reaches_the_terminal_and_all_commands_run(tmp_path: Path) -> None:
     output = tmp_path / "my run"
-    config = trainable.write_config(output, train={"max_steps": 1})
+    config = trainable.write_config(output)
     done = run(tmp_path, medqa(shlex.join(["ms-medqa", "train", str(config)])))
     assert (done.returncode, without_bar(done.stderr)) == (0, [])
     assert not (output / "mindspore.log").exists()
@@ -83,7 +83,7 @@ def test_nothing_but_our_own_lines_reaches_the_terminal_and_all_commands_run(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [240, 70])
 def test_the_bar_of_a_terminal_tells_all_figures_as_far_as_there_is_room(tmp_path: Path, width: int) -> None:
-    config = trainable.write_config(tmp_path / "out", train={"max_steps": 2})
+    config = trainable.write_config(tmp_path / "out")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     command = [sys.executable, "-m", "ms_medqa.cli.main", "train", str(config)]
@@ -98,7 +98,7 @@ def test_the_bar_of_a_terminal_tells_all_figures_as_far_as_there_is_room(tmp_pat
     # Each state of the bar; colours and moves of the cursor left out.
     states = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said.decode()).replace("\r", "\n").splitlines()
     last = [state for state in states if state.startswith("training:")][-1]
-    assert re.search(r"2/2 \[00:\d\d<00:00, .*, loss \d", last), last
+    assert re.search(r"6/6 \[00:\d\d<00:00, .*, loss \d", last), last
     assert len(last) <= width
     if width > 200:
         figures = ("tokens/s", "samples/s", "lr ", "norm ", "epoch ", " GB", "padding ", "scale 1", "skipped 0")
@@ -115,7 +115,7 @@ def _read(end: int) -> bytes:
 @pytest.mark.slow
 def test_lines_that_the_user_asks_mindspore_for_go_into_its_log(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    config = trainable.write_config(output, train={"max_steps": 1})
+    config = trainable.write_config(output)
     done = run(tmp_path, [sys.executable, "-m", "ms_medqa.cli.main", "train", str(config)], GLOG_v="1")
     assert (done.returncode, without_bar(done.stderr)) == (0, [])
     log = (output / "mindspore.log").read_text(encoding="utf-8")

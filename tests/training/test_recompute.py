@@ -25,8 +25,10 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 LAYERS = 2
 # Layers that are recomputed, and the model.
 SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
-    "adapters in some layers": (LAYERS, {"layers_to_transform": [1]}),
-    "adapters, a head and noise": (LAYERS, {"modules_to_save": ["lm_head"], "noise": True}),
+    "adapters in one layer, a head and noise": (
+        LAYERS,
+        {"layers_to_transform": [1], "modules_to_save": ["lm_head"], "noise": True},
+    ),
     "all weights, tied": (1, {"tie_word_embeddings": True, "all": True}),
     "all weights, a head of its own": (LAYERS, {"tie_word_embeddings": False, "all": True}),
 }

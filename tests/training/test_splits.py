@@ -17,27 +17,27 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 
 # (rows of a micro-batch, micro-batches, ranks); the ranks are processes under the launcher.
 SPLITS = [(8, 1, 1), (2, 4, 1), (1, 4, 2), (1, 1, 8)]
+# With two ranks a run ends in `test_ranks`.
+TRAINED = [split for split in SPLITS if split[2] != 2]
 
 
 @pytest.mark.parametrize(
     ("batch", "accumulation", "ranks"),
     [
         pytest.param(*split, marks=[pytest.mark.slow] if split[2] > 1 else [], id="x".join(map(str, split)))
-        for split in SPLITS
+        for split in TRAINED
     ],
 )
 def test_losses_and_adapter_do_not_depend_on_the_split(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, batch: int, accumulation: int, ranks: int
+    tmp_path: Path, batch: int, accumulation: int, ranks: int
 ) -> None:
     output = tmp_path / "out"
     # The update is the same whether each rank keeps all moments or its part of them.
     config = uneven.write_config(output, batch, accumulation, shard_optimizer=ranks == 8)
-    # Nor does it matter that graphs are kept.
-    kept = [f"runtime.compile_cache={tmp_path_factory.mktemp('graphs')}"] if ranks == 2 else []
     if ranks == 1:
         assert trainable.train(config) == 0
     else:
-        assert f" x {ranks} ranks" in trainable.launch(ranks, config, *kept)
+        assert f" x {ranks} ranks" in trainable.launch(ranks, config)
         # Only rank 0 writes: one TensorBoard file, and a line a step, which `assert_golden` counts.
         assert len(list((output / "tensorboard").iterdir())) == 1
         assert {path.name for path in tmp_path.iterdir()} == {"out", "out.yaml"}
