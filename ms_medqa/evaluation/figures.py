@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,11 @@ class Figure:
     def n(self) -> int:
         """The number of counted items."""
         return int(np.count_nonzero(self.counted))
+
+    def over(self, items: NDArray[np.bool_]) -> Figure:
+        """The same over those of its items alone that are among these, bool (n,)."""
+        counted = self.counted & items
+        return replace(self, stats=np.where(counted[:, None], self.stats, 0.0), counted=counted)
 
 
 def mean_figure(name: str, values: Sequence[float | None]) -> Figure:

@@ -41,7 +41,7 @@ def interval(figure: Figure) -> tuple[float, float]:
 
 
 def difference(base: Figure, tuned: Figure) -> tuple[float, float, float]:
-    """How much larger a figure is of the tuned model than of its base, over the same items.
+    """How much larger a figure is of the tuned model than of its base, over the items that both are counted on.
 
     Of proportions over the same items the interval is Newcombe's (1998, Improved confidence intervals for the
     difference between binomial proportions based on paired data, Statistics in Medicine 17, method 10), which holds
@@ -52,14 +52,19 @@ def difference(base: Figure, tuned: Figure) -> tuple[float, float, float]:
         tuned - base, and the low and high end of its 95 % confidence interval; NaN as in `interval`.
     """
     assert len(base.counted) == len(tuned.counted), "figures over different items"
+    base, tuned = _over_the_same(base, tuned)
     value = tuned.value - base.value
     if not math.isfinite(value):
         return math.nan, math.nan, math.nan
-    if _are_paired(base, tuned):
+    if base.proportion and tuned.proportion:
         return value, *_newcombe(*_table(base, tuned))
-    counted = base.counted | tuned.counted
-    before, after = _resampled([base, tuned], counted)
-    return value, *_percentiles(after - before, int(np.count_nonzero(counted)))
+    before, after = _resampled([base, tuned], base.counted)
+    return value, *_percentiles(after - before, base.n)
+
+
+def in_both(base: Figure, tuned: Figure) -> int:
+    """The number of items that a difference is over."""
+    return int(np.count_nonzero(base.counted & tuned.counted))
 
 
 def mcnemar(base_right: Sequence[bool], tuned_right: Sequence[bool]) -> dict[str, int | float]:
@@ -79,13 +84,14 @@ def mcnemar(base_right: Sequence[bool], tuned_right: Sequence[bool]) -> dict[str
 
 def paired_test(base: Figure, tuned: Figure) -> dict[str, int | float] | None:
     """McNemar's test of two proportions over the same items; None of other figures, and where no item is counted."""
-    if not _are_paired(base, tuned) or not base.n:
+    base, tuned = _over_the_same(base, tuned)
+    if not (base.proportion and tuned.proportion) or not base.n:
         return None
     return mcnemar(*((figure.stats[figure.counted, 0] > 0).tolist() for figure in (base, tuned)))
 
 
-def _are_paired(base: Figure, tuned: Figure) -> bool:
-    return base.proportion and tuned.proportion and np.array_equal(base.counted, tuned.counted)
+def _over_the_same(base: Figure, tuned: Figure) -> tuple[Figure, Figure]:
+    return base.over(tuned.counted), tuned.over(base.counted)
 
 
 def _wilson(hits: int, n: int) -> tuple[float, float]:

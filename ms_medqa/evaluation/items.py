@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ def read_items(path: str | Path, settings: DataSection | None = None, group_by: 
     skipped: list[Skipped] = []
     for file in files:
         _read_file(file, settings, group_by, len(files) > 1, items, skipped)
+    items, skipped = _tested(items, skipped)
     if not items:
         first = f" ({skipped[0].reason})" if skipped else ""
         raise UserError(f"{path}: no question with an answer{first}", "give records with a question and its answer")
@@ -117,6 +118,28 @@ def read_items(path: str | Path, settings: DataSection | None = None, group_by: 
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     read_by = settings.model_dump(mode="json", include={"columns", "shape", "nfkc"})
     return Items(path, items, skipped, whole, read_by)
+
+
+def _tested(items: list[Item], skipped: list[Skipped]) -> tuple[list[Item], list[Skipped]]:
+    """The same, where the records themselves say which are for testing: those of other parts are skipped.
+
+    They come behind all others, so that a limit is of records that are for testing.
+    """
+    if all(item.record.split != "test" for item in items):
+        return items, skipped
+    ordered: list[Item | Skipped] = sorted([*items, *skipped], key=lambda one: one.place)
+    others = [
+        Skipped(one.id, f"the record belongs to the part {one.record.split}")
+        for one in ordered
+        if isinstance(one, Item) and _is_of_another_part(one)
+    ]
+    mine = [one for one in ordered if not (isinstance(one, Item) and _is_of_another_part(one))]
+    placed = [replace(one, place=place) for place, one in enumerate([*mine, *others])]
+    return [one for one in placed if isinstance(one, Item)], [one for one in placed if isinstance(one, Skipped)]
+
+
+def _is_of_another_part(item: Item) -> bool:
+    return item.record.split not in (None, "test")
 
 
 def _read_file(

@@ -97,6 +97,8 @@ class Measurer:
             need = max(need, len(asked.prompt) + self._settings.max_new_tokens)
         if need > holds:
             raise UserError(f"needs {need} positions, the model holds {holds}")
+        if not asked.trees and asked.prompt is None:
+            raise UserError("the text has no tokens")
         if not all(map(len, (branch for tree in asked.trees for branch in tree.branches))):
             raise UserError("an option has no tokens")
         return asked

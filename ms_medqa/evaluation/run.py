@@ -25,6 +25,7 @@ from ms_medqa.evaluation.likelihood import Scorer
 from ms_medqa.evaluation.measure import Line, Measurer, read_lines
 from ms_medqa.evaluation.outcome import Outcome, outcome_of
 from ms_medqa.evaluation.outputs import write_outputs
+from ms_medqa.evaluation.provenance import versions
 from ms_medqa.evaluation.report.build import About, ModelFacts, build_report
 from ms_medqa.evaluation.task import Measured, Spec, Task
 from ms_medqa.evaluation.tasks import KINDS
@@ -102,9 +103,13 @@ def run_evaluation(
 
     def measure(one: Contestant, model: CausalLM, scorer: Scorer) -> None:
         prompt = _prompt(one, model)
-        facts[one.name] = ModelFacts(prompt.name, digest(model, None), prompt.tokenizer.fingerprint)
+        facts[one.name] = ModelFacts(
+            prompt.name, digest(model, None, whole=True), prompt.tokenizer.fingerprint, prompt.to_dict()
+        )
         measurer = Measurer(model, prompt, config.eval, scorer)
         of_model = _about_model(one, prompt, facts[one.name].digest, model)
+        # Another device rounds otherwise, and so may another release: what is left of the one is not the other's.
+        of_model |= {"device": device, "mindspore": versions()["mindspore"]}
         for task in tasks:
             asked.append(_Asked(task, one, of_model | _about_task(task, config.eval)))
             results[task.spec.name][one.name] = _measure(asked[-1], measurer, unfinished, world)

@@ -80,7 +80,7 @@ class Task(ABC):
 
     kind: ClassVar[str]
     # What `score` is: the report has words for it.
-    score_is: ClassVar[str] = ""
+    score_is: str = ""
     # Models answer its items, unless `eval.generate` says otherwise.
     generates: ClassVar[bool] = True
 

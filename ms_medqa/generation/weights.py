@@ -9,6 +9,8 @@ from mindspore import Parameter
 from ms_medqa.models.decoder import CausalLM
 from ms_medqa.models.row_adapters import RowAdapters
 
+# Numbers at a time.
+_DIGESTED = 1 << 24
 Snapshot = list[tuple[Parameter, int]]
 
 
@@ -30,8 +32,14 @@ def unchanged(model: CausalLM, before: Snapshot) -> bool:
     )
 
 
-def digest(model: CausalLM, adapters: RowAdapters | None) -> str:
-    """sha256 (hex) of the first row of each weight: tells two models, or two trainings of one, from another."""
+def digest(model: CausalLM, adapters: RowAdapters | None, whole: bool = False) -> str:
+    """sha256 (hex) of the first row of each weight: tells two models, or two trainings of one, from another.
+
+    Args:
+        model: whose weights.
+        adapters: of which each request takes one, if any.
+        whole: of all rows, which takes a second for a GB or two.
+    """
     found = hashlib.sha256()
     parameters = list(model.get_parameters())
     for name, side in adapters.layers.items() if adapters is not None else ():
@@ -39,7 +47,11 @@ def digest(model: CausalLM, adapters: RowAdapters | None) -> str:
         parameters += [side.a, side.b]
     for parameter in parameters:
         found.update(f"{parameter.name} {parameter.shape} {parameter.dtype}\n".encode())
-        found.update(parameter[:1].float().asnumpy().tobytes())
+        rows = parameter.shape[0] if whole and parameter.ndim else 1
+        # As many at a time as make 64 MB of float32, however large an embedding is.
+        step = max(1, _DIGESTED * rows // max(1, parameter.size))
+        for start in range(0, rows, step):
+            found.update(parameter[start : min(start + step, rows)].float().asnumpy().tobytes())
     return found.hexdigest()
 
 

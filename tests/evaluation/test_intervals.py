@@ -13,7 +13,7 @@ from scipy import stats
 
 from ms_medqa.evaluation import intervals
 from ms_medqa.evaluation.figures import Figure, macro_f1_figure, mean_figure, ratio_figure, share_figure
-from ms_medqa.evaluation.intervals import difference, interval, mcnemar, paired_test
+from ms_medqa.evaluation.intervals import difference, in_both, interval, mcnemar, paired_test
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (1, 1), (7, 20), (499, 1000)])
@@ -148,9 +148,11 @@ def test_a_difference_is_sharper_than_two_intervals_where_items_are_hard_for_bot
 def test_a_difference_of_shares_and_of_figures_counted_on_other_items() -> None:
     base = share_figure("parsed", [True, None, False, False, None] * 20)
     tuned = share_figure("parsed", [True, True, None, True, None] * 20)
-    value, low, high = difference(base, tuned)
-    assert value == pytest.approx(1 - 1 / 3)
-    assert low < value < high
+    # Over the first and the fourth of each five, which both have.
+    both = difference(share_figure("parsed", [True, False] * 20), share_figure("parsed", [True, True] * 20))
+    assert difference(base, tuned) == both
+    assert both[0] == 0.5
+    assert in_both(base, tuned) == 40
     with pytest.raises(AssertionError, match="different items"):
         difference(base, share_figure("parsed", [True]))
 
@@ -195,7 +197,8 @@ def test_newcombes_interval_holds_the_truth_where_few_items_differ() -> None:
 
 def test_a_test_goes_with_a_difference_of_shares_over_the_same_items() -> None:
     assert paired_test(*pair(14, 5, 0, 22)) == {"only_base": 0, "only_tuned": 5, "p": pytest.approx(0.0625)}
-    assert paired_test(share_figure("s", [True, None]), share_figure("s", [True, True])) is None
+    one_more = paired_test(share_figure("s", [True, False, None]), share_figure("s", [True, True, True]))
+    assert one_more == {"only_base": 0, "only_tuned": 1, "p": 1.0}
     assert paired_test(share_figure("s", [None]), share_figure("s", [None])) is None
     assert paired_test(mean_figure("m", [1.0]), mean_figure("m", [1.0])) is None
 

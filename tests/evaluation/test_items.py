@@ -44,6 +44,21 @@ def test_a_part_and_its_folder_are_read_as_they_were_written(tmp_path: Path) -> 
         assert (items.read, items.sha256) == (3, sha256_file(file))
 
 
+def test_of_a_file_that_names_its_parts_the_test_part_is_asked(tmp_path: Path) -> None:
+    parts = ["train", "test", None, "val", "test"]
+    asked = [{"id": f"{n}", "question": f"第{n}天？", "answer": "休息"} for n in range(len(parts))]
+    rows = [row | ({"split": part} if part else {}) for row, part in zip(asked, parts, strict=True)]
+    items = read_items(write(tmp_path / "all.jsonl", rows))
+    # Behind the others, so that the first two records are for testing.
+    assert [(item.id, item.place) for item in items.items] == [("1", 0), ("2", 1), ("4", 2)]
+    assert [(one.id, one.place, one.reason) for one in items.skipped] == [
+        ("0", 3, "the record belongs to the part train"),
+        ("3", 4, "the record belongs to the part val"),
+    ]
+    # Of a file without a test part all is asked.
+    assert len(read_items(write(tmp_path / "train.jsonl", [row | {"split": "train"} for row in asked])).items) == 5
+
+
 def test_what_is_no_record_is_told_with_its_line(tmp_path: Path) -> None:
     raw = tmp_path / "raw.json"
     raw.write_text('{"instruction": "头痛", "input": "", "output": "休息"}\n{"broken\n{"text": "x"}\n', "utf-8")

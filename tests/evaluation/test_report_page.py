@@ -311,12 +311,16 @@ def test_no_word_is_left_that_no_report_uses(monkeypatch: pytest.MonkeyPatch) ->
         "differences": {"b": {"base": "a", "figures": {"accuracy": {"value": 0.1, "low": -0.1, "high": 0.3, "n": 1}}}},
         "skipped": {"count": 40, "reasons": {str(place): 1 for place in range(40)}, "items": [{"id": "1"}]},
     }
+    one["differences"]["b"] |= {"same_prompt": False}
+    one["figures"]["b"] = {"accuracy": {"value": 1.0, "n": 2}}
     data = {"checked": True, "train": "t"}
+    scores = [*(kind.score_is for kind in KINDS.values()), "all_letters"]
     every = [
         one | {"overlap": data | {"items": 0, "of": 1, "unread": 1}},
         one | {"overlap": data | {"items": 0, "of": 0}, "differences": {}},
+        one | {"overlap": data | {"items": 0, "of": 2, "unread": 1}, "n": 3},
         one | {"overlap": data | {"items": 1, "of": 1}, "compared": {"tuned": "b"}, "examples": [{}, {}]},
-        *(one | {"score": kind.score_is, "compared": {"tuned": "b"}, "examples": [{}]} for kind in KINDS.values()),
+        *(one | {"score": name, "compared": {"tuned": "b"}, "examples": [{}]} for name in scores),
         one | {"empty": {"b": {"count": 1, "ids": ["1"]}}},
         {"examples": [{"question": "x" * 5001}, {"question": "x" * 6000}]},
     ]

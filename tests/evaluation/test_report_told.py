@@ -8,9 +8,11 @@ import pytest
 from report_sample import sample
 from test_report_page import shown
 
+from ms_medqa.evaluation.report.groups import groups_of
 from ms_medqa.evaluation.report.md import markdown
 from ms_medqa.evaluation.report.page import page
-from ms_medqa.evaluation.report.words import EN
+from ms_medqa.evaluation.report.sentences import overlap
+from ms_medqa.evaluation.report.words import EN, WORDS
 
 
 def verdict_of(n: int, p: float | None, low: float = 0.01) -> str:
@@ -152,3 +154,20 @@ def test_a_long_table_of_groups_is_closed_and_a_short_one_open() -> None:
     groups = groups[: groups.index("</section>")]
     assert groups.count("<details>") == 1
     assert groups.index("心血管内科") < groups.index("<details>") < groups.rindex("第 44 科")
+
+
+def test_nothing_is_held_out_where_nothing_was_measured() -> None:
+    task = {"name": "qa", "n": 0, "overlap": {"checked": True, "items": 0, "of": 0, "train": "t"}}
+    for language, reason in (("en", "no item was measured"), ("zh", "没有测量任何条目")):
+        said = overlap(task, WORDS[language])
+        assert said.kind == "unknown"
+        assert reason in said.words
+
+
+def test_the_subject_table_goes_by_a_figure_that_the_questions_have() -> None:
+    """Of questions with several right options no likelihood is a figure."""
+    empty, letters = {"value": None, "low": None, "high": None, "n": 0}, {"value": 0.5, "low": 0.2, "high": 0.8, "n": 9}
+    figures = {"a": {"accuracy": empty, "letter_accuracy": letters}}
+    found = groups_of({"groups": {"内科": {"n": 9, "figures": figures}}}, ["a"], "en")
+    assert found is not None
+    assert found.headline == "letter_accuracy"

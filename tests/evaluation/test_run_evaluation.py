@@ -18,7 +18,10 @@ from ms_medqa.config import UserError
 from ms_medqa.config.schema import EvalSection
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
+from ms_medqa.evaluation.items import Item
 from ms_medqa.evaluation.measure import Measurer
+from ms_medqa.evaluation.task import Asked
+from ms_medqa.evaluation.tasks.perplexity import PerplexityTask
 from ms_medqa.evaluation.text_metrics import rouge
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -255,3 +258,19 @@ def test_an_adapter_of_another_model_stops_before_the_base_is_measured(
     (other / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="other"):
         evaluate(tmp_path / "out", named[:2], data=qa / "set.jsonl")
+
+
+def test_a_text_without_tokens_is_skipped_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a tokenizer makes of characters that it takes away."""
+    asked = PerplexityTask.asked
+
+    def without_tokens(self: PerplexityTask, item: Item, prompt: Prompt) -> Asked:
+        return Asked([]) if item.id == "gone" else asked(self, item, prompt)
+
+    monkeypatch.setattr(PerplexityTask, "asked", without_tokens)
+    texts = [{"id": "gone", "text": "…"}, {"id": "kept", "text": "多休息，多喝水。"}]
+    data = write(tmp_path / "texts.jsonl", texts)
+    report = evaluate(tmp_path / "out", tasks=[f"perplexity={data}"])
+    [task] = report["tasks"]
+    assert (task["read"], task["n"]) == (2, 1)
+    assert task["skipped"]["items"] == [{"id": "gone", "reason": "model: the text has no tokens"}]

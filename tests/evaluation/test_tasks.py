@@ -15,7 +15,10 @@ from sklearn.metrics import f1_score
 from ms_medqa.config import UserError
 from ms_medqa.config.schema import EvalSection
 from ms_medqa.data.prompt import Prompt
+from ms_medqa.evaluation.contestants import Contestant
 from ms_medqa.evaluation.items import read_items
+from ms_medqa.evaluation.outcome import Outcome
+from ms_medqa.evaluation.report.build_examples import examples_of
 from ms_medqa.evaluation.task import Measured, Spec, Task
 from ms_medqa.evaluation.tasks import KINDS, parse_spec, parse_specs
 from ms_medqa.evaluation.trees import Score
@@ -94,6 +97,43 @@ def test_choice_figures_and_over_how_many_items_they_are(tmp_path: Path) -> None
     quiet = make(tmp_path, "choice", EXAM, generate=False)
     measured = [Measured(scored(3.0, 2.0, 4.0)), Measured(scored(5.0, 6.0))]
     assert set(figures(quiet, measured)) == {"accuracy", "accuracy_norm", "macro_f1"}
+
+
+def test_examples_are_in_the_order_of_one_score(tmp_path: Path) -> None:
+    """Log-likelihoods of the one right option where there are any; sets of letters only among themselves."""
+    task = make(tmp_path, "choice", EXAM)
+    assert task.score_is == "margin"
+    assert task.score(task.items[0], Measured(scored(3, 1, 2))) == pytest.approx(1)
+    assert task.score(task.items[2], Measured(answer="AC")) is None
+    task = make(tmp_path, "choice", EXAM[2:])
+    assert task.score_is == "all_letters"
+    assert [task.score(task.items[0], Measured(answer=letters)) for letters in ("AC", "AB")] == [1, 0]
+
+
+def test_the_examples_are_the_clearest_of_either_kind(tmp_path: Path) -> None:
+    records = [EXAM[1] | {"id": f"{number}"} for number in range(30)]
+    task = make(tmp_path, "choice", records)
+    models = [Contestant("base", "b"), Contestant("tuned", "b", "t", base="base")]
+
+    def found(gains: Sequence[float]) -> list[str]:
+        before = [(item, Measured(scored(2, 1))) for item in task.items]
+        after = [(item, Measured(scored(2 + gain, 1))) for item, gain in zip(task.items, gains, strict=True)]
+        outcome = Outcome(task, {"base": before, "tuned": after}, [])
+        return [example["id"] for example in examples_of(outcome, models)["examples"]]
+
+    numbers = [str(number) for number in range(30)]
+    # Each gains more than the one before it.
+    assert found([1.0 + number for number in range(30)]) == numbers[:9:-1]
+    assert found([number - 14.5 for number in range(30)]) == [*numbers[:10], *numbers[:19:-1]]
+    assert found([number - 3.5 for number in range(30)]) == [*numbers[:4], *numbers[:13:-1]]
+
+
+def test_a_question_about_a_picture_is_none(tmp_path: Path) -> None:
+    task = make(tmp_path, "choice", [*EXAM, EXAM[0] | {"id": "seen", "image": "seen.png"}])
+    assert [item.id for item in task.items] == ["one", "two", "both"]
+    assert [(one.id, one.reason) for one in task.skipped] == [
+        ("seen", "the question comes with a picture, which is not read")
+    ]
 
 
 def test_verdicts_of_pubmedqa_are_options(tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ from ms_medqa.evaluation.training_log import data_report_of, training_log_of
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the report tells of a model: the prompt's name, digests of its weights and of its tokenizer."""
+    """What the report tells of a model: the prompt's name, digests of its weights and of its tokenizer; and the prompt
+    itself, as plain JSON values, for two may have one name."""
 
     prompt: str
     digest: str
     tokenizer: str
+    asked_as: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ EXAMPLES = 20
 
 
 def examples_of(outcome: Outcome, models: Sequence[Contestant]) -> dict[str, Any]:
-    """Up to twenty items, worst first: of the last model against its base, of one alone by its score.
+    """Up to twenty items: of the last model against its base, of one alone by its score.
 
-    Where it neither lost nor gained, there is nothing to show.
+    Half of them are those on which it lost most, the most first, and half those on which it gained most, likewise;
+    where there are fewer of the one, there are more of the other. Where it neither lost nor gained, there are none.
     """
     task, pairs = outcome.task, outcome.pairs
     last = models[-1]
@@ -26,7 +27,11 @@ def examples_of(outcome: Outcome, models: Sequence[Contestant]) -> dict[str, Any
             gains.append((score - before, place))
     gains.sort()
     half = EXAMPLES // 2
-    chosen = gains if len(gains) <= EXAMPLES else [*gains[:half], *gains[-half:]]
+    # Without a base the lowest scores are what is worst, whatever their sign.
+    least = half if last.base is None else sum(gain < 0 for gain, _ in gains)
+    low, high = gains[:least], gains[least:][::-1]
+    low = low[: max(half, EXAMPLES - len(high))]
+    chosen = [*low, *high[: EXAMPLES - len(low)]]
     if not chosen:
         return {}
     found = []

@@ -13,7 +13,7 @@ import numpy as np
 
 from ms_medqa.evaluation.contestants import Contestant
 from ms_medqa.evaluation.figures import Figure
-from ms_medqa.evaluation.intervals import difference, interval, paired_test
+from ms_medqa.evaluation.intervals import difference, in_both, interval, paired_test
 from ms_medqa.evaluation.items import Skipped
 from ms_medqa.evaluation.outcome import Outcome, Pairs
 from ms_medqa.evaluation.report.build_examples import examples_of
@@ -30,6 +30,9 @@ _OVER_TOKENS = ("perplexity", "token_accuracy", "answer_tokens", "repeated_4gram
 class _Facts(Protocol):
     @property
     def tokenizer(self) -> str: ...
+
+    @property
+    def asked_as(self) -> Mapping[str, Any]: ...
 
 
 def task_part(outcome: Outcome, models: Sequence[Contestant], facts: Mapping[str, _Facts]) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def _differences(
     found: dict[str, Any] = {
         "base": one.base,
         "same_weights": one.adapter is not None and base.adapter is None and base.model == one.model,
+        "same_prompt": facts[one.name].asked_as == facts[one.base].asked_as,
         "figures": {},
         "incomparable": [],
     }
@@ -100,7 +104,8 @@ def _differences(
             found["incomparable"].append(figure.name)
             continue
         value, low, high = difference(other, figure)
-        found["figures"][figure.name] = {"value": _number(value), "low": _number(low), "high": _number(high)}
+        ends = {"value": _number(value), "low": _number(low), "high": _number(high)}
+        found["figures"][figure.name] = ends | {"n": in_both(other, figure)}
         if (test := paired_test(other, figure)) is not None:
             tests[figure.name] = test
     return found | ({"mcnemar": tests} if tests else {})

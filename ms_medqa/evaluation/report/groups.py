@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ms_medqa.evaluation.report.numbers import counted, mapping, number, text
-from ms_medqa.evaluation.report.rows import Cell, Change, bases_of, headline, rows_of
+from ms_medqa.evaluation.report.numbers import NOTHING, counted, mapping, number, text
+from ms_medqa.evaluation.report.rows import Cell, Change, Row, bases_of, headline, rows_of
 
 _LONG = 40
 
@@ -77,7 +77,9 @@ def groups_of(task: Mapping[str, Any], models: Sequence[str], language: str) -> 
         for name, group in groups.items()
     }
     every = {row.figure: row for group in rows.values() for row in group.values()}
-    first = headline(list(every.values()))
+    # A figure may be of none of these items, as the likelihood of questions with several right options is.
+    valued = {name for group in rows.values() for name, row in group.items() if _has_value(row)}
+    first = headline([row for name, row in every.items() if name in valued])
     if first is None:
         return None
     # A model that was not asked by group has no column of its own.
@@ -105,6 +107,10 @@ def groups_of(task: Mapping[str, Any], models: Sequence[str], language: str) -> 
             for name in names
         ],
     )
+
+
+def _has_value(row: Row) -> bool:
+    return any(cell.value != NOTHING for cell in row.cells.values())
 
 
 def _n(group: Any) -> float | None:

@@ -20,6 +20,9 @@ _WHOLE = {
     "the right option is not told": "没有给出正确选项",
     "several right options, which only an answer can name: eval.generate is false": "有多个正确选项，只能由生成的回答"
     "判定，而 eval.generate 为 false",
+    "the question comes with a picture, which is not read": "题目带有图片，图片不会被读取",
+    "the text has no tokens": "文本不含任何词元",
+    "no item was measured": "没有测量任何条目",
     "an option has no tokens": "有选项不含任何词元",
     "the model's likelihood is not a finite number": "模型给出的似然不是有限数",
     "question": "问题相同",
@@ -34,6 +37,7 @@ _PATTERNS = tuple(
         (r"the right option (?P<label>'.*') is none of A to (?P<last>\w)", "正确选项 {label} 不在 A 至 {last} 之内"),
         (r"needs more positions, the model holds (?P<most>\d+)", "超出模型的 {most} 个位置"),
         (r"needs (?P<need>\d+) positions, the model holds (?P<most>\d+)", "需要 {need} 个位置，模型只有 {most} 个"),
+        (r"the record belongs to the part (?P<part>\w+)", "记录属于 {part} 部分"),
         (r"(?P<n>\d+)-gram", "含相同的 {n}-gram"),
         (r"(?P<run>.+) lies in no run folder that tells what it was trained on", "{run} 所在目录没有说明训练数据"),
         (r"the data (?P<data>.+), on which (?P<run>.+) was trained, is not there", "{run} 的训练数据 {data} 已不存在"),

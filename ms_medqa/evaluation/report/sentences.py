@@ -107,8 +107,9 @@ def overlap(task: Mapping[str, Any], words: Mapping[str, str]) -> Said:
     found = mapping(task.get("overlap"))
     count, n = number(found.get("items")), number(task.get("n"))
     of = n if number(found.get("of")) is None else number(found.get("of"))
-    if found.get("checked") is not True or count is None or of is None:
-        why = found.get("why")
+    # Of nothing, nothing is held out.
+    if found.get("checked") is not True or count is None or not of:
+        why = "no item was measured" if of == 0 else found.get("why")
         sentence = words["overlap_unknown"].format(
             why=reason_of(why, words).rstrip(".。") if why else words["no_reason"]
         )

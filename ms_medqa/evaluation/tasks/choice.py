@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ms_medqa.config.schema import EvalSection
 from ms_medqa.data.example import Example
 from ms_medqa.data.prompt import Prompt
 from ms_medqa.data.shapes.options import LETTERS
 from ms_medqa.evaluation.figures import Figure, macro_f1_figure, share_figure
-from ms_medqa.evaluation.items import Item
+from ms_medqa.evaluation.items import Item, Items
 from ms_medqa.evaluation.labels import parse_label
 from ms_medqa.evaluation.letters import parse_letters
-from ms_medqa.evaluation.task import Asked, Measured, Task, continuation
+from ms_medqa.evaluation.task import Asked, Measured, Spec, Task, continuation
 from ms_medqa.evaluation.trees import Tree
 
 # PubMedQA's answers, which its questions do not list.
@@ -28,7 +29,12 @@ class ChoiceTask(Task):
     `letter_accuracy` is over all questions: the letters that the model writes must be just the right ones."""
 
     kind: ClassVar[str] = "choice"
-    score_is: ClassVar[str] = "margin"
+    score_is = "margin"
+
+    def __init__(self, spec: Spec, data: Items, settings: EvalSection) -> None:
+        super().__init__(spec, data, settings)
+        if self.items and all(len(_right((item, Measured()))) > 1 for item in self.items):
+            self.score_is = "all_letters"
 
     def unfit(self, item: Item) -> str | None:
         record = item.record
@@ -36,6 +42,8 @@ class ChoiceTask(Task):
             return "plain text has no question"
         if not record.question.strip():
             return "the question is empty"
+        if "picture_left_out" in record.notes:
+            return "the question comes with a picture, which is not read"
         options = options_of(record)
         if options is None:
             return "no options, and no label yes, no or maybe"
@@ -109,10 +117,13 @@ class ChoiceTask(Task):
         return {how: row[name] for how, name in (("likeliest", "pick"), ("written", "letters")) if name in row}
 
     def score(self, item: Item, measured: Measured) -> float | None:
-        """How much likelier the right option is than the likeliest wrong one, in nats; else whether it was chosen."""
+        """How much likelier the right option is than the likeliest wrong one, in nats; where
+        all questions have several right ones, whether just these were written."""
         right = _right((item, measured))
         if not measured.scores:
-            return None if measured.answer is None else float(self._chosen((item, measured)) == right)
+            # Nats and hits are not put in one order.
+            mixed = self.score_is == "margin"
+            return None if mixed or measured.answer is None else float(self._chosen((item, measured)) == right)
         likely = [-score.loss for score in measured.scores[0][1:]]
         return likely[right[0]] - max(value for number, value in enumerate(likely) if number != right[0])
 
