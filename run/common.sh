@@ -62,9 +62,7 @@ install_into_venv() {
   if [ ! -t 1 ]; then
     quiet=--quiet
   fi
-  # Without --no-compile pip compiles 20,000 files, for over a minute; Python compiles the few that are imported, once.
-  (cd "$ROOT" &&
-    "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check --no-compile --use-pep517 -e ".$extras")
+  (cd "$ROOT" && "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check --use-pep517 -e ".$extras")
   echo "$wanted" >"$stamp"
 }
 
